@@ -1,0 +1,98 @@
+"""What a model file promises: rate, chunk, window, classes, outputs.
+
+Export embeds the contract in the model's metadata, engines hand it back, and nobody retypes it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from birdkit.errors import UserError
+
+CONTRACT_VERSION = 1
+METADATA_KEY = "birdkit.contract"
+INPUT_NAME = "waveform"
+# clipwise: probabilities. segmentwise: logits, max over time. framewise: logits, with a time axis.
+KNOWN_OUTPUTS = ("clipwise", "segmentwise", "framewise")
+
+
+class ContractError(UserError):
+    """A model file whose promise is missing, of another version or contradicts itself."""
+
+
+@dataclass(frozen=True)
+class Contract:
+    """Facts of one model.
+
+    A model hears `chunk_s` seconds at `sample_rate` Hz and answers for the `window_s` seconds in the
+    middle of them, with one column for each of `classes`, in that order.
+    """
+
+    sample_rate: int
+    chunk_s: float
+    window_s: float
+    classes: tuple[str, ...]
+    outputs: tuple[str, ...] = ("clipwise", "segmentwise")
+
+    def __post_init__(self) -> None:
+        if self.sample_rate <= 0 or not 0 < self.window_s <= self.chunk_s:
+            raise ContractError(
+                f"contract: needs sample_rate > 0 and 0 < window_s <= chunk_s, got "
+                f"{self.sample_rate} Hz, window {self.window_s} s, chunk {self.chunk_s} s"
+            )
+        if not self.classes or len(set(self.classes)) != len(self.classes):
+            raise ContractError("contract: classes must be distinct and at least one")
+        unknown = [name for name in self.outputs if name not in KNOWN_OUTPUTS]
+        if unknown or not self.outputs:
+            raise ContractError(f"contract: outputs {unknown or '[]'} are not among {KNOWN_OUTPUTS}")
+
+    @property
+    def chunk_samples(self) -> int:
+        return round(self.chunk_s * self.sample_rate)
+
+    @property
+    def window_samples(self) -> int:
+        return round(self.window_s * self.sample_rate)
+
+    def to_metadata(self) -> dict[str, str]:
+        """The contract as the string map that ONNX `metadata_props` holds."""
+        return {METADATA_KEY: json.dumps({"version": CONTRACT_VERSION, **asdict(self)})}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], where: str) -> Contract:
+        """Read back what `to_metadata` wrote. `where` names the file in errors.
+
+        Raises
+        ------
+        ContractError
+            Naming the missing field, or the version, and the remedy.
+        """
+        if METADATA_KEY not in metadata:
+            raise ContractError(
+                f"{where}: no '{METADATA_KEY}' in its metadata; export it with export/to_onnx.py"
+            )
+        try:
+            facts: dict[str, Any] = json.loads(metadata[METADATA_KEY])
+        except json.JSONDecodeError as error:
+            raise ContractError(
+                f"{where}: its contract is not JSON ({error}); export it again"
+            ) from error
+        version = facts.pop("version", None)
+        if version != CONTRACT_VERSION:
+            raise ContractError(
+                f"{where}: contract version {version}, this kit reads {CONTRACT_VERSION}; "
+                "export it again"
+            )
+        missing = [field.name for field in fields(cls) if field.name not in facts]
+        if missing:
+            raise ContractError(f"{where}: contract lacks {', '.join(missing)}; export it again")
+        return cls(
+            sample_rate=int(facts["sample_rate"]),
+            chunk_s=float(facts["chunk_s"]),
+            window_s=float(facts["window_s"]),
+            classes=tuple(map(str, facts["classes"])),
+            outputs=tuple(facts["outputs"]),
+        )

@@ -1,0 +1,67 @@
+"""Recording length → windows → row ids. Validation, pseudo labelling and submission all call this.
+
+A *window* is what a row of the submission answers for (5 s); a *chunk* is what the model hears. The
+chunk is centred on its window and may be longer; what lies outside the recording is silence.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from birdkit.contract import Contract
+from birdkit.errors import UserError
+
+
+def n_windows(n_samples: int, contract: Contract) -> int:
+    """Windows that cover `n_samples`; the last may overrun. At least one."""
+    return max(1, -(-n_samples // contract.window_samples))
+
+
+def window_starts(count: int, contract: Contract) -> NDArray[np.int64]:
+    """Start sample of each of `count` windows."""
+    return np.arange(count, dtype=np.int64) * contract.window_samples
+
+
+def cut_chunks(waveform: NDArray[np.float32], count: int, contract: Contract) -> NDArray[np.float32]:
+    """The chunks heard for the first `count` windows, padded with silence or cut to fit.
+
+    Parameters
+    ----------
+    waveform : (samples,) float32
+
+    Returns
+    -------
+    (count, chunk_samples) float32
+    """
+    before = (contract.chunk_samples - contract.window_samples) // 2
+    needed = (count - 1) * contract.window_samples + contract.chunk_samples
+    padded = np.zeros(needed, dtype=np.float32)
+    heard = waveform[: needed - before]
+    padded[before : before + heard.size] = heard
+    every_start = np.lib.stride_tricks.sliding_window_view(padded, contract.chunk_samples)
+    return every_start[:: contract.window_samples].copy()
+
+
+def row_ids(stem: str, count: int, window_s: float) -> list[str]:
+    """`<file stem>_<window end in s>` for each window, as Kaggle writes them."""
+    return [f"{stem}_{window_s * (index + 1):g}" for index in range(count)]
+
+
+def split_row_id(row_id: str) -> tuple[str, float]:
+    """The file stem and the window's end in s. Raises `UserError` for what is no row id."""
+    stem, _, end = row_id.rpartition("_")
+    try:
+        end_s = float(end)
+    except ValueError:
+        end_s = 0.0
+    if not stem or not 0 < end_s < float("inf"):
+        raise UserError(f"row id '{row_id}' is not <file stem>_<window end in s>")
+    return stem, end_s
+
+
+def window_index(end_s: float, window_s: float) -> int | None:
+    """Which window ends at `end_s`; None where no window of the grid does."""
+    index = round(end_s / window_s) - 1
+    on_grid = index >= 0 and abs((index + 1) * window_s - end_s) < 1e-6
+    return index if on_grid else None

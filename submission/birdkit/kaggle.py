@@ -1,0 +1,39 @@
+"""Where Kaggle mounts things, and what a competition folder holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from birdkit.errors import UserError
+
+INPUT_ROOT = Path("/kaggle/input")
+# Kaggle's metric reads ogg; the others are for field recordings.
+AUDIO_SUFFIXES = {".ogg", ".wav", ".flac", ".mp3"}
+LIMIT_MIN = 90.0
+LIMIT_FILES = 700
+
+
+def find_competition(root: Path = INPUT_ROOT) -> Path:
+    """The mounted competition folder: `<root>/<slug>` or `<root>/competitions/<slug>`.
+
+    Two fixed depths and no walk: listing all inputs has taken 90 s on Kaggle.
+    """
+    candidates = sorted([*root.glob("*"), *root.glob("competitions/*")])
+    found = [
+        folder
+        for folder in candidates
+        if (folder / "sample_submission.csv").is_file() and (folder / "test_soundscapes").is_dir()
+    ]
+    if not found:
+        raise UserError(f"{root}: no competition is mounted there; give its folder with --data DIR")
+    if len(found) > 1:
+        names = ", ".join(str(folder) for folder in found)
+        raise UserError(f"{root}: several competitions are mounted ({names}); choose with --data DIR")
+    return found[0]
+
+
+def soundscapes(folder: Path) -> list[Path]:
+    """The sound files of a folder, sorted by name."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; --data must be a competition folder")
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in AUDIO_SUFFIXES)
