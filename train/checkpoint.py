@@ -1,0 +1,141 @@
+"""What a run leaves on disk: states to go on from, final weights that rebuild themselves.
+
+A checkpoint is a dict of tensors and plain values, read with `weights_only=True`: no pickle of a
+stranger is ever run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from birdkit.contract import Contract
+from birdkit.errors import UserError
+from train import recipe as recipes
+from train.competition import Competition
+from train.model import Predictor
+from train.recipe import Recipe
+
+VERSION = 1
+STATE_NAME = "state.pt"
+FINAL_NAME = "final.pt"
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class MadeBy:
+    """What an artefact depends on. Equal means: nothing to do again."""
+
+    recipe: str  # of one model, resolved, as JSON
+    data: str  # fingerprint of the competition folder
+
+    def differences(self, other: MadeBy) -> str:
+        names = [name for name in ("recipe", "data") if getattr(self, name) != getattr(other, name)]
+        return " and ".join(names)
+
+
+@dataclass(frozen=True)
+class Final:
+    """A trained model as it is exported: the averaged weights, and the facts that rebuild it."""
+
+    contract: Contract
+    made_by: MadeBy
+    weights_from: str
+    commit: str
+    metrics: dict[str, dict[str, float]]  # set of data → output → macro-AUC
+    state: dict[str, Tensor]
+
+    @property
+    def recipe(self) -> Recipe:
+        return recipes.from_dict(json.loads(self.made_by.recipe), "checkpoint")
+
+    def save(self, path: Path) -> None:
+        write(path, {"version": VERSION, **asdict(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> Final:
+        """Raises `UserError` for a file that is absent, unreadable or of another version."""
+        facts = read(path)
+        try:
+            contract = dict(facts["contract"])
+            contract["classes"] = tuple(contract["classes"])
+            contract["outputs"] = tuple(contract["outputs"])
+            return cls(
+                contract=Contract(**contract),
+                made_by=MadeBy(**facts["made_by"]),
+                weights_from=facts["weights_from"],
+                commit=facts["commit"],
+                metrics=facts["metrics"],
+                state=facts["state"],
+            )
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path}: not a final checkpoint ({error!r}); train it again") from error
+
+    def predictor(self) -> Predictor:
+        """The model in eval mode, rebuilt from the recipe and loaded strictly."""
+        recipe = self.recipe
+        predictor = Predictor(recipe.frontend, recipe.models[0], self.contract)
+        predictor.load_state_dict(self.state, strict=True)
+        return predictor.eval()
+
+
+def write(path: Path, facts: dict[str, Any]) -> None:
+    """Atomic and durable: a kill at any moment leaves the old file or the whole new one."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        torch.save(facts, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"{path}: no checkpoint there; train one with train/run.py")
+    try:
+        facts = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # zip, pickle and torch each fail in their own way
+        raise UserError(f"{path}: not a checkpoint ({type(error).__name__}); train it again") from error
+    version = facts.get("version") if isinstance(facts, dict) else None
+    if version != VERSION:
+        raise UserError(
+            f"{path}: checkpoint version {version}, this kit reads {VERSION}; train it again"
+        )
+    return dict(facts)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def data_fingerprint(competition: Competition) -> str:
+    """Of the tables and of every recording's name and size: what training reads, without decoding."""
+    digest = hashlib.sha256()
+    for name in ("taxonomy.csv", "train.csv", "train_soundscapes_labels.csv"):
+        path = competition.root / name
+        digest.update(path.read_bytes() if path.is_file() else b"absent")
+    paths = [r.path for r in competition.recordings] + [s.path for s in competition.soundscapes]
+    for path in paths:
+        digest.update(f"{path.relative_to(competition.root)} {path.stat().st_size}\n".encode())
+    return digest.hexdigest()
+
+
+def commit() -> str:
+    """The checkout's commit, marked where it has changes; "unknown" outside a checkout."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()

@@ -1,0 +1,208 @@
+"""A BirdCLEF folder (2025 and 2026 layouts) → recordings, classes and labelled soundscapes."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import soundfile
+from numpy.typing import NDArray
+
+from birdkit.errors import UserError
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One row of train.csv."""
+
+    path: Path
+    primary: str
+    secondary: tuple[str, ...]
+    author: str
+
+
+@dataclass(frozen=True)
+class LabelledSoundscape:
+    """A soundscape and what is heard in it: `labels` holds (start s, end s, species) rows."""
+
+    path: Path
+    labels: tuple[tuple[float, float, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Competition:
+    """What training reads of a folder, and a line for everything that it left out."""
+
+    root: Path
+    classes: tuple[str, ...]
+    recordings: tuple[Recording, ...]
+    soundscapes: tuple[LabelledSoundscape, ...]
+    left_out: tuple[str, ...]
+
+
+def read_competition(root: Path, *, skip_bad: bool = False) -> Competition:
+    """Read and check a folder.
+
+    Parameters
+    ----------
+    skip_bad : leave out recordings that are absent or no sound files (named in `left_out`)
+
+    Raises
+    ------
+    UserError
+        Naming the file or row and the remedy.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; give a competition folder with --data DIR")
+    classes = _read_classes(root / "taxonomy.csv")
+    recordings, left_out = _read_recordings(root, classes, skip_bad)
+    if not recordings:
+        raise UserError(f"{root / 'train.csv'}: no recordings to train on")
+    return Competition(root, classes, recordings, _read_soundscapes(root, classes), tuple(left_out))
+
+
+def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """A CSV as strings (labels mix eBird codes and numeric iNaturalist ids), with these columns."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; is {path.parent} a competition folder?") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: can't be read as CSV ({error}); download it again") from error
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise UserError(f"{path}: lacks the column {', '.join(missing)}; download it again")
+    return table
+
+
+def _read_classes(path: Path) -> tuple[str, ...]:
+    labels = read_table(path, ["primary_label"])["primary_label"].tolist()
+    doubled = [label for label, count in Counter(labels).items() if count > 1]
+    if doubled or not labels:
+        raise UserError(f"{path}: {f'lists {doubled[0]} twice' if doubled else 'lists no class'}")
+    return tuple(labels)
+
+
+def _read_recordings(
+    root: Path, classes: Sequence[str], skip_bad: bool
+) -> tuple[tuple[Recording, ...], list[str]]:
+    path = root / "train.csv"
+    table = read_table(path, ["primary_label", "secondary_labels", "filename", "author"])
+    known = set(classes)
+    strangers: Counter[str] = Counter()
+    recordings, left_out = [], []
+    for row, values in enumerate(table.to_dict("records"), start=2):
+        primary = values["primary_label"]
+        if primary not in known:
+            raise UserError(f"{path}:{row}: unknown label '{primary}'; add it to taxonomy.csv")
+        audio = root / "train_audio" / values["filename"]
+        fault = _fault(audio)
+        if fault and not skip_bad:
+            raise UserError(
+                f"{path}:{row}: {audio} {fault}; restore it, remove the row, or leave such "
+                "recordings out with --set data.skip_bad=true"
+            )
+        if fault:
+            left_out.append(f"{audio}: {fault}")
+            continue
+        listed = parse_label_list(values["secondary_labels"], f"{path}:{row}")
+        strangers.update(label for label in listed if label not in known)
+        secondary = tuple(label for label in listed if label in known and label != primary)
+        # A recording without an author is a group of its own.
+        author = values["author"] or values["filename"]
+        recordings.append(Recording(audio, primary, secondary, author))
+    if strangers:
+        named = ", ".join(f"{label} ({count})" for label, count in strangers.most_common(5))
+        left_out.append(
+            f"{path}: {sum(strangers.values())} secondary labels that taxonomy.csv lacks: {named}"
+        )
+    silent = sorted(known - {recording.primary for recording in recordings})
+    if silent:
+        left_out.append(
+            f"{path}: {len(silent)} of {len(classes)} classes have no recording "
+            f"({', '.join(silent[:5])}); the model answers for them, untrained"
+        )
+    return tuple(recordings), left_out
+
+
+def _fault(path: Path) -> str | None:
+    """Why a file can't be a recording, from its header alone: decoding all would take minutes."""
+    if not path.is_file():
+        return "is absent"
+    try:
+        frames = soundfile.info(str(path)).frames
+    except (soundfile.LibsndfileError, OSError):
+        return "is no sound file"
+    return "holds no samples" if frames == 0 else None
+
+
+def parse_label_list(text: str, where: str) -> tuple[str, ...]:
+    """`"['a', 'b']"` → ("a", "b"). Empty comes as `['']` (2025), `[]` (2026) or nothing at all."""
+    try:
+        values = ast.literal_eval(text) if text.strip() else []
+    except (ValueError, SyntaxError):
+        raise UserError(f"{where}: secondary_labels {text!r} is no list of labels") from None
+    return tuple(str(value) for value in values if str(value))
+
+
+def _read_soundscapes(root: Path, classes: Sequence[str]) -> tuple[LabelledSoundscape, ...]:
+    path = root / "train_soundscapes_labels.csv"
+    if not path.is_file():
+        return ()
+    table = read_table(path, ["filename", "start", "end", "primary_label"])
+    known = set(classes)
+    # In 2026 every row is listed twice.
+    table = table.drop_duplicates()
+    found = []
+    for name, rows in table.groupby("filename", sort=True):
+        audio = root / "train_soundscapes" / str(name)
+        if not audio.is_file():
+            raise UserError(f"{path}: {audio} is absent; restore it or remove its rows")
+        labels = []
+        for start, end, text in zip(rows["start"], rows["end"], rows["primary_label"], strict=True):
+            species = tuple(label for label in text.split(";") if label)
+            for label in species:
+                if label not in known:
+                    raise UserError(f"{path}: unknown label '{label}'; add it to taxonomy.csv")
+            labels.append((_seconds(start, str(path)), _seconds(end, str(path)), species))
+        found.append(LabelledSoundscape(audio, tuple(labels)))
+    return tuple(found)
+
+
+def _seconds(text: str, where: str) -> float:
+    """`HH:MM:SS`, or plain seconds."""
+    try:
+        total = 0.0
+        for part in text.split(":"):
+            total = 60 * total + float(part)
+    except ValueError:
+        raise UserError(f"{where}: time '{text}' is not HH:MM:SS") from None
+    return total
+
+
+def window_truth(
+    soundscape: LabelledSoundscape, classes: Sequence[str], window_s: float
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """What is heard in each window of the grid.
+
+    Returns
+    -------
+    truth : (windows, classes), whether a label row that overlaps the window names the class
+    labelled : (windows,), whether label rows cover the whole window; others say nothing
+    """
+    column = {name: index for index, name in enumerate(classes)}
+    count = max(1, round(max(end for _, end, _ in soundscape.labels) / window_s))
+    truth = np.zeros((count, len(classes)), dtype=bool)
+    covered_s = np.zeros(count)
+    for start, end, species in soundscape.labels:
+        for window in range(count):
+            overlap_s = min(end, (window + 1) * window_s) - max(start, window * window_s)
+            if overlap_s > 0:
+                covered_s[window] += overlap_s
+                truth[window, [column[name] for name in species]] = True
+    return truth, covered_s >= window_s - 1e-6

@@ -1,0 +1,138 @@
+"""Scores a model the way a submission is scored: birdkit's grid, decoding and post-processing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import soundfile
+import torch
+from numpy.typing import NDArray
+
+from birdkit.contract import Contract
+from birdkit.ensemble import Ensemble, Spec
+from birdkit.errors import UserError
+from birdkit.predict import SoundFile, predict
+from birdkit.table import ROW_ID
+from train.competition import LabelledSoundscape, Recording, window_truth
+from train.data import target_matrix
+from train.metrics import MacroAuc, macro_auc
+from train.model import Predictor
+
+# Of a held-out recording: enough to hear its species, and an epoch's validation stays short.
+HELD_OUT_S = 20.0
+
+
+class TorchEngine:
+    """A `Predictor` behind the call that inference engines have."""
+
+    def __init__(self, predictor: Predictor, device: torch.device) -> None:
+        self.predictor = predictor
+        self.device = device
+        self.contract: Contract = predictor.contract
+
+    def __call__(self, chunks: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        with torch.inference_mode():
+            outputs = self.predictor(torch.from_numpy(chunks).to(self.device))
+        arrays = (output.float().cpu().numpy() for output in outputs)
+        return dict(zip(self.contract.outputs, arrays, strict=True))
+
+
+@dataclass(frozen=True)
+class TruthSet:
+    """Files with known truth.
+
+    `truth` is (rows, classes); with `per_file` a row is a whole file (its best window), otherwise a
+    window. `decided` has the shape of `truth`.
+    """
+
+    name: str
+    files: tuple[SoundFile, ...]
+    truth: NDArray[np.bool_]
+    decided: NDArray[np.bool_]
+    per_file: bool = False
+
+
+def held_out_set(recordings: Sequence[Recording], contract: Contract) -> TruthSet | None:
+    """Held-out recordings by their primary label; secondary ones are undecided."""
+    if not recordings:
+        return None
+    secondary = target_matrix(recordings, contract.classes, 0.5) == 0.5
+    primary = target_matrix(recordings, contract.classes, 0.0) == 1.0
+    files = tuple(SoundFile(r.path, _n_windows(r.path, contract.window_s)) for r in recordings)
+    return TruthSet("held_out", files, primary, ~secondary, per_file=True)
+
+
+def _n_windows(path: Path, window_s: float) -> int:
+    # The header may promise too much; the rest of the last window is silence then.
+    duration_s = min(soundfile.info(str(path)).duration, HELD_OUT_S)
+    return max(1, math.ceil(duration_s / window_s))
+
+
+def soundscape_set(soundscapes: Sequence[LabelledSoundscape], contract: Contract) -> TruthSet | None:
+    """The competition's labelled soundscapes, window by window."""
+    if not soundscapes:
+        return None
+    truths = [window_truth(s, contract.classes, contract.window_s) for s in soundscapes]
+    files = tuple(
+        SoundFile(s.path, len(truth)) for s, (truth, _) in zip(soundscapes, truths, strict=True)
+    )
+    truth = np.concatenate([truth for truth, _ in truths])
+    labelled = np.concatenate([labelled for _, labelled in truths])
+    decided = np.repeat(labelled[:, None], truth.shape[1], axis=1)
+    return TruthSet("soundscapes", files, truth, decided)
+
+
+def validation_set(folder: Path, contract: Contract) -> TruthSet:
+    """`soundscapes/`, `truth.csv` and `mask.csv`: for reporting, never trained or selected on."""
+    tables = {}
+    for name in ("truth.csv", "mask.csv"):
+        path = folder / name
+        if path.is_file():
+            tables[name] = pd.read_csv(path, dtype={ROW_ID: str}).set_index(ROW_ID)
+    if "truth.csv" not in tables:
+        raise UserError(f"{folder / 'truth.csv'}: not found; --validation needs soundscapes and truth")
+    truth = tables["truth.csv"]
+    lacking = [name for name in contract.classes if name not in truth.columns]
+    if lacking:
+        raise UserError(f"{folder / 'truth.csv'}: lacks the classes {', '.join(lacking[:5])}")
+    truth = truth[list(contract.classes)]
+    decided = np.ones(truth.shape, dtype=bool)
+    if "mask.csv" in tables:
+        decided = tables["mask.csv"].loc[truth.index, truth.columns].to_numpy() < 0.5
+    stems = pd.Series(truth.index).str.rpartition("_")[0]
+    counts = stems.value_counts(sort=False)
+    files = tuple(
+        SoundFile(folder / "soundscapes" / f"{stem}.ogg", int(n)) for stem, n in counts.items()
+    )
+    return TruthSet("validation", files, truth.to_numpy() > 0.5, decided)
+
+
+def evaluate(
+    engines: Mapping[str, TorchEngine], spec: Spec, truth_set: TruthSet
+) -> dict[str, MacroAuc]:
+    """Macro-AUC of each output. Raises `UserError` where a file can't be scored."""
+    ensemble = Ensemble(engines, spec)
+    outputs = ensemble.contract.outputs
+
+    def score(waveform: NDArray[np.float32], n_windows: int) -> NDArray[np.float32]:
+        answers = ensemble.run(waveform, n_windows)
+        return np.stack([ensemble.combine(answers, output) for output in outputs])
+
+    prediction = predict(truth_set.files, score, ensemble.contract)
+    if prediction.failures:
+        name, why = next(iter(prediction.failures.items()))
+        raise UserError(f"{truth_set.name}: {name} can't be scored ({why})")
+    scores = [s for s in prediction.scores if s is not None]  # (outputs, windows, classes) each
+    if truth_set.per_file:
+        rows = np.stack([s.max(axis=1) for s in scores], axis=1)
+    else:
+        rows = np.concatenate(scores, axis=1)
+    return {
+        output: macro_auc(truth_set.truth, rows[index], ~truth_set.decided)
+        for index, output in enumerate(outputs)
+    }

@@ -1,0 +1,32 @@
+"""A picture of a training: loss by step, macro-AUC by epoch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from train.fit import Progress
+
+
+def draw_curves(progress: Progress, path: Path, title: str) -> None:
+    """Write a PNG with the loss beside the validation figures."""
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    per_epoch = len(progress.losses) / max(1, len(progress.epochs))
+    epochs = np.arange(1, len(progress.losses) + 1) / per_epoch
+    left.plot(epochs, progress.losses, lw=0.6, alpha=0.4, color="tab:blue")
+    ends = np.arange(1, len(progress.epochs) + 1)
+    left.plot(ends, [epoch["loss"] for epoch in progress.epochs], color="tab:blue")
+    left.set(xlabel="epoch", ylabel="loss", title=title)
+    for name, by_output in progress.epochs[-1]["metrics"].items():
+        for output in by_output:
+            line = [epoch["metrics"][name][output] for epoch in progress.epochs]
+            right.plot(ends, line, label=f"{name}, {output}")
+    right.set(xlabel="epoch", ylabel="macro ROC-AUC")
+    if right.get_legend_handles_labels()[1]:
+        right.legend(fontsize=8)
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
