@@ -1,0 +1,1 @@
+"""Export: checkpoints in, a gated model folder out. Imports `train` and `birdkit`, nothing above."""
