@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +24,7 @@ import numpy as np
 import onnx
 import torch
 
+from birdkit import table
 from birdkit.contract import INPUT_NAME
 from birdkit.engine import OnnxRuntimeEngine, OpenVinoEngine, usable_cores
 from birdkit.ensemble import Spec
@@ -66,10 +68,10 @@ def find_checkpoints(run_dir: Path | None) -> dict[str, Path]:
 def export_onnx(final: Final, path: Path, metadata: Mapping[str, str]) -> None:
     """Write one model: dynamic batch, weights inside, facts in its metadata."""
     predictor = final.predictor()
-    predictor.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     # A batch of one would be taken for a constant.
     example = torch.zeros(2, final.contract.chunk_samples)
-    with torch.inference_mode():
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch's own exporter
         torch.onnx.export(
             predictor,
             (example,),
@@ -140,6 +142,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     finals = {name: Final.load(path) for name, path in sources.items()}
     if len({final.contract.classes for final in finals.values()}) > 1:
         raise UserError(f"{args.run_dir}: the checkpoints' classes differ; train them on one folder")
+    if args.data is not None:
+        _, columns = table.read_sample(args.data / "sample_submission.csv")
+        classes = next(iter(finals.values())).contract.classes
+        if differences := table.class_differences(classes, columns):
+            raise UserError(table.refusal(differences))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=".export-") as scratch:
         staged = Path(scratch) / "model"

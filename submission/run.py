@@ -72,26 +72,6 @@ def find_work(args: argparse.Namespace) -> Work:
     return Work(files, sample_rows, columns, strict)
 
 
-def compare_classes(model_classes: Sequence[str], columns: Sequence[str], strict: bool) -> list[str]:
-    """Name differences between the model's classes and the sample submission's columns.
-
-    A model class that has no column is left out; a column that has no class would be constant.
-    """
-    missing = sorted(set(columns) - set(model_classes))
-    surplus = sorted(set(model_classes) - set(columns))
-    notes = []
-    if missing:
-        notes.append(f"{len(missing)} columns the model doesn't know: {', '.join(missing[:5])}")
-    if surplus:
-        notes.append(f"{len(surplus)} model classes without a column: {', '.join(surplus[:5])}")
-    if notes and strict:
-        raise UserError(
-            f"sample_submission.csv and the model differ ({'; '.join(notes)}); "
-            "train on this competition's taxonomy.csv and export again"
-        )
-    return notes
-
-
 class Progress:
     """A line every few seconds with done, speed and time left."""
 
@@ -139,7 +119,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     contract = loaded.ensemble.contract
     engines = ", ".join(loaded.engines)
     print(f"{len(work.files)} files, {len(loaded.ensemble.engines)} models on {engines}", flush=True)
-    notes = [*loaded.fallbacks, *compare_classes(contract.classes, work.columns, work.strict)]
+    differences = table.class_differences(contract.classes, work.columns)
+    if differences and work.strict:
+        raise UserError(table.refusal(differences))
+    notes = [*loaded.fallbacks, *differences]
 
     plan = table.plan_rows(work.files, work.sample_rows, contract.window_s)
     prediction = predict(

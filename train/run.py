@@ -56,16 +56,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def train_member(competition: Competition, config: Recipe, folder: Path, device: torch.device) -> Final:
-    """Train one model, or load it where it is done. Writes `state.pt`, `final.pt` and `curves.png`."""
+    """Train one model, or load it where it is done. Writes `state.pt`, `final.pt`, `curves.png`."""
     made_by = MadeBy(recipe.to_json(config), checkpoint.data_fingerprint(competition))
     final_path = folder / checkpoint.FINAL_NAME
-    if final_path.is_file():
-        final = Final.load(final_path)
-        changed = made_by.differences(final.made_by)
-        if not changed:
-            print(f"{final_path}: done already")
-            return final
-        print(f"{final_path}: made by another {changed}; training it again")
+    done = _load_if_done(final_path, made_by)
+    if done is not None:
+        return done
     folder.mkdir(parents=True, exist_ok=True)
 
     contract = Contract(
@@ -77,29 +73,41 @@ def train_member(competition: Competition, config: Recipe, folder: Path, device:
     predictor = Predictor(config.frontend, config.models[0], contract)
     weights_from = pretrained.load_into(predictor.network.encoder, config.models[0])
     print(weights_from)
-    batches = Batches(train, contract, config)
     total = config.fit.epochs * steps_per_epoch(config.fit, len(train))
     trainer = Trainer(predictor, config, total, device)
     print(f"{total} steps of {config.fit.batch} on {device}, {trainer.precision}", flush=True)
-
     sets = [held_out_set(held_out, contract), soundscape_set(competition.soundscapes, contract)]
-    validate = _validator([s for s in sets if s is not None], config, device)
+    known = [truth_set for truth_set in sets if truth_set is not None]
+
+    def validate(averaged: Predictor) -> Metrics:
+        return figures({"model": averaged}, known, config, device)
+
+    batches = Batches(train, contract, config)
     progress = run_fit(trainer, batches, validate, folder / checkpoint.STATE_NAME, made_by)
-    state = {key: value.cpu() for key, value in trainer.averaged().state_dict().items()}
-    metrics = progress.epochs[-1]["metrics"]
-    final = Final(contract, made_by, weights_from, checkpoint.commit(), metrics, state)
     report.draw_curves(progress, folder / "curves.png", config.models[0].encoder)
     (folder / "history.json").write_text(json.dumps(asdict(progress)) + "\n")
+    final = Final(
+        contract,
+        made_by,
+        weights_from,
+        checkpoint.commit(),
+        metrics=progress.epochs[-1]["metrics"],
+        state={key: value.cpu() for key, value in trainer.averaged().state_dict().items()},
+    )
     final.save(final_path)
     return final
 
 
-class _validator:
-    def __init__(self, sets: Sequence[TruthSet], config: Recipe, device: torch.device) -> None:
-        self.sets, self.config, self.device = sets, config, device
-
-    def __call__(self, predictor: Predictor) -> Metrics:
-        return figures({"model": predictor}, self.sets, self.config, self.device)
+def _load_if_done(final_path: Path, made_by: MadeBy) -> Final | None:
+    if not final_path.is_file():
+        return None
+    final = Final.load(final_path)
+    changed = made_by.differences(final.made_by)
+    if changed:
+        print(f"{final_path}: made by another {changed}; training it again")
+        return None
+    print(f"{final_path}: done already")
+    return final
 
 
 def figures(
@@ -151,8 +159,8 @@ def _report(
 ) -> None:
     for name, final in finals.items():
         for data_set, by_output in final.metrics.items():
-            figures_ = ", ".join(f"{output} {auc:.4f}" for output, auc in by_output.items())
-            print(f"{name} on {data_set}: {figures_}")
+            listed = ", ".join(f"{output} {auc:.4f}" for output, auc in by_output.items())
+            print(f"{name} on {data_set}: {listed}")
     if validation is None:
         return
     contract = next(iter(finals.values())).contract

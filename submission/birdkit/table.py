@@ -88,6 +88,26 @@ def _window_of(row_id: str, end_s: float, window_s: float) -> int:
     return index
 
 
+def class_differences(model_classes: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """A line for columns that have no class, and one for classes that have no column."""
+    missing = sorted(set(columns) - set(model_classes))
+    surplus = sorted(set(model_classes) - set(columns))
+    found = []
+    if missing:
+        found.append(f"{len(missing)} columns the model doesn't know: {', '.join(missing[:5])}")
+    if surplus:
+        found.append(f"{len(surplus)} model classes without a column: {', '.join(surplus[:5])}")
+    return found
+
+
+def refusal(differences: Sequence[str]) -> str:
+    """What export and strict runs say to `class_differences`."""
+    return (
+        f"sample_submission.csv and the model differ ({'; '.join(differences)}); "
+        "train on this competition's taxonomy.csv and export again"
+    )
+
+
 def build(
     plan: Plan,
     scores: Sequence[NDArray[np.float32]],
