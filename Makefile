@@ -1,0 +1,56 @@
+# make demo [DATA=DIR]   train, export, submit offline and score, on the demo competition or DIR
+# make test              all tests; make quick: those under three minutes
+# make lint              ruff and mypy
+PYTHON ?= python3
+PY := .venv/bin/python
+DATA ?=
+RECIPE ?= $(if $(DATA),mini,demo)
+COMPETITION := $(if $(DATA),$(DATA),build/demo)
+VALIDATION := $(wildcard $(COMPETITION)/validation)
+RUN := runs/$(RECIPE)
+OUT := build/$(RECIPE)-submission.csv
+# The demo's bar: its model beats chance clearly.
+AT_LEAST := $(if $(DATA),0,0.90)
+
+.PHONY: demo test quick lint setup clean
+.DELETE_ON_ERROR:
+
+setup: .venv/.ready
+
+.venv/.ready: requirements.txt submission/requirements.txt
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+demo: setup
+ifeq ($(DATA),)
+	$(PY) train/demo.py --out $(COMPETITION)
+endif
+	$(PY) train/run.py --recipe $(RECIPE) --data $(COMPETITION) --out $(RUN)
+	$(PY) export/to_onnx.py $(RUN) --data $(COMPETITION) --out submission/model
+	$(PY) export/to_openvino.py submission/model --data $(COMPETITION)
+	@$(MAKE) --no-print-directory submit RECIPE=$(RECIPE) DATA=$(DATA)
+
+# Apart from `demo`, so that its validation folder is looked for once the demo data is there.
+.PHONY: submit
+submit:
+ifeq ($(VALIDATION),)
+	$(PY) submission/run.py --data $(COMPETITION) --out $(OUT)
+else
+	$(PY) submission/run.py --data $(COMPETITION) --soundscapes $(VALIDATION)/soundscapes --out $(OUT)
+	$(PY) train/metrics.py $(OUT) --validation $(VALIDATION) --at-least $(AT_LEAST)
+endif
+
+test: setup
+	$(PY) -m pytest
+
+quick: setup
+	$(PY) -m pytest -m "not slow"
+
+lint: setup
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+clean:
+	rm -rf build runs submission/model

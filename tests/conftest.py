@@ -1,0 +1,99 @@
+"""Paths, and the small things that several tests share: a competition, a trained run, its export."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "submission")]
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from birdkit.contract import Contract
+from export import to_onnx, to_openvino
+from train import recipe
+from train import run as train_run
+from train.demo import make_competition
+from train.model import Predictor
+
+REAL = ROOT.parent / "shared" / "birdclef-mini"
+# A timm network of 0.5 M parameters, made for tests.
+TINY = [
+    "models.encoder=test_resnet",
+    "models.weights=none",
+    "models.drop_path_rate=0.0",
+    "models.drop_rate=0.1",
+    "frontend.n_fft=1024",
+    "frontend.hop=1024",
+    "frontend.n_mels=32",
+    "fit.batch=16",
+    "fit.steps_per_epoch=30",
+    "fit.epochs=2",
+    "fit.lr=0.003",
+    "fit.amp=f32",
+    "data.n_folds=3",
+]
+
+
+@pytest.fixture(scope="session")
+def competition(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo competition at a quarter of its size."""
+    return make_competition(tmp_path_factory.mktemp("data") / "demo", scale=0.25)
+
+
+@pytest.fixture(scope="session")
+def run_dir(competition: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two members, trained for seconds."""
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    args = ["--recipe", str(two_members(out.parent)), "--data", str(competition), "--out", str(out)]
+    for override in TINY:
+        args += ["--set", override]
+    assert train_run.main([*args, "--device", "cpu"]) == 0
+    return out
+
+
+def two_members(folder: Path) -> Path:
+    path = folder / "tiny.toml"
+    path.write_text("[[models]]\n[[models]]\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def model_dir(run_dir: Path, competition: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run's export: ONNX and OpenVINO IR."""
+    out = tmp_path_factory.mktemp("export") / "model"
+    assert to_onnx.main([str(run_dir), "--data", str(competition), "--out", str(out)]) == 0
+    assert to_openvino.main([str(out), "--data", str(competition)]) == 0
+    return out
+
+
+@pytest.fixture
+def contract() -> Contract:
+    return Contract(32000, 5.0, 5.0, ("a", "b", "1234"))
+
+
+def tiny_recipe(*overrides: str) -> recipe.Recipe:
+    return recipe.load("demo", [*TINY, *overrides])
+
+
+def tiny_predictor(contract: Contract, *overrides: str) -> Predictor:
+    torch.manual_seed(0)
+    config = tiny_recipe(*overrides)
+    return Predictor(config.frontend, config.models[0], contract)
+
+
+def write_sound(path: Path, seconds: float, rate: int = 32000, channels: int = 1) -> Path:
+    """A noisy tone, in the format that the suffix says."""
+    rng = np.random.default_rng(len(path.name))
+    t = np.arange(round(seconds * rate)) / rate
+    tone = 0.3 * np.sin(2 * np.pi * 3000 * t) + 0.05 * rng.standard_normal(t.size)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with soundfile.SoundFile(path, "w", rate, channels) as file:
+        # By seconds: libsndfile's Vorbis encoder overruns its stack on long buffers.
+        for start in range(0, tone.size, rate):
+            file.write(np.repeat(tone[start : start + rate, None], channels, axis=1))
+    return path

@@ -1,0 +1,228 @@
+"""Killed anywhere, the rerun ends as the run that was not: bitwise, on a CPU with fixed threads."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT, TINY
+
+from birdkit.errors import UserError
+from train import checkpoint, fit
+from train import run as train_run
+from train.fit import Precision, lr_factor
+
+# Everything random is on: masks, mixing, noise, dropout, drop path, the moving average.
+SETTINGS = [
+    *TINY,
+    "models.encoder=efficientnet_lite0",
+    "models.drop_path_rate=0.2",
+    "models.drop_rate=0.5",
+    "fit.batch=4",
+    "fit.steps_per_epoch=3",
+    "fit.epochs=2",
+    "fit.checkpoint_every_s=0.0",  # after every step
+]
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the code may catch it."""
+
+
+def train(competition, out, *overrides):
+    arguments = ["--recipe", "demo", "--data", str(competition), "--out", str(out), "--device", "cpu"]
+    for override in [*SETTINGS, *overrides]:
+        arguments += ["--set", override]
+    return train_run.main(arguments)
+
+
+def outcome(out):
+    folder = out / "efficientnet_lite0"
+    history = json.loads((folder / "history.json").read_text())
+    return history, checkpoint.Final.load(folder / "final.pt").state
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(competition, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    assert train(competition, out) == 0
+    return outcome(out)
+
+
+def assert_same(found, expected):
+    assert found[0]["losses"] == expected[0]["losses"]
+    assert found[0] == expected[0]
+    assert found[1].keys() == expected[1].keys()
+    assert all(torch.equal(found[1][key], expected[1][key]) for key in expected[1])
+
+
+@pytest.mark.parametrize(
+    "at_step", [1, *(pytest.param(step, marks=pytest.mark.slow) for step in (0, 4))]
+)
+def test_killed_mid_epoch(competition, uninterrupted, tmp_path, monkeypatch, at_step):
+    step = fit.Trainer.step
+
+    def dies(self, waveforms, targets, number):
+        if number == at_step:
+            raise Killed
+        return step(self, waveforms, targets, number)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(fit.Trainer, "step", dies)
+        train(competition, tmp_path)
+    assert train(competition, tmp_path) == 0
+    assert_same(outcome(tmp_path), uninterrupted)
+
+
+@pytest.mark.parametrize("at_write", [4, pytest.param(2, marks=pytest.mark.slow)])
+def test_killed_mid_checkpoint_write(competition, uninterrupted, tmp_path, monkeypatch, at_write):
+    """Half a file is on disk, under its temporary name; the last whole state is what counts."""
+    writes = []
+
+    def dies(facts, file):
+        writes.append(1)
+        if len(writes) == at_write:
+            file.write(b"half a checkp")
+            raise Killed
+        torch_save(facts, file)
+
+    torch_save = torch.save
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(torch, "save", dies)
+        train(competition, tmp_path)
+    assert list(tmp_path.glob("*/*.partial"))
+    assert train(competition, tmp_path) == 0
+    assert_same(outcome(tmp_path), uninterrupted)
+
+
+def test_killed_in_validation(competition, uninterrupted, tmp_path, monkeypatch):
+    def dies(*arguments):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(train_run, "evaluate", dies)
+        train(competition, tmp_path)
+    assert train(competition, tmp_path) == 0
+    assert_same(outcome(tmp_path), uninterrupted)
+
+
+@pytest.mark.slow
+def test_killed_by_sigkill(competition, uninterrupted, tmp_path):
+    command = [sys.executable, str(ROOT / "train" / "run.py"), "--recipe", "demo", "--device", "cpu"]
+    command += ["--data", str(competition), "--out", str(tmp_path)]
+    for override in SETTINGS:
+        command += ["--set", override]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    state = tmp_path / "efficientnet_lite0" / "state.pt"
+    limit = time.monotonic() + 120
+    while not state.is_file() and process.poll() is None and time.monotonic() < limit:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "efficientnet_lite0" / "final.pt").exists()
+    assert train(competition, tmp_path) == 0
+    assert_same(outcome(tmp_path), uninterrupted)
+
+
+def test_a_finished_run_is_not_done_again_and_a_changed_one_is(competition, tmp_path, capsys):
+    quick = ["models.encoder=test_resnet", "models.drop_path_rate=0.0", "fit.steps_per_epoch=1"]
+    assert train(competition, tmp_path, *quick) == 0
+    made_at = (tmp_path / "test_resnet" / "final.pt").stat().st_mtime_ns
+    assert train(competition, tmp_path, *quick) == 0
+    assert (tmp_path / "test_resnet" / "final.pt").stat().st_mtime_ns == made_at
+    assert "done already" in capsys.readouterr().out
+    assert train(competition, tmp_path, *quick, "fit.lr=0.002") == 0
+    assert (tmp_path / "test_resnet" / "final.pt").stat().st_mtime_ns > made_at
+    assert "made by another recipe" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_loader_processes_change_nothing(competition, tmp_path):
+    quick = ["models.encoder=test_resnet", "models.drop_path_rate=0.0", "fit.epochs=1"]
+    assert train(competition, tmp_path / "alone", *quick) == 0
+    assert train(competition, tmp_path / "two", *quick, "data.workers=2") == 0
+    alone, two = (
+        json.loads((tmp_path / name / "test_resnet" / "history.json").read_text())
+        for name in ("alone", "two")
+    )
+    assert alone["losses"] == two["losses"]
+
+
+def test_a_loss_that_is_no_number_stops_the_run_with_a_remedy(competition, tmp_path, monkeypatch):
+    monkeypatch.setattr(fit.Trainer, "step", lambda *arguments: float("nan"))
+    with pytest.raises(UserError, match=r"the loss is nan at step 0; lower fit\.lr"):
+        train(competition, tmp_path)
+
+
+def test_the_moving_average_is_what_is_kept_and_it_lags_behind_the_weights(competition, tmp_path):
+    assert train(competition, tmp_path) == 0
+    folder = tmp_path / "efficientnet_lite0"
+    state, final = checkpoint.read(folder / "state.pt"), checkpoint.Final.load(folder / "final.pt")
+    key = "network.att_block.cla.weight"
+    assert torch.equal(final.state[key], state["ema"][key])
+    assert not torch.equal(final.state[key], state["model"][key])
+    norm = "network.encoder.bn1.running_var"
+    assert not torch.equal(final.state[norm], state["model"][norm])  # buffers are averaged too
+
+
+def test_the_learning_rate_warms_up_and_ends_at_zero():
+    factors = [lr_factor(step, 100, 0.1) for step in range(100)]
+    assert factors[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
+    assert max(factors) == 1.0
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+    assert factors[-1] < 0.001
+
+
+def test_precision_is_what_the_device_has():
+    cpu = torch.device("cpu")
+    assert Precision.choose(cpu, "fp16").grad_scaler().is_enabled()
+    assert not Precision.choose(cpu, "bf16").grad_scaler().is_enabled()
+    assert Precision.choose(cpu, "auto").dtype in (torch.bfloat16, torch.float32)
+    with pytest.raises(UserError, match=r"fit\.amp 'int8' is unknown"):
+        Precision.choose(cpu, "int8")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_cuda_a_resumed_run_ends_within_a_hundredth(competition, tmp_path, monkeypatch):
+    """cuDNN and atomics reorder sums, so it is not bitwise there."""
+    arguments = ["--recipe", "demo", "--data", str(competition), "--device", "cuda"]
+    for override in SETTINGS:
+        arguments += ["--set", override]
+    assert train_run.main([*arguments, "--out", str(tmp_path / "whole")]) == 0
+    step = fit.Trainer.step
+
+    def dies(self, waveforms, targets, number):
+        if number == 4:
+            raise Killed
+        return step(self, waveforms, targets, number)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(fit.Trainer, "step", dies)
+        train_run.main([*arguments, "--out", str(tmp_path / "killed")])
+    assert train_run.main([*arguments, "--out", str(tmp_path / "killed")]) == 0
+    whole, killed = (outcome(tmp_path / name)[0]["losses"] for name in ("whole", "killed"))
+    assert killed == pytest.approx(whole, rel=1e-2)
+
+
+def test_a_stranger_s_pickle_is_not_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "owned"),))
+
+    torch.save({"version": 1, "evil": Evil()}, tmp_path / "final.pt")
+    with pytest.raises(UserError, match=r"final\.pt: not a checkpoint"):
+        checkpoint.Final.load(tmp_path / "final.pt")
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_checkpoint_of_another_version_is_named(tmp_path):
+    torch.save({"version": 99}, tmp_path / "final.pt")
+    with pytest.raises(UserError, match="checkpoint version 99, this kit reads 1"):
+        checkpoint.Final.load(tmp_path / "final.pt")

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from birdkit import grid
+from birdkit.contract import Contract
+from birdkit.errors import UserError
+
+# Ten samples a second keep the examples small; nothing in the grid depends on the rate.
+contracts = st.builds(
+    lambda window, extra: Contract(10, window + extra, float(window), ("a",)),
+    st.integers(1, 6),
+    st.integers(0, 15).map(float),
+)
+
+
+@given(st.integers(0, 1000), contracts)
+def test_windows_cover_every_sample_and_no_window_is_empty(n_samples, contract):
+    count = grid.n_windows(n_samples, contract)
+    assert count * contract.window_samples >= n_samples
+    assert count == 1 or (count - 1) * contract.window_samples < n_samples
+
+
+@given(st.integers(1, 400), contracts, st.integers(1, 12))
+def test_the_middle_of_each_chunk_is_its_window_and_the_rest_is_context(n_samples, contract, count):
+    waveform = np.arange(1, n_samples + 1, dtype=np.float32)
+    chunks = grid.cut_chunks(waveform, count, contract)
+    assert chunks.shape == (count, contract.chunk_samples)
+    before = (contract.chunk_samples - contract.window_samples) // 2
+    around = np.zeros(before + n_samples + count * contract.chunk_samples, dtype=np.float32)
+    around[before : before + n_samples] = waveform
+    for chunk, start in zip(chunks, grid.window_starts(count, contract), strict=True):
+        np.testing.assert_array_equal(chunk, around[start : start + contract.chunk_samples])
+
+
+@pytest.mark.parametrize("n_samples", [0, 1, 159_999, 160_000, 160_001])
+def test_border_lengths_of_a_recording_give_the_windows_that_hold_them(contract, n_samples):
+    expected = 2 if n_samples == 160_001 else 1
+    assert grid.n_windows(n_samples, contract) == expected
+
+
+def test_a_minute_has_the_twelve_row_ids_of_kaggle():
+    ids = grid.row_ids("soundscape_8358733", 12, 5.0)
+    assert ids[0] == "soundscape_8358733_5"
+    assert ids[-1] == "soundscape_8358733_60"
+    assert len(set(ids)) == 12
+
+
+@given(st.text("abc_0123456789", min_size=1), st.integers(1, 500), st.sampled_from([1.0, 2.5, 5.0]))
+def test_a_row_id_tells_its_file_and_its_window(stem, count, window_s):
+    last = grid.row_ids(stem, count, window_s)[-1]
+    back, end_s = grid.split_row_id(last)
+    assert back == stem
+    assert grid.window_index(end_s, window_s) == count - 1
+
+
+@pytest.mark.parametrize(
+    "row_id", ["", "5", "_5", "stem_", "stem_x", "stem_-5", "stem_nan", "stem_inf"]
+)
+def test_what_is_no_row_id_is_refused(row_id):
+    with pytest.raises(UserError, match="is not <file stem>_<window end"):
+        grid.split_row_id(row_id)
+
+
+def test_a_time_off_the_grid_is_no_window():
+    assert grid.window_index(7.0, 5.0) is None
+    assert grid.window_index(0.0, 5.0) is None

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+import tomllib
+
+import pytest
+
+from birdkit.errors import UserError
+from train import recipe
+
+
+def write(tmp_path, text):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize("path", sorted(recipe.RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_of_the_kit_loads_and_survives_json(path):
+    loaded = recipe.load(path.stem)
+    assert loaded.name == path.stem
+    assert recipe.from_dict(json.loads(recipe.to_json(loaded)), "here") == loaded
+
+
+def test_a_recipe_is_a_list_of_differences(tmp_path):
+    loaded = recipe.load(write(tmp_path, "[fit]\nepochs = 3\n"))
+    assert loaded == recipe.Recipe(name="mine", fit=recipe.Fit(epochs=3))
+
+
+def test_an_unknown_key_names_the_nearest_one(tmp_path):
+    with pytest.raises(UserError, match=r"mine\.toml: fit: unknown key 'epoch'; did you mean 'epochs'"):
+        recipe.load(write(tmp_path, "[fit]\nepoch = 3\n"))
+    with pytest.raises(UserError, match="unknown key 'augmnt'; did you mean 'augment'"):
+        recipe.load(write(tmp_path, "[augmnt]\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[fit]\nepochs = "3"\n', "fit: epochs: expected int, got '3'"),
+        ("[fit]\nepochs = true\n", "fit: epochs: expected int, got True"),
+        ("fit = 3\n", "fit: expected a table, got 3"),
+        ("[postprocess]\nsmoothing = 1\n", "smoothing: expected a list, got 1"),
+        ("[fit\n", "not valid TOML"),
+        ("[frontend]\nhop = 0\n", r"frontend.hop 0 must be in 1\.\.n_fft"),
+        ("[frontend]\nfmax_hz = 20000\n", "20000 Hz at 32000 Hz"),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_named(tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
+        recipe.load(write(tmp_path, text))
+
+
+def test_overrides_reach_tables_lists_and_every_model(tmp_path):
+    path = write(tmp_path, "[[models]]\n[[models]]\n")
+    loaded = recipe.load(
+        path, ["fit.lr=1", "models.encoder=resnet18", "models.1.weights=none", "data.fold=-1"]
+    )
+    assert loaded.fit.lr == 1.0
+    assert [m.encoder for m in loaded.models] == ["resnet18"] * 2
+    assert [m.weights for m in loaded.models] == ["timm", "none"]
+    assert loaded.data.fold == -1
+
+
+def test_an_override_without_a_value_and_an_unknown_recipe_are_named():
+    with pytest.raises(UserError, match="write key=value"):
+        recipe.load("demo", ["fit.lr"])
+    with pytest.raises(UserError, match=r"'nonsense': no such name or file; there are demo, mini"):
+        recipe.load("nonsense")
+
+
+def test_members_of_one_encoder_get_folders_of_their_own():
+    models = (
+        recipe.Model("a.x"),
+        recipe.Model("a.x"),
+        recipe.Model("a.y"),
+        recipe.Model("b", name="c"),
+    )
+    names = recipe.member_names(recipe.Recipe(models=models))
+    assert names == ["a", "a-2", "a-3", "c"]
+
+
+def test_recipes_hold_differences_only():
+    """A key that repeats its default is noise to the reader."""
+    for path in recipe.RECIPES.glob("*.toml"):
+        table = tomllib.loads(path.read_text())
+        for section in ("frontend", "data", "augment", "fit", "postprocess"):
+            default = getattr(recipe.Recipe(), section)
+            for key, value in table.get(section, {}).items():
+                assert value != getattr(default, key), f"{path.name}: {section}.{key}"
