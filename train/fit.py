@@ -176,17 +176,33 @@ def run_fit(
     """
     fit = trainer.recipe.fit
     progress = _resume(trainer, state_path, made_by)
-    per_epoch = steps_per_epoch(fit, len(batches.recordings))
+    per_epoch = trainer.total_steps // fit.epochs
     loader = _loader(batches, range(progress.step, trainer.total_steps), trainer)
+    saver = _Saver(trainer, progress, state_path, made_by)
     started, first_step = time.monotonic(), progress.step
-    saved = started
-    # By epochs and not by steps: killed in validation, a run may have a state of the epoch's last step.
+    # By epochs and not by steps: killed in validation, a run may have a state of its last step.
     while len(progress.epochs) < fit.epochs:
-        end = per_epoch * (len(progress.epochs) + 1)
-        bar = tqdm(
-            total=per_epoch, initial=progress.step - (end - per_epoch), unit="step", leave=False,
-            desc=f"epoch {len(progress.epochs) + 1}/{fit.epochs}", disable=None,
-        )  # fmt: skip
+        _train_to(per_epoch * (len(progress.epochs) + 1), trainer, loader, progress, saver)
+        metrics = validate(trainer.averaged())
+        mean_loss = sum(progress.losses[-per_epoch:]) / per_epoch
+        progress.epochs.append({"loss": mean_loss, "metrics": metrics})
+        saver.save()
+        each_s = (time.monotonic() - started) / max(1, progress.step - first_step)
+        left_s = each_s * (trainer.total_steps - progress.step)
+        print(_epoch_line(progress, fit.epochs, left_s), flush=True)
+    return progress
+
+
+def _train_to(
+    end: int,
+    trainer: Trainer,
+    loader: Iterator[tuple[Tensor, Tensor]],
+    progress: Progress,
+    saver: _Saver,
+) -> None:
+    """The steps up to `end`, the last of an epoch."""
+    title = f"epoch {len(progress.epochs) + 1}"
+    with tqdm(total=end, initial=progress.step, desc=title, leave=False, disable=None) as bar:
         while progress.step < end:
             waveforms, targets = next(loader)
             loss = trainer.step(waveforms, targets, progress.step)
@@ -196,19 +212,25 @@ def run_fit(
             progress.step += 1
             bar.update()
             bar.set_postfix(loss=f"{loss:.4f}")
-            if time.monotonic() - saved >= fit.checkpoint_every_s:
-                _save(trainer, progress, state_path, made_by)
-                saved = time.monotonic()
-        bar.close()
-        metrics = validate(trainer.averaged())
-        mean_loss = sum(progress.losses[-per_epoch:]) / per_epoch
-        progress.epochs.append({"loss": mean_loss, "metrics": metrics})
-        _save(trainer, progress, state_path, made_by)
-        saved = time.monotonic()
-        done = progress.step - first_step
-        left_s = (saved - started) / max(1, done) * (trainer.total_steps - progress.step)
-        print(_epoch_line(progress, fit.epochs, left_s), flush=True)
-    return progress
+            saver.save_if_due()
+
+
+class _Saver:
+    """Writes the state of a fit, and knows when it last did."""
+
+    def __init__(self, trainer: Trainer, progress: Progress, path: Path, made_by: MadeBy) -> None:
+        self._trainer, self._progress, self._path = trainer, progress, path
+        self._made_by = asdict(made_by)
+        self._saved = time.monotonic()
+
+    def save_if_due(self) -> None:
+        if time.monotonic() - self._saved >= self._trainer.recipe.fit.checkpoint_every_s:
+            self.save()
+
+    def save(self) -> None:
+        facts = {"progress": asdict(self._progress), "made_by": self._made_by}
+        checkpoint.write(self._path, {"version": checkpoint.VERSION, **facts, **self._trainer.state()})
+        self._saved = time.monotonic()
 
 
 def _loader(batches: Batches, steps: range, trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
@@ -227,11 +249,6 @@ def _loader(batches: Batches, steps: range, trainer: Trainer) -> Iterator[tuple[
             pin_memory=trainer.device.type == "cuda",
         )
     )
-
-
-def _save(trainer: Trainer, progress: Progress, path: Path, made_by: MadeBy) -> None:
-    facts = {"progress": asdict(progress), "made_by": asdict(made_by), **trainer.state()}
-    checkpoint.write(path, {"version": checkpoint.VERSION, **facts})
 
 
 def _resume(trainer: Trainer, path: Path, made_by: MadeBy) -> Progress:
