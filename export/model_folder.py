@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from birdkit.ensemble import SPEC_NAME
 from birdkit.errors import UserError
 from birdkit.kaggle import soundscapes
+from export.parity import Parity
 
 DEFAULT = Path(__file__).resolve().parents[1] / "submission" / "model"
 PARITY_NAME = "parity.json"
@@ -15,13 +19,37 @@ PARITY_NAME = "parity.json"
 GATE_RECORDINGS = 2
 
 
-def replace(folder: Path, staged: Path) -> None:
-    """Put a finished folder in the place of an older one; a failure leaves the older one there."""
+def refuse_foreign(folder: Path) -> None:
+    """Raise `UserError` where a folder holds something, but no models of ours."""
     if folder.exists() and not (folder / SPEC_NAME).is_file() and any(folder.iterdir()):
         raise UserError(f"{folder}: not a model folder, so it is not replaced; give another --out")
+
+
+def replace(folder: Path, staged: Path) -> None:
+    """Put a finished folder in the place of an older one; `staged` lies in a scratch folder."""
+    old = staged.parent / "old"
     if folder.exists():
-        os.replace(folder, staged.parent / "old")
-    os.replace(staged, folder)
+        os.replace(folder, old)
+    try:
+        os.replace(staged, folder)
+    except BaseException:
+        if old.exists():
+            os.replace(old, folder)
+        raise
+
+
+def read_parity(folder: Path) -> dict[str, list[Parity]]:
+    """Member → its comparisons; none where the file is absent."""
+    path = folder / PARITY_NAME
+    if not path.is_file():
+        return {}
+    table = json.loads(path.read_text())
+    return {name: [Parity(**each) for each in listed] for name, listed in table.items()}
+
+
+def write_parity(folder: Path, report: Mapping[str, Sequence[Parity]]) -> None:
+    table = {name: [asdict(each) for each in listed] for name, listed in report.items()}
+    (folder / PARITY_NAME).write_text(json.dumps(table, indent=2) + "\n")
 
 
 def gate_recordings(data: Path | None) -> list[Path]:

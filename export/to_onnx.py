@@ -9,12 +9,10 @@ The model folder is replaced as a whole, once every checkpoint has passed.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,7 +25,7 @@ import torch
 from birdkit import table
 from birdkit.contract import INPUT_NAME
 from birdkit.engine import OnnxRuntimeEngine, OpenVinoEngine, usable_cores
-from birdkit.ensemble import Spec
+from birdkit.ensemble import Spec, common_contract
 from birdkit.errors import UserError, run_command
 from export import model_folder, parity
 from export.parity import Parity
@@ -135,40 +133,46 @@ def choose_output(finals: Mapping[str, Final]) -> tuple[str, str]:
     return best, f"output {best}: macro-AUC on labelled soundscapes {listed}"
 
 
+def export_members(
+    finals: Mapping[str, Final], sources: Mapping[str, Path], folder: Path, recordings: Sequence[Path]
+) -> dict[str, list[Parity]]:
+    """Write every member into `folder`; raises `UserError` where the gate refuses one of them."""
+    report, refused = {}, []
+    for name, final in finals.items():
+        print(f"{name}: exporting", flush=True)
+        path = folder / f"{name}.onnx"
+        export_onnx(final, path, facts_of(final, sources[name]))
+        report[name] = gate(final, path, recordings)
+        for each in report[name]:
+            print(f"  {each}")
+            refused += [f"{name} in {each.engine}: {fault}" for fault in each.faults()]
+    if refused:
+        raise UserError(f"parity refused, nothing written: {'; '.join(refused)}")
+    return report
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
+    model_folder.refuse_foreign(args.out)
     sources = find_checkpoints(args.run_dir)
     recordings = model_folder.gate_recordings(args.data)
     finals = {name: Final.load(path) for name, path in sources.items()}
-    if len({final.contract.classes for final in finals.values()}) > 1:
-        raise UserError(f"{args.run_dir}: the checkpoints' classes differ; train them on one folder")
+    contract = common_contract({name: final.contract for name, final in finals.items()})
     if args.data is not None:
         _, columns = table.read_sample(args.data / "sample_submission.csv")
-        classes = next(iter(finals.values())).contract.classes
-        if differences := table.class_differences(classes, columns):
+        if differences := table.class_differences(contract.classes, columns):
             raise UserError(table.refusal(differences))
+    output, why = choose_output(finals)
+    smoothing = next(iter(finals.values())).recipe.postprocess.smoothing
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=".export-") as scratch:
         staged = Path(scratch) / "model"
         staged.mkdir()
-        report, refused = {}, []
-        for name, final in finals.items():
-            print(f"{name}: exporting", flush=True)
-            path = staged / f"{name}.onnx"
-            export_onnx(final, path, facts_of(final, sources[name]))
-            compared = gate(final, path, recordings)
-            report[name] = [asdict(each) for each in compared]
-            for each in compared:
-                print(f"  {each}")
-                refused += [f"{name} in {each.engine}: {fault}" for fault in each.faults()]
-        if refused:
-            raise UserError(f"parity refused, nothing written: {'; '.join(refused)}")
-        output, why = choose_output(finals)
-        print(why)
-        smoothing = next(iter(finals.values())).recipe.postprocess.smoothing
+        report = export_members(finals, sources, staged, recordings)
         Spec(dict.fromkeys(finals, 1.0), output, smoothing).save(staged)
-        (staged / model_folder.PARITY_NAME).write_text(json.dumps(report, indent=2) + "\n")
+        model_folder.write_parity(staged, report)
         model_folder.replace(args.out, staged)
+    print(why)
     print(f"{args.out}: {len(finals)} models; next: python export/to_openvino.py {args.out}")
     return 0
 

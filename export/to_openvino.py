@@ -10,12 +10,10 @@ one falls back on the ONNX file.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,9 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, help="competition folder: real audio for the gate")
     args = parser.parse_args(argv)
     recordings = model_folder.gate_recordings(args.data)
-    report_path = args.model_dir / model_folder.PARITY_NAME
     names = list(Spec.load(args.model_dir).members)
-    report = json.loads(report_path.read_text()) if report_path.is_file() else {}
+    report = model_folder.read_parity(args.model_dir)
     with tempfile.TemporaryDirectory(dir=args.model_dir, prefix=".ir-") as scratch:
         for name in names:
             source = args.model_dir / f"{name}.onnx"
@@ -58,11 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{name}: {found}")
             if found.faults():
                 raise UserError(f"{name}: parity refused, no IR written: {'; '.join(found.faults())}")
-            kept = [each for each in report.get(name, []) if each["engine"] != found.engine]
-            report[name] = [*kept, asdict(found)]
+            kept = [each for each in report.get(name, []) if each.engine != found.engine]
+            report[name] = [*kept, found]
         for path in sorted(Path(scratch).iterdir()):  # .bin before .xml, which refers to it
             os.replace(path, args.model_dir / path.name)
-    report_path.write_text(json.dumps(report, indent=2) + "\n")
+    model_folder.write_parity(args.model_dir, report)
     print(f"{args.model_dir}: {len(names)} models as OpenVINO IR, f32")
     return 0
 

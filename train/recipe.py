@@ -109,6 +109,10 @@ class Fit:
     checkpoint_every_s: float = 120.0  # besides one an epoch
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch < 2 or self.steps_per_epoch < 0:
+            raise UserError("fit: needs epochs >= 1, batch >= 2 and steps_per_epoch >= 0")
+
 
 @dataclass(frozen=True)
 class Postprocess:

@@ -75,7 +75,7 @@ class Ensemble:
     def __init__(self, engines: Mapping[str, Engine], spec: Spec) -> None:
         self.engines = dict(engines)
         self.spec = spec
-        self.contract = _common_contract({name: e.contract for name, e in engines.items()})
+        self.contract = common_contract({name: e.contract for name, e in engines.items()})
 
     def run(self, waveform: NDArray[np.float32], n_windows: int) -> MemberOutputs:
         """(samples,) → every output of every member, (n_windows, classes) each."""
@@ -96,8 +96,8 @@ class Ensemble:
         return self.combine(self.run(waveform, n_windows), self.spec.output)
 
 
-def _common_contract(contracts: Mapping[str, Contract]) -> Contract:
-    """The contract of the member that hears most, once all agree on the rest."""
+def common_contract(contracts: Mapping[str, Contract]) -> Contract:
+    """The contract of the member that hears most; `UserError` unless all agree on the rest."""
     (first_name, first), *others = contracts.items()
     for name, contract in others:
         for fact in ("classes", "sample_rate", "window_s"):
