@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "submission")]
@@ -69,6 +71,26 @@ def model_dir(run_dir: Path, competition: Path, tmp_path_factory: pytest.TempPat
     assert to_onnx.main([str(run_dir), "--data", str(competition), "--out", str(out)]) == 0
     assert to_openvino.main([str(out), "--data", str(competition)]) == 0
     return out
+
+
+def _load(path: Path) -> ModuleType:
+    """A script that is no module of a package."""
+    spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+submission_run = _load(ROOT / "submission" / "run.py")
+
+
+def submit(data: Path, model_dir: Path, out: Path, *arguments: str) -> int:
+    """Run the submission on a competition folder; its exit status."""
+    paths = ["--data", str(data), "--model", str(model_dir), "--out", str(out)]
+    return submission_run.main([*paths, *arguments])
 
 
 @pytest.fixture

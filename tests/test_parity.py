@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,13 +69,13 @@ def untrained(config: recipe.Recipe, contract: Contract) -> Final:
 
 
 def test_a_trained_models_exports_agree_in_every_engine(model_dir):
-    report = json.loads((model_dir / model_folder.PARITY_NAME).read_text())
+    report = model_folder.read_parity(model_dir)
     assert len(report) == 2
     for engines in report.values():
-        assert [each["engine"] for each in engines] == ["onnxruntime", "openvino", "openvino-ir"]
+        assert [each.engine for each in engines] == ["onnxruntime", "openvino", "openvino-ir"]
         for each in engines:
-            assert parity.Parity(**each).faults() == []
-            assert each["n_inputs"] == 8 + 24  # real soundscapes were heard too
+            assert each.faults() == []
+            assert each.n_inputs == 8 + 24  # real soundscapes were heard too
 
 
 @pytest.mark.slow
@@ -205,6 +206,24 @@ def test_a_refused_export_leaves_the_last_good_folder_as_it_was(run_dir, model_d
     with pytest.raises(UserError, match="no IR written"):
         to_openvino.main([str(model_dir)])
     assert {path.name: path.read_bytes() for path in model_dir.iterdir()} == before
+
+
+def test_a_replacement_that_fails_brings_the_old_folder_back(tmp_path, monkeypatch):
+    folder, staged = tmp_path / "model", tmp_path / "scratch" / "model"
+    for place, text in ((folder, "old"), (staged, "new")):
+        place.mkdir(parents=True)
+        (place / "ensemble.json").write_text(text)
+    rename = os.replace
+
+    def fails_on_the_new_one(source, target):
+        if source == staged:
+            raise OSError(28, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", fails_on_the_new_one)
+    with pytest.raises(OSError, match="No space"):
+        model_folder.replace(folder, staged)
+    assert (folder / "ensemble.json").read_text() == "old"
 
 
 def test_a_folder_that_is_no_model_folder_is_not_replaced(run_dir, tmp_path):

@@ -42,6 +42,7 @@ def test_an_unknown_key_names_the_nearest_one(tmp_path):
         ("fit = 3\n", "fit: expected a table, got 3"),
         ("[postprocess]\nsmoothing = 1\n", "smoothing: expected a list, got 1"),
         ("[fit\n", "not valid TOML"),
+        ("[fit]\nepochs = 0\n", "needs epochs >= 1"),
         ("[frontend]\nhop = 0\n", r"frontend.hop 0 must be in 1\.\.n_fft"),
         ("[frontend]\nfmax_hz = 20000\n", "20000 Hz at 32000 Hz"),
     ],

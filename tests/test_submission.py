@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -14,7 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from conftest import ROOT, write_sound
+from conftest import ROOT, submit, write_sound
+from conftest import submission_run as run
 
 from birdkit import ensemble, kaggle, predict, table
 from birdkit.errors import UserError
@@ -37,17 +37,6 @@ FORBIDDEN = (
 )
 
 
-def load_run():
-    spec = importlib.util.spec_from_file_location("submission_run", ROOT / "submission" / "run.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["submission_run"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-run = load_run()
-
-
 @pytest.fixture
 def scored(competition, tmp_path):
     """A competition folder whose test soundscapes are there, as in the scoring rerun."""
@@ -60,10 +49,6 @@ def scored(competition, tmp_path):
     for path in sorted((competition / "validation" / "soundscapes").glob("*.ogg"))[:3]:
         shutil.copy(path, data / "test_soundscapes" / path.name)
     return data
-
-
-def submit(data, model_dir, out, *arguments):
-    return run.main(["--data", str(data), "--model", str(model_dir), "--out", str(out), *arguments])
 
 
 def read(out):
