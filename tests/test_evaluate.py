@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import submit, tiny_predictor, write_sound
 
+from birdkit.contract import Contract
 from birdkit.ensemble import Spec
 from birdkit.errors import UserError
 from train import evaluate, metrics
@@ -93,9 +95,29 @@ def test_a_file_that_cant_be_scored_stops_the_validation_by_name(tmp_path, contr
         evaluate.evaluate(engines, Spec({"m": 1.0}), soundscape_set([soundscape], contract))
 
 
+def test_the_order_of_truth_csv_does_not_matter(competition, tmp_path):
+    source = competition / "validation"
+    (tmp_path / "soundscapes").symlink_to(source / "soundscapes")
+    for name in ("truth.csv", "mask.csv"):
+        table = pd.read_csv(source / name)
+        table.sample(frac=1.0, random_state=1).to_csv(tmp_path / name, index=False)
+    classes = tuple(pd.read_csv(source / "truth.csv", nrows=0).columns[1:])
+    shuffled, plain = (
+        validation_set(folder, Contract(32000, 5.0, 5.0, classes)) for folder in (tmp_path, source)
+    )
+    by_file = {
+        file.path.name: shuffled.truth[12 * i : 12 * i + 12] for i, file in enumerate(shuffled.files)
+    }
+    for i, file in enumerate(plain.files):
+        np.testing.assert_array_equal(by_file[file.path.name], plain.truth[12 * i : 12 * i + 12])
+
+
 def test_a_validation_folder_without_truth_or_with_other_classes_is_named(tmp_path, contract):
     with pytest.raises(UserError, match=r"truth\.csv: not found"):
         validation_set(tmp_path, contract)
     (tmp_path / "truth.csv").write_text("row_id,a,b\ns_5,1,0\n")
     with pytest.raises(UserError, match="lacks the classes 1234"):
+        validation_set(tmp_path, contract)
+    (tmp_path / "truth.csv").write_text("row_id,a,b,1234\ns_5,1,0,0\ns_15,0,0,0\n")
+    with pytest.raises(UserError, match=r"row s_15 leaves a gap in the grid of 5 s"):
         validation_set(tmp_path, contract)

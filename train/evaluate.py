@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import soundfile
 import torch
 from numpy.typing import NDArray
@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from birdkit.contract import Contract
 from birdkit.ensemble import Ensemble, Spec
 from birdkit.errors import UserError
+from birdkit.grid import row_ids, split_row_id
+from birdkit.kaggle import soundscapes
 from birdkit.predict import SoundFile, predict
-from birdkit.table import ROW_ID
 from train.competition import LabelledSoundscape, Recording, window_truth
 from train.data import target_matrix
-from train.metrics import MacroAuc, macro_auc
+from train.metrics import MacroAuc, macro_auc, read_truth
 from train.model import Predictor
 
 # Of a held-out recording: enough to hear its species, and an epoch's validation stays short.
@@ -73,43 +74,44 @@ def _n_windows(path: Path, window_s: float) -> int:
     return max(1, math.ceil(duration_s / window_s))
 
 
-def soundscape_set(soundscapes: Sequence[LabelledSoundscape], contract: Contract) -> TruthSet | None:
+def soundscape_set(labelled: Sequence[LabelledSoundscape], contract: Contract) -> TruthSet | None:
     """The competition's labelled soundscapes, window by window."""
-    if not soundscapes:
+    if not labelled:
         return None
-    truths = [window_truth(s, contract.classes, contract.window_s) for s in soundscapes]
-    files = tuple(
-        SoundFile(s.path, len(truth)) for s, (truth, _) in zip(soundscapes, truths, strict=True)
-    )
+    truths = [window_truth(s, contract.classes, contract.window_s) for s in labelled]
+    files = tuple(SoundFile(s.path, len(truth)) for s, (truth, _) in zip(labelled, truths, strict=True))
     truth = np.concatenate([truth for truth, _ in truths])
-    labelled = np.concatenate([labelled for _, labelled in truths])
-    decided = np.repeat(labelled[:, None], truth.shape[1], axis=1)
+    known = np.concatenate([known for _, known in truths])
+    decided = np.repeat(known[:, None], truth.shape[1], axis=1)
     return TruthSet("soundscapes", files, truth, decided)
 
 
 def validation_set(folder: Path, contract: Contract) -> TruthSet:
     """`soundscapes/`, `truth.csv` and `mask.csv`: for reporting, never trained or selected on."""
-    tables = {}
-    for name in ("truth.csv", "mask.csv"):
-        path = folder / name
-        if path.is_file():
-            tables[name] = pd.read_csv(path, dtype={ROW_ID: str}).set_index(ROW_ID)
-    if "truth.csv" not in tables:
-        raise UserError(f"{folder / 'truth.csv'}: not found; --validation needs soundscapes and truth")
-    truth = tables["truth.csv"]
+    truth, undecided = read_truth(folder)
     lacking = [name for name in contract.classes if name not in truth.columns]
     if lacking:
         raise UserError(f"{folder / 'truth.csv'}: lacks the classes {', '.join(lacking[:5])}")
-    truth = truth[list(contract.classes)]
-    decided = np.ones(truth.shape, dtype=bool)
-    if "mask.csv" in tables:
-        decided = tables["mask.csv"].loc[truth.index, truth.columns].to_numpy() < 0.5
-    stems = pd.Series(truth.index).str.rpartition("_")[0]
-    counts = stems.value_counts(sort=False)
-    files = tuple(
-        SoundFile(folder / "soundscapes" / f"{stem}.ogg", int(n)) for stem, n in counts.items()
+    counts = Counter(split_row_id(row_id)[0] for row_id in truth.index)
+    # Scores come file by file and window by window, whatever the order of the table.
+    ids = [name for stem, n in counts.items() for name in row_ids(stem, n, contract.window_s)]
+    off_grid = truth.index.difference(ids)
+    if len(off_grid):
+        raise UserError(
+            f"{folder / 'truth.csv'}: row {off_grid[0]} leaves a gap in the grid of "
+            f"{contract.window_s:g} s; list every window of a soundscape, from its start"
+        )
+    by_stem = {path.stem: path for path in soundscapes(folder / "soundscapes")}
+    absent = [stem for stem in counts if stem not in by_stem]
+    if absent:
+        raise UserError(f"{folder / 'soundscapes'}: lacks {absent[0]}, which truth.csv names")
+    columns = list(contract.classes)
+    return TruthSet(
+        "validation",
+        tuple(SoundFile(by_stem[stem], n) for stem, n in counts.items()),
+        truth.loc[ids, columns].to_numpy(),
+        ~undecided.loc[ids, columns].to_numpy(),
     )
-    return TruthSet("validation", files, truth.to_numpy() > 0.5, decided)
 
 
 def evaluate(

@@ -66,10 +66,8 @@ def macro_auc(
 
 def score_submission(submission: Path, validation: Path) -> MacroAuc:
     """Masked macro-AUC of a submission. Rows and columns are matched by name."""
-    truth = _read(validation / "truth.csv")
-    scores = _read(submission)
-    mask_path = validation / "mask.csv"
-    undecided = _read(mask_path) if mask_path.is_file() else None
+    truth, undecided = read_truth(validation)
+    scores = read_cells(submission)
     for name, missing in (
         ("rows", truth.index.difference(scores.index)),
         ("columns", truth.columns.difference(scores.columns)),
@@ -80,20 +78,29 @@ def score_submission(submission: Path, validation: Path) -> MacroAuc:
                 f"({', '.join(map(str, missing[:3]))}); score the soundscapes of {validation}"
             )
     aligned = scores.loc[truth.index, truth.columns]
-    if undecided is not None:
-        undecided = undecided.loc[truth.index, truth.columns]
-    return macro_auc(
-        truth.to_numpy() > 0.5,
-        aligned.to_numpy(),
-        None if undecided is None else undecided.to_numpy() > 0.5,
-    )
+    return macro_auc(truth.to_numpy(), aligned.to_numpy(), undecided.to_numpy())
 
 
-def _read(path: Path) -> pd.DataFrame:
+def read_truth(validation: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Truth and undecided cells, both boolean, in the order of `truth.csv`."""
+    truth = read_cells(validation / "truth.csv") > 0.5
+    mask_path = validation / "mask.csv"
+    if not mask_path.is_file():
+        return truth, pd.DataFrame(False, index=truth.index, columns=truth.columns)
+    mask = read_cells(mask_path).reindex(index=truth.index, columns=truth.columns)
+    if mask.isna().to_numpy().any():
+        raise UserError(f"{mask_path}: lacks rows or columns of truth.csv beside it")
+    return truth, mask > 0.5
+
+
+def read_cells(path: Path) -> pd.DataFrame:
+    """A table of numbers by row id."""
     try:
         return pd.read_csv(path, dtype={ROW_ID: str}).set_index(ROW_ID).astype(np.float64)
     except FileNotFoundError:
-        raise UserError(f"{path}: not found") from None
+        raise UserError(
+            f"{path}: not found; give the CSV of a submission, or a folder with truth.csv"
+        ) from None
     except (KeyError, ValueError) as error:
         raise UserError(f"{path}: needs a {ROW_ID} column and numbers ({error})") from error
 
