@@ -19,6 +19,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE)]
 
+import pandas as pd
+
 from birdkit import ensemble, kaggle, table
 from birdkit.engine import usable_cores
 from birdkit.errors import UserError, run_command
@@ -98,7 +100,7 @@ def faults(prediction: Prediction, plan: table.Plan) -> list[str]:
     """What did not get its own scores, each counted and named."""
     found = []
     if prediction.failures:
-        named = "; ".join(f"{name}: {why}" for name, why in list(prediction.failures.items())[:20])
+        named = "; ".join(f"{name}: {why}" for name, why in prediction.failures.items())
         found.append(f"{len(prediction.failures)} bad files hold medians ({named})")
     if prediction.not_reached:
         names = ", ".join(prediction.not_reached[:3])
@@ -107,6 +109,17 @@ def faults(prediction: Prediction, plan: table.Plan) -> list[str]:
         names = ", ".join(plan.absent[:5])
         found.append(f"{len(plan.absent)} recordings of the sample submission are absent ({names})")
     return found
+
+
+def assemble(
+    plan: table.Plan, prediction: Prediction, classes: Sequence[str], columns: Sequence[str]
+) -> pd.DataFrame:
+    """The checked table: files without scores hold medians."""
+    n_windows = [file.n_windows for file in plan.files]
+    filled = fill_missing(prediction.scores, n_windows, len(classes))
+    submission = table.build(plan, filled, classes, columns)
+    table.check(submission, plan.row_ids, columns)
+    return submission
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -135,11 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if scored == 0:
         raise UserError(f"{work.files[0].parent}: not one of {len(work.files)} files was scored")
 
-    filled = fill_missing(
-        prediction.scores, [file.n_windows for file in plan.files], len(contract.classes)
-    )
-    submission = table.build(plan, filled, contract.classes, work.columns)
-    table.check(submission, plan.row_ids, work.columns)
+    submission = assemble(plan, prediction, contract.classes, work.columns)
     table.write(submission, args.out)
     each = prediction.elapsed_s / scored
     print(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
 from conftest import tiny_predictor, tiny_recipe
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
@@ -117,8 +118,6 @@ def test_packaged_weights_are_taken_and_said():
 
 
 def test_weights_from_a_file_are_loaded_strictly_and_a_three_channel_stem_is_summed(tmp_path):
-    import timm
-
     torch.manual_seed(1)
     source = timm.create_model("test_resnet", num_classes=7)
     torch.save(source.state_dict(), tmp_path / "w.pt")
@@ -129,6 +128,24 @@ def test_weights_from_a_file_are_loaded_strictly_and_a_three_channel_stem_is_sum
     with torch.no_grad():
         expected = source.eval().forward_features(picture.expand(1, 3, 64, 64))
         assert encoder.eval()(picture).allclose(expected, atol=1e-4)
+
+
+def test_timms_own_weights_are_taken_and_their_absence_is_an_error_with_remedies(monkeypatch):
+    """The hub is out of reach for tests: its answer, and its failure, stand in for it."""
+    config = Model("test_resnet", "timm", 0.0)
+    encoder = SedNetwork(config, 3).encoder
+    source = timm.create_model("test_resnet")
+    monkeypatch.setattr(pretrained.timm, "create_model", lambda name, pretrained: source)
+    assert "timm's pretrained weights" in pretrained.load_into(encoder, config)
+    stem = source.state_dict()["conv1.0.weight"].sum(dim=1, keepdim=True)
+    assert torch.equal(encoder.state_dict()["conv1.0.weight"], stem)
+
+    def offline(name, pretrained):
+        raise OSError("no route to the hub")
+
+    monkeypatch.setattr(pretrained.timm, "create_model", offline)
+    with pytest.raises(UserError, match=r"no route to the hub.*a weight file's path, or 'none'"):
+        pretrained.load_into(encoder, config)
 
 
 def test_weights_that_cant_be_had_are_an_error_and_never_random_ones(tmp_path):

@@ -63,6 +63,7 @@ def train_member(competition: Competition, config: Recipe, folder: Path, device:
     if done is not None:
         return done
     folder.mkdir(parents=True, exist_ok=True)
+    commit = checkpoint.commit()  # of the code that starts, not of edits made while it trains
 
     contract = Contract(
         config.frontend.sample_rate, config.data.chunk_s, config.data.window_s, competition.classes
@@ -90,7 +91,7 @@ def train_member(competition: Competition, config: Recipe, folder: Path, device:
         contract,
         made_by,
         weights_from,
-        checkpoint.commit(),
+        commit,
         metrics=progress.epochs[-1]["metrics"],
         state={key: value.cpu() for key, value in trainer.averaged().state_dict().items()},
     )
