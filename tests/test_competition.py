@@ -54,6 +54,12 @@ def test_labels_are_strings_and_empty_secondaries_are_empty(folder):
     assert [r.secondary for r in competition.recordings] == [("22774",), (), ()]
 
 
+def test_lengths_are_read_from_the_headers(folder):
+    write_sound(folder / "train_audio" / "22774" / "XC3.ogg", 2.5, 44100)
+    lengths = [recording.duration_s for recording in read_competition(folder).recordings]
+    assert lengths == pytest.approx([1.0, 1.0, 2.5])
+
+
 def test_a_recording_without_an_author_is_a_group_of_its_own(folder):
     assert [r.author for r in read_competition(folder).recordings] == ["Ann", "amekes/XC2.ogg", "Bob"]
 

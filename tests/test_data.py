@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from birdkit.errors import UserError
 from train import augment
 from train.competition import Recording
-from train.data import Batches, random_crop, sampling_weights, split, target_matrix
+from train.data import Batches, crop_notes, random_crop, sampling_weights, split, target_matrix
 from train.recipe import Augment, Data
 
 
@@ -52,6 +52,15 @@ def test_fold_minus_one_holds_nothing_out_and_a_fold_too_many_is_named():
         split(recordings, Data(fold=5), 0)
     with pytest.raises(UserError, match=r"n_folds 5 is more than these recordings bear \(3"):
         split(recordings[:3], Data(), 0)
+
+
+def test_what_cropping_leaves_out_or_repeats_is_said():
+    lengths = (0.5, 5.0, 59.0, 61.0, 300.0)
+    recordings = [Recording(Path("x.ogg"), "a", (), "x", length) for length in lengths]
+    longer, shorter = crop_notes(recordings, Data())
+    assert "2 recordings are longer than data.first_s = 60 s" in longer
+    assert "1 recordings are shorter than a chunk of 5 s" in shorter
+    assert crop_notes(recordings[1:3], Data()) == []
 
 
 def test_targets_hold_the_primary_label_and_weigh_the_secondary_ones():

@@ -24,6 +24,7 @@ class Recording:
     primary: str
     secondary: tuple[str, ...]
     author: str
+    duration_s: float = 0.0  # as its header says, which may be too much
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def _read_recordings(
         if primary not in known:
             raise UserError(f"{path}:{row}: unknown label '{primary}'; add it to taxonomy.csv")
         audio = root / "train_audio" / values["filename"]
-        fault = _fault(audio)
+        duration_s, fault = _look_at(audio)
         if fault and not skip_bad:
             raise UserError(
                 f"{path}:{row}: {audio} {fault}; restore it, remove the row, or leave such "
@@ -115,7 +116,7 @@ def _read_recordings(
         secondary = tuple(label for label in listed if label in known and label != primary)
         # A recording without an author is a group of its own.
         author = values["author"] or values["filename"]
-        recordings.append(Recording(audio, primary, secondary, author))
+        recordings.append(Recording(audio, primary, secondary, author, duration_s))
     if strangers:
         named = ", ".join(f"{label} ({count})" for label, count in strangers.most_common(5))
         left_out.append(
@@ -130,15 +131,15 @@ def _read_recordings(
     return tuple(recordings), left_out
 
 
-def _fault(path: Path) -> str | None:
-    """Why a file can't be a recording, from its header alone: decoding all would take minutes."""
+def _look_at(path: Path) -> tuple[float, str | None]:
+    """A recording's length in s, and why it can't be one; by its header: decoding takes minutes."""
     if not path.is_file():
-        return "is absent"
+        return 0.0, "is absent"
     try:
-        frames = soundfile.info(str(path)).frames
+        duration_s = soundfile.info(str(path)).duration
     except (soundfile.LibsndfileError, OSError):
-        return "is no sound file"
-    return "holds no samples" if frames == 0 else None
+        return 0.0, "is no sound file"
+    return duration_s, None if duration_s > 0 else "holds no samples"
 
 
 def parse_label_list(text: str, where: str) -> tuple[str, ...]:

@@ -63,6 +63,21 @@ def split(
     return train, held_out, line
 
 
+def crop_notes(recordings: Sequence[Recording], data: Data) -> list[str]:
+    """What cropping does to recordings that are longer or shorter than it would like."""
+    longer = sum(recording.duration_s > data.first_s for recording in recordings)
+    shorter = sum(recording.duration_s < data.chunk_s for recording in recordings)
+    notes = []
+    if longer:
+        notes.append(
+            f"{longer} recordings are longer than data.first_s = {data.first_s:g} s: what comes "
+            "later is left out"
+        )
+    if shorter:
+        notes.append(f"{shorter} recordings are shorter than a chunk of {data.chunk_s:g} s: repeated")
+    return notes
+
+
 def target_matrix(
     recordings: Sequence[Recording], classes: Sequence[str], secondary: float
 ) -> NDArray[np.float32]:

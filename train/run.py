@@ -26,7 +26,7 @@ from birdkit.errors import UserError, run_command
 from train import checkpoint, pretrained, recipe, report
 from train.checkpoint import Final, MadeBy
 from train.competition import Competition, read_competition
-from train.data import Batches, split
+from train.data import Batches, crop_notes, split
 from train.demo import make_competition
 from train.evaluate import (
     TorchEngine,
@@ -69,7 +69,8 @@ def train_member(competition: Competition, config: Recipe, folder: Path, device:
         config.frontend.sample_rate, config.data.chunk_s, config.data.window_s, competition.classes
     )
     train, held_out, how = split(competition.recordings, config.data, config.fit.seed)
-    print(how)
+    for line in (how, *crop_notes(train, config.data)):
+        print(line)
     torch.manual_seed(config.fit.seed)
     predictor = Predictor(config.frontend, config.models[0], contract)
     weights_from = pretrained.load_into(predictor.network.encoder, config.models[0])
