@@ -9,6 +9,7 @@ The model folder is replaced as a whole, once every checkpoint has passed.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 import warnings
@@ -29,7 +30,7 @@ from birdkit.ensemble import Spec, common_contract
 from birdkit.errors import UserError, run_command
 from export import model_folder, parity
 from export.parity import Parity
-from train import checkpoint
+from train import checkpoint, recipe
 from train.checkpoint import Final
 from train.evaluate import TorchEngine
 
@@ -46,21 +47,40 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def find_checkpoints(run_dir: Path | None) -> dict[str, Path]:
-    """Member name → final checkpoint of a run."""
+def find_run(run_dir: Path | None) -> Path:
+    """The folder of a finished run: the one given, or the latest of runs/."""
     if run_dir is None:
-        runs = sorted(RUNS.glob("*/recipe.json"), key=lambda path: path.stat().st_mtime)
+        runs = sorted(RUNS.glob(f"*/{checkpoint.RECIPE_NAME}"), key=lambda path: path.stat().st_mtime)
         if not runs:
             raise UserError(f"{RUNS}: no finished run; train one with train/run.py")
         run_dir = runs[-1].parent
         print(f"exporting the latest run: {run_dir}")
-    found = {path.parent.name: path for path in sorted(run_dir.glob(f"*/{checkpoint.FINAL_NAME}"))}
-    if not found:
+    if not (run_dir / checkpoint.RECIPE_NAME).is_file():
         raise UserError(
-            f"{run_dir}: no */{checkpoint.FINAL_NAME}; finish the run with train/run.py, "
-            "or give another RUN_DIR"
+            f"{run_dir}: no {checkpoint.RECIPE_NAME}, so no finished run; finish it with "
+            "train/run.py, or give another RUN_DIR"
         )
-    return found
+    return run_dir
+
+
+def load_members(run_dir: Path) -> tuple[dict[str, Final], dict[str, Path]]:
+    """The final checkpoints of the run's recipe, and their files.
+
+    By the recipe and not by what lies there: a member that was taken out of the recipe must not stay
+    in the ensemble, and one of other settings must not pass for a new one.
+    """
+    text = (run_dir / checkpoint.RECIPE_NAME).read_text()
+    config = recipe.from_dict(json.loads(text), str(run_dir / checkpoint.RECIPE_NAME))
+    finals, sources = {}, {}
+    for name, model in zip(recipe.member_names(config), config.models, strict=True):
+        sources[name] = run_dir / name / checkpoint.FINAL_NAME
+        finals[name] = Final.load(sources[name])
+        if finals[name].made_by.recipe != recipe.to_json(recipe.only_model(config, model)):
+            raise UserError(
+                f"{sources[name]}: made by another recipe than {run_dir / checkpoint.RECIPE_NAME}; "
+                "run train/run.py to its end, then export"
+            )
+    return finals, sources
 
 
 def export_onnx(final: Final, path: Path, metadata: Mapping[str, str]) -> None:
@@ -154,9 +174,8 @@ def export_members(
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     model_folder.refuse_foreign(args.out)
-    sources = find_checkpoints(args.run_dir)
+    finals, sources = load_members(find_run(args.run_dir))
     recordings = model_folder.gate_recordings(args.data)
-    finals = {name: Final.load(path) for name, path in sources.items()}
     contract = common_contract({name: final.contract for name, final in finals.items()})
     if args.data is not None:
         _, columns = table.read_sample(args.data / "sample_submission.csv")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -265,10 +266,26 @@ def test_classes_that_differ_from_the_sample_submission_refuse_the_export(run_di
 
 
 def test_a_run_without_checkpoints_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"no \*/final\.pt; finish the run"):
-        to_onnx.main([str(tmp_path)])
+    with pytest.raises(UserError, match=r"no recipe\.json, so no finished run"):
+        to_onnx.main([str(tmp_path), "--out", str(tmp_path / "model")])
     with pytest.raises(UserError, match=r"ensemble\.json: not found"):
         to_openvino.main([str(tmp_path)])
+
+
+def test_a_run_is_exported_by_its_recipe_and_not_by_what_lies_in_its_folder(run_dir, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(run_dir, run)
+    shutil.copytree(run / "test_resnet", run / "taken_out_of_the_recipe")
+    assert to_onnx.load_members(run)[0].keys() == {"test_resnet", "test_resnet-2"}
+    facts = json.loads((run / "recipe.json").read_text())
+    facts["fit"]["lr"] = 0.5
+    (run / "recipe.json").write_text(json.dumps(facts))
+    with pytest.raises(UserError, match=r"test_resnet/final\.pt: made by another recipe"):
+        to_onnx.load_members(run)
+    shutil.rmtree(run / "test_resnet-2")
+    (run / "recipe.json").write_text((run_dir / "recipe.json").read_text())
+    with pytest.raises(UserError, match=r"test_resnet-2/final\.pt: no checkpoint there"):
+        to_onnx.load_members(run)
 
 
 def test_the_spec_lists_the_members_with_equal_weights(model_dir):

@@ -27,6 +27,7 @@ from train.recipe import Recipe
 VERSION = 1
 STATE_NAME = "state.pt"
 FINAL_NAME = "final.pt"
+RECIPE_NAME = "recipe.json"  # of a run, written once all its models are final
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -150,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, model in zip(recipe.member_names(config), config.models, strict=True):
         print(f"\n{name}: {model.encoder}")
         finals[name] = train_member(competition, recipe.only_model(config, model), out / name, device)
-    (out / "recipe.json").write_text(recipe.to_json(config) + "\n")
+    (out / checkpoint.RECIPE_NAME).write_text(recipe.to_json(config) + "\n")
     _report(finals, config, args.validation, device)
     print(f"\n{out}: {len(finals)} final checkpoints; next: python export/to_onnx.py {out}")
     return 0
