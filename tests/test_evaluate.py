@@ -57,7 +57,7 @@ def test_a_held_out_recording_is_judged_by_its_best_window_and_not_on_its_second
     loud, quiet = (tmp_path / name for name in ("loud.wav", "quiet.wav"))
     write_sound(loud, 12.0)
     write_sound(quiet, 1.0)  # mostly silence once it is padded
-    recordings = [Recording(loud, "a", (), "x"), Recording(quiet, "b", ("a",), "y")]
+    recordings = [Recording(loud, "a", (), "x", 12.0), Recording(quiet, "b", ("a",), "y", 1.0)]
     truth_set = held_out_set(recordings, contract)
     assert [file.n_windows for file in truth_set.files] == [3, 1]
     np.testing.assert_array_equal(truth_set.decided[1], [False, True, True])

@@ -32,7 +32,7 @@ def test_the_middle_of_each_chunk_is_its_window_and_the_rest_is_context(n_sample
     before = (contract.chunk_samples - contract.window_samples) // 2
     around = np.zeros(before + n_samples + count * contract.chunk_samples, dtype=np.float32)
     around[before : before + n_samples] = waveform
-    for chunk, start in zip(chunks, grid.window_starts(count, contract), strict=True):
+    for chunk, start in zip(chunks, contract.window_samples * np.arange(count), strict=True):
         np.testing.assert_array_equal(chunk, around[start : start + contract.chunk_samples])
 
 

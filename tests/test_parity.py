@@ -29,16 +29,10 @@ CPU = torch.device("cpu")
 
 
 def engine_parities(final: Final, path: Path, recordings=()) -> list[parity.Parity]:
-    to_onnx.export_onnx(
-        final, path, to_onnx.facts_of(final, path) if path.exists() else metadata(final)
-    )
+    to_onnx.export_onnx(final, path, final.contract.to_metadata())
     found = to_onnx.gate(final, path, recordings)
     ir = to_openvino.convert(path, path.with_suffix(".xml"), recordings)
     return [*found, ir]
-
-
-def metadata(final: Final) -> dict[str, str]:
-    return final.contract.to_metadata()
 
 
 def untrained(config: recipe.Recipe, contract: Contract) -> Final:

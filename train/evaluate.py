@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 from numpy.typing import NDArray
 
 from birdkit.contract import Contract
 from birdkit.ensemble import Ensemble, Spec
 from birdkit.errors import UserError
-from birdkit.grid import row_ids, split_row_id
+from birdkit.grid import n_windows, row_ids, split_row_id
 from birdkit.kaggle import soundscapes
 from birdkit.predict import SoundFile, predict
 from train.competition import LabelledSoundscape, Recording, window_truth
@@ -64,14 +63,13 @@ def held_out_set(recordings: Sequence[Recording], contract: Contract) -> TruthSe
         return None
     secondary = target_matrix(recordings, contract.classes, 0.5) == 0.5
     primary = target_matrix(recordings, contract.classes, 0.0) == 1.0
-    files = tuple(SoundFile(r.path, _n_windows(r.path, contract.window_s)) for r in recordings)
+    files = tuple(SoundFile(r.path, _n_windows(r.duration_s, contract)) for r in recordings)
     return TruthSet("held_out", files, primary, ~secondary, per_file=True)
 
 
-def _n_windows(path: Path, window_s: float) -> int:
+def _n_windows(duration_s: float, contract: Contract) -> int:
     # The header may promise too much; the rest of the last window is silence then.
-    duration_s = min(soundfile.info(str(path)).duration, HELD_OUT_S)
-    return max(1, math.ceil(duration_s / window_s))
+    return n_windows(math.ceil(min(duration_s, HELD_OUT_S) * contract.sample_rate), contract)
 
 
 def soundscape_set(labelled: Sequence[LabelledSoundscape], contract: Contract) -> TruthSet | None:

@@ -18,11 +18,6 @@ def n_windows(n_samples: int, contract: Contract) -> int:
     return max(1, -(-n_samples // contract.window_samples))
 
 
-def window_starts(count: int, contract: Contract) -> NDArray[np.int64]:
-    """Start sample of each of `count` windows."""
-    return np.arange(count, dtype=np.int64) * contract.window_samples
-
-
 def cut_chunks(waveform: NDArray[np.float32], count: int, contract: Contract) -> NDArray[np.float32]:
     """The chunks heard for the first `count` windows, padded with silence or cut to fit.
 
