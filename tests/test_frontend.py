@@ -31,7 +31,8 @@ def signals() -> np.ndarray:
         FrontEnd(n_fft=4096, hop=1252, n_mels=224),  # the 2025 winner's: hop does not divide n_fft
         FrontEnd(n_fft=1024, hop=500, n_mels=64, fmin_hz=0.0),
         FrontEnd(n_fft=1000, hop=250, n_mels=40),  # not a power of two
-        FrontEnd(n_fft=509, hop=509, n_mels=20),  # a prime: the factorisation is 1 × 509
+        FrontEnd(n_fft=1018, hop=509, n_mels=20),  # twice a prime: the factorisation is 1 × 1018
+        FrontEnd(n_fft=2048, hop=320),  # more slices than are worth a node each
     ],
 )
 def test_mel_power_is_librosas_in_float64_to_a_thousandth_of_a_db(config):

@@ -1,13 +1,16 @@
 """Waveform → log-mel picture, as products of matrices: the kit's only DSP, inside the exported graph.
 
-An STFT operator does not export to every engine, and a DFT written as one convolution costs more
-than the network behind it. So the DFT is factorised, as Cooley and Tukey do, into two small products.
+An STFT operator does not export to every engine, and a DFT written as one convolution costs as much
+as the network behind it. So the DFT is factorised, as Cooley and Tukey do, into two small products.
 With N = n1 × n2 samples a frame, sample n = n1·b + a and bin k = c + n2·d:
 
-    X[c + n2·d] = Σ_a e^(-2πi·a·d/n1) · ( e^(-2πi·a·c/N) · Σ_b x[n1·b + a] e^(-2πi·b·c/n2) )
+    X[c + n2·d] = Σ_a e^(-2πi·a·(c/N + d/n1)) · Σ_b x[n1·b + a] e^(-2πi·b·c/n2)
 
-The window and the inner twiddles fold into n1 matrices, one for each a; the outer sum is one real
-product over stacked real and imaginary parts, for the bins up to N/2 only.
+The inner sum is a real DFT of n2 numbers, so it is n2 numbers again: c and n2 - c are conjugates, and
+the bins beyond N/2 stand for those that c > n2/2 would give. The window folds into n1 inner matrices,
+one for each a, the twiddles into n2/2 outer ones, one for each c; the bins come out of order, which
+the mel matrix undoes. Frames are the innermost axis throughout, so nothing is ever transposed but
+whole rows of them.
 """
 
 from __future__ import annotations
@@ -41,12 +44,11 @@ class LogMel(nn.Module):
     def __init__(self, config: FrontEnd) -> None:
         super().__init__()
         self.config = config
-        n_fft = config.n_fft
-        self.n1, self.n2 = _factor(n_fft)
-        inner, outer = _dft_factors(self.n1, self.n2)
+        self.n1, self.n2 = _factor(config.n_fft)
+        inner, outer, bins = _dft_factors(self.n1, self.n2)
         mel = librosa.filters.mel(
             sr=config.sample_rate,
-            n_fft=n_fft,
+            n_fft=config.n_fft,
             n_mels=config.n_mels,
             fmin=config.fmin_hz,
             fmax=config.fmax_hz,
@@ -56,10 +58,8 @@ class LogMel(nn.Module):
         self.outer: Tensor
         self.mel: Tensor
         # Constants follow from the config, so a checkpoint does not hold them.
-        self.register_buffer("inner", torch.tensor(inner, dtype=torch.float32), persistent=False)
-        self.register_buffer("outer", torch.tensor(outer, dtype=torch.float32), persistent=False)
-        mel_t = torch.tensor(mel.T.copy(), dtype=torch.float32)
-        self.register_buffer("mel", mel_t, persistent=False)
+        for name, matrix in (("inner", inner), ("outer", outer), ("mel", mel[:, bins.reshape(-1)])):
+            self.register_buffer(name, torch.tensor(matrix, dtype=torch.float32), persistent=False)
 
     def n_frames(self, n_samples: int) -> int:
         return 1 + n_samples // self.config.hop
@@ -70,36 +70,37 @@ class LogMel(nn.Module):
 
     def mel_power(self, waveform: Tensor) -> Tensor:
         """(batch, samples) → (batch, mels, frames), power."""
-        frames = self._frames(waveform)  # (batch, frames, n_fft)
-        batch, n_frames, n_fft = frames.shape
-        rows = batch * n_frames
-        by_residue = frames.reshape(rows, self.n2, self.n1).permute(2, 0, 1)  # (n1, rows, n2)
-        inner = torch.matmul(by_residue, self.inner)  # (n1, rows, 2·n2): real, imaginary
-        stacked = inner.reshape(self.n1, rows, 2, self.n2).permute(2, 0, 1, 3)
-        flat = stacked.reshape(2 * self.n1, rows * self.n2)
-        real, imag = torch.matmul(self.outer, flat).chunk(2)  # (n1/2 + 1, rows·n2) each
-        power = (real * real + imag * imag).reshape(-1, rows, self.n2).permute(1, 0, 2)
-        bins = power.reshape(batch, n_frames, -1)[:, :, : n_fft // 2 + 1]
-        return torch.matmul(bins, self.mel).transpose(1, 2)
+        n1, n2, n_frames = self.n1, self.n2, self.n_frames(waveform.shape[-1])
+        inner = torch.matmul(self.inner, self._frames(waveform))  # (batch, n1, n2, frames)
+        by_bin = inner.transpose(1, 2).reshape(-1, n2 // 2, 2 * n1, n_frames)
+        real, imag = torch.matmul(self.outer, by_bin).chunk(2, dim=2)  # (batch, n2/2, n1, frames)
+        power = (real * real + imag * imag).reshape(-1, n2 // 2 * n1, n_frames)
+        return torch.matmul(self.mel, power)
 
     def _frames(self, waveform: Tensor) -> Tensor:
-        """(batch, samples) → (batch, frames, n_fft), centred, zeros beyond the ends."""
-        n_fft, hop = self.config.n_fft, self.config.hop
+        """(batch, samples) → (batch, n1, n2, frames), centred, zeros beyond the ends.
+
+        Sample n1·b + a of each frame lies at [a, b].
+        """
+        n_fft, hop, n1 = self.config.n_fft, self.config.hop, self.n1
         n_frames = self.n_frames(waveform.shape[-1])
-        # Slices of blocks as long as hop and n_fft allow; a whole hop where it divides n_fft.
+        # Blocks as long as hop and n_fft allow; a whole hop where it divides n_fft.
         block = math.gcd(hop, n_fft)
         needed = (n_frames - 1) * hop + n_fft
         tail = max(0, -(-needed // block) * block - waveform.shape[-1] - n_fft // 2)
         padded = nn.functional.pad(waveform, (n_fft // 2, tail))
         n_blocks = needed // block
-        blocks = padded[:, : n_blocks * block].reshape(-1, n_blocks, block)
+        blocks = padded[:, : n_blocks * block]
         stride, per_frame = hop // block, n_fft // block
-        if per_frame <= MOST_SLICES:
+        if per_frame <= MOST_SLICES and block % n1 == 0:
+            by_residue = blocks.reshape(-1, n_blocks, block // n1, n1).permute(0, 3, 2, 1)
             last = (n_frames - 1) * stride + 1
-            return torch.cat([blocks[:, j : j + last : stride] for j in range(per_frame)], dim=-1)
+            slices = [by_residue[..., j : j + last : stride] for j in range(per_frame)]
+            return torch.cat(slices, dim=2)
         first = torch.arange(n_frames, device=waveform.device)[:, None] * stride
         index = first + torch.arange(per_frame, device=waveform.device)
-        return blocks[:, index].reshape(-1, n_frames, n_fft)
+        frames = blocks.reshape(-1, n_blocks, block)[:, index]
+        return frames.reshape(-1, n_frames, self.n2, n1).permute(0, 3, 2, 1)
 
 
 def to_picture(mel_power: Tensor) -> Tensor:
@@ -111,21 +112,43 @@ def to_picture(mel_power: Tensor) -> Tensor:
 
 
 def _factor(n: int) -> tuple[int, int]:
-    """n = n1 · n2 with n1 <= n2, as near to each other as n allows (1 · n for a prime)."""
-    n1 = next(d for d in range(math.isqrt(n), 0, -1) if n % d == 0)
+    """n = n1 · n2 with n1 <= n2 and n2 even, as near to each other as n allows. n is even."""
+    n1 = next(d for d in range(math.isqrt(n), 0, -1) if n % d == 0 and n // d % 2 == 0)
     return n1, n // n1
 
 
-def _dft_factors(n1: int, n2: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The inner (n1, n2, 2·n2) and outer (2·(n1//2 + 1), 2·n1) real matrices of the module text."""
-    n = n1 * n2
-    a = np.arange(n1)[:, None, None]
-    b = np.arange(n2)[None, :, None]
-    c = np.arange(n2)[None, None, :]
-    hann = 0.5 - 0.5 * np.cos(2 * np.pi * (n1 * b + a) / n)
-    inner = hann * np.exp(-2j * np.pi * (a * c / n + b * c / n2))
-    d = np.arange(n1 // 2 + 1)[:, None]
-    outer = np.exp(-2j * np.pi * d * np.arange(n1)[None, :] / n1)
-    # (re + i·im) · (x + i·y) as one real product on [x; y].
-    outer_real = np.block([[outer.real, -outer.imag], [outer.imag, outer.real]])
-    return np.concatenate([inner.real, inner.imag], axis=2), outer_real
+def _dft_factors(
+    n1: int, n2: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """The matrices of the module text, and which bin comes out where.
+
+    Returns
+    -------
+    inner : (n1, n2, n2), for each a its rows: c = 0, c = n2/2, then real and imaginary of the others
+    outer : (n2/2, 2·n1, 2·n1), for each c real over imaginary, both ways; the first: c = 0 and n2/2
+    bins : (n2/2, n1). Bins 0 and N/2 are left out: no mel filter weighs them. One place is spare and
+        stays 0
+    """
+    n, half = n1 * n2, n2 // 2
+    a, b = np.arange(n1), np.arange(n2)
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * (n1 * b + a[:, None]) / n)  # (n1, n2)
+    inner = np.empty((n1, n2, n2))
+    inner[:, 0], inner[:, 1] = hann, hann * (-1.0) ** b
+    real_dft = np.exp(-2j * np.pi * np.outer(np.arange(1, half), b) / n2)
+    inner[:, 2::2] = hann[:, None] * real_dft.real
+    inner[:, 3::2] = hann[:, None] * real_dft.imag
+
+    c, d = np.arange(half)[:, None], np.arange(n1)
+    twiddles = np.exp(-2j * np.pi * a * (c / n + d / n1)[..., None])  # (n2/2, n1 of d, n1 of a)
+    outer = np.block([[twiddles.real, -twiddles.imag], [twiddles.imag, twiddles.real]])
+    bins = np.where(c + n2 * d <= n // 2, c + n2 * d, n - c - n2 * d)
+    # c = 0 and c = n2/2 are real, so half of their bins mirror the other half: both fit in one place.
+    zeroth, middle = np.arange(1, (n1 + 1) // 2), np.arange(n1 // 2)
+    outer[0], bins[0] = 0.0, 0
+    for first, at_c, rows in ((0, 0, zeroth), (zeroth.size, half, middle)):
+        into = np.exp(-2j * np.pi * a * (at_c / n + rows[:, None] / n1))
+        heard = slice(0, n1) if at_c == 0 else slice(n1, 2 * n1)
+        outer[0, first : first + rows.size, heard] = into.real
+        outer[0, n1 + first : n1 + first + rows.size, heard] = into.imag
+        bins[0, first : first + rows.size] = at_c + n2 * rows
+    return inner, outer, bins

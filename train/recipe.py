@@ -40,6 +40,8 @@ class FrontEnd:
     def __post_init__(self) -> None:
         if not 0 < self.hop <= self.n_fft:
             raise UserError(f"frontend.hop {self.hop} must be in 1..n_fft ({self.n_fft})")
+        if self.n_fft % 2:
+            raise UserError(f"frontend.n_fft {self.n_fft} must be even; take {self.n_fft + 1}")
         if not 0 <= self.fmin_hz < self.fmax_hz <= self.sample_rate / 2:
             raise UserError(
                 f"frontend: 0 <= fmin_hz < fmax_hz <= sample_rate/2 does not hold for "
