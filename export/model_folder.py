@@ -15,6 +15,7 @@ from export.parity import Parity
 
 DEFAULT = Path(__file__).resolve().parents[1] / "submission" / "model"
 PARITY_NAME = "parity.json"
+MADE_BY_KEY = "birdkit.made_by"  # metadata of a model file: member → what made it
 # Two minutes of real audio are 24 windows: every batch size, and seconds of work.
 GATE_RECORDINGS = 2
 

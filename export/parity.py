@@ -105,6 +105,16 @@ def answers(answer: Answer, inputs: NDArray[np.float32]) -> dict[str, NDArray[np
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
+def refusals(report: Mapping[str, Sequence[Parity]]) -> list[str]:
+    """Every fault of every member, by name."""
+    return [
+        f"{name} in {each.engine}: {fault}"
+        for name, listed in report.items()
+        for each in listed
+        for fault in each.faults()
+    ]
+
+
 def compare(reference: Outputs, candidate: Outputs, engine: str) -> Parity:
     """Worst differences of two sets of answers, each output (inputs, classes)."""
     clipwise, segmentwise = reference["clipwise"], reference["segmentwise"]

@@ -1,9 +1,11 @@
 """Turn a run's final checkpoints into self-describing ONNX files, gated by parity with torch.
 
-    python export/to_onnx.py [RUN_DIR] [--data DIR] [--out submission/model]
+    python export/to_onnx.py [RUN_DIR] [--data DIR] [--out submission/model] [--fuse] [--fit]
 
-RUN_DIR is the latest of `runs/` where none is given. With --data the gate hears real soundscapes too.
-The model folder is replaced as a whole, once every checkpoint has passed.
+RUN_DIR is the latest of `runs/` where none is given. With --data the gate hears real soundscapes too,
+and the ensemble is scored on the labelled ones. --fuse makes one graph of the members that share a
+front end, --fit chooses their weights. The model folder is replaced as a whole, once every checkpoint
+has passed.
 """
 
 from __future__ import annotations
@@ -24,15 +26,17 @@ import onnx
 import torch
 
 from birdkit import table
-from birdkit.contract import INPUT_NAME
-from birdkit.engine import OnnxRuntimeEngine, OpenVinoEngine, usable_cores
+from birdkit.contract import INPUT_NAME, PICTURE_NAME, Contract
+from birdkit.engine import OnnxRuntimeEngine, OpenVinoEngine, one_stream, usable_cores
 from birdkit.ensemble import Spec, common_contract
 from birdkit.errors import UserError, run_command
-from export import model_folder, parity
+from export import card, judge, model_folder, parity
+from export.fuse import Fused, contract_of, group
 from export.parity import Parity
 from train import checkpoint, recipe
 from train.checkpoint import Final
 from train.evaluate import TorchEngine
+from train.model import Predictor
 
 OPSET = 18
 RUNS = ROOT / "runs"
@@ -44,6 +48,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("run_dir", type=Path, nargs="?", help="default: the latest of runs/")
     parser.add_argument("--data", type=Path, help="competition folder: real audio for the gate")
     parser.add_argument("--out", type=Path, default=model_folder.DEFAULT)
+    parser.add_argument("--fuse", action="store_true", help="one graph for a shared front end")
+    parser.add_argument(
+        "--fit", action="store_true", help="choose weights and averaging on labelled soundscapes"
+    )
     return parser.parse_args(argv)
 
 
@@ -83,19 +91,20 @@ def load_members(run_dir: Path) -> tuple[dict[str, Final], dict[str, Path]]:
     return finals, sources
 
 
-def export_onnx(final: Final, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write one model: dynamic batch, weights inside, facts in its metadata."""
-    predictor = final.predictor()
+def export_onnx(
+    predictors: Sequence[Predictor], contract: Contract, path: Path, metadata: Mapping[str, str]
+) -> None:
+    """Write one file of one or more members: dynamic batch, weights inside, facts in its metadata."""
     # A batch of one would be taken for a constant.
-    example = torch.zeros(2, final.contract.chunk_samples)
+    example = torch.zeros(2, contract.chunk_samples)
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch's own exporter
         torch.onnx.export(
-            predictor,
+            Fused(predictors).eval(),
             (example,),
             path,
             input_names=[INPUT_NAME],
-            output_names=list(final.contract.outputs),
+            output_names=[PICTURE_NAME, *contract.tensors],
             dynamic_shapes={INPUT_NAME: {0: torch.export.Dim("batch", min=1)}},
             opset_version=OPSET,
             dynamo=True,
@@ -104,6 +113,9 @@ def export_onnx(final: Final, path: Path, metadata: Mapping[str, str]) -> None:
         )
     model = onnx.load(path)
     refuse_training_mode(model, path.name)
+    # It was an output to be named; as one it would be copied with every call.
+    assert model.graph.output[0].name == PICTURE_NAME
+    del model.graph.output[0]
     onnx.helper.set_model_props(model, dict(metadata))
     onnx.save(model, path)
 
@@ -116,56 +128,87 @@ def refuse_training_mode(model: onnx.ModelProto, name: str) -> None:
                 raise UserError(f"{name}: {node.op_type} is in training mode; export in eval mode")
 
 
-def facts_of(final: Final, source: Path) -> dict[str, str]:
-    """What travels inside the model file."""
-    return {
-        **final.contract.to_metadata(),
-        "birdkit.recipe": final.made_by.recipe,
-        "birdkit.commit": final.commit,
-        "birdkit.checkpoint_sha256": checkpoint.sha256(source),
-        "birdkit.weights_from": final.weights_from,
+def facts_of(
+    finals: Mapping[str, Final], sources: Mapping[str, Path], members: Sequence[str]
+) -> dict[str, str]:
+    """What travels inside the model file: its contract, and what made each member."""
+    made_by = {
+        name: {
+            "recipe": json.loads(finals[name].made_by.recipe),
+            "commit": finals[name].commit,
+            "checkpoint_sha256": checkpoint.sha256(sources[name]),
+            "weights_from": finals[name].weights_from,
+        }
+        for name in members
     }
+    contract = contract_of(finals, members)
+    return {**contract.to_metadata(), model_folder.MADE_BY_KEY: json.dumps(made_by)}
 
 
-def gate(final: Final, path: Path, recordings: Sequence[Path]) -> list[Parity]:
-    """Compare an exported file with its checkpoint in every engine."""
-    inputs = parity.probe_inputs(final.contract, recordings)
-    reference = parity.answers(TorchEngine(final.predictor(), torch.device("cpu")), inputs)
-    found = []
-    for engine in ENGINES:
-        candidate = parity.answers(engine(path, usable_cores()), inputs)
-        found.append(parity.compare(reference, candidate, engine.name))
+def gate(
+    finals: Mapping[str, Final], path: Path, recordings: Sequence[Path]
+) -> dict[str, list[Parity]]:
+    """Compare each member of an exported file with its checkpoint, in every engine."""
+    inputs = parity.probe_inputs(next(iter(finals.values())).contract, recordings)
+    found: dict[str, list[Parity]] = {name: [] for name in finals}
+    candidates = {each.name: each(path, one_stream(usable_cores())) for each in ENGINES}
+    answered = {name: parity.answers(engine, inputs) for name, engine in candidates.items()}
+    for member, final in finals.items():
+        reference = parity.answers(TorchEngine(final.predictor(), torch.device("cpu")), inputs)
+        for name, engine in candidates.items():
+            of_member = engine.contract.of_member(answered[name], member)
+            found[member].append(parity.compare(reference, of_member, name))
     return found
 
 
-def choose_output(finals: Mapping[str, Final]) -> tuple[str, str]:
-    """The output that ranks labelled soundscapes better, and a line on why.
+def refuse_other_classes(data: Path | None, contract: Contract) -> None:
+    """Raise `UserError` where the competition asks for other classes than the models know."""
+    if data is not None:
+        _, columns = table.read_sample(data / "sample_submission.csv")
+        if differences := table.class_differences(contract.classes, columns):
+            raise UserError(table.refusal(differences))
+
+
+def untested_spec(
+    finals: Mapping[str, Final], stems: Mapping[str, Sequence[str]]
+) -> tuple[Spec, list[str]]:
+    """Equal weights, and the output that ranked better in training's own validation.
 
     The write-up does not say which one its submission used; at the stage it reports, clipwise ranked
-    better, so that is the choice where there are no labelled soundscapes.
+    better, so that is the choice where there were no labelled soundscapes.
     """
     figures = [final.metrics.get("soundscapes", {}) for final in finals.values()]
-    if not all(figures):
-        return "clipwise", "output clipwise: there are no labelled soundscapes to choose on"
-    mean = {output: float(np.mean([f[output] for f in figures])) for output in figures[0]}
-    best = max(mean, key=lambda output: mean[output])
-    listed = ", ".join(f"{output} {auc:.4f}" for output, auc in mean.items())
-    return best, f"output {best}: macro-AUC on labelled soundscapes {listed}"
+    output, why = "clipwise", "output clipwise: there are no labelled soundscapes to choose on"
+    if all(figures):
+        mean = {output: float(np.mean([f[output] for f in figures])) for output in figures[0]}
+        output = max(mean, key=lambda output: mean[output])
+        listed = ", ".join(f"{output} {auc:.4f}" for output, auc in mean.items())
+        why = f"output {output}: mean macro-AUC of the members on labelled soundscapes {listed}"
+    smoothing = next(iter(finals.values())).recipe.postprocess.smoothing
+    spec = Spec(dict.fromkeys(finals, 1.0), output, smoothing, files=tuple(stems))
+    return spec, [why]
 
 
 def export_members(
-    finals: Mapping[str, Final], sources: Mapping[str, Path], folder: Path, recordings: Sequence[Path]
+    finals: Mapping[str, Final],
+    sources: Mapping[str, Path],
+    stems: Mapping[str, Sequence[str]],
+    folder: Path,
+    recordings: Sequence[Path],
 ) -> dict[str, list[Parity]]:
-    """Write every member into `folder`; raises `UserError` where the gate refuses one of them."""
-    report, refused = {}, []
-    for name, final in finals.items():
-        print(f"{name}: exporting", flush=True)
-        path = folder / f"{name}.onnx"
-        export_onnx(final, path, facts_of(final, sources[name]))
-        report[name] = gate(final, path, recordings)
-        for each in report[name]:
-            print(f"  {each}")
-            refused += [f"{name} in {each.engine}: {fault}" for fault in each.faults()]
+    """Write every file into `folder`; raises `UserError` where the gate refuses a member."""
+    report: dict[str, list[Parity]] = {}
+    for stem, members in stems.items():
+        print(f"{stem}: exporting {' + '.join(members)}", flush=True)
+        path = folder / f"{stem}.onnx"
+        predictors = [finals[name].predictor() for name in members]
+        facts = facts_of(finals, sources, members)
+        export_onnx(predictors, contract_of(finals, members), path, facts)
+        report |= gate({name: finals[name] for name in members}, path, recordings)
+        for name in members:
+            for each in report[name]:
+                print(f"  {name:<24} {each}", flush=True)
+    refused = parity.refusals(report)
     if refused:
         raise UserError(f"parity refused, nothing written: {'; '.join(refused)}")
     return report
@@ -177,21 +220,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     finals, sources = load_members(find_run(args.run_dir))
     recordings = model_folder.gate_recordings(args.data)
     contract = common_contract({name: final.contract for name, final in finals.items()})
-    if args.data is not None:
-        _, columns = table.read_sample(args.data / "sample_submission.csv")
-        if differences := table.class_differences(contract.classes, columns):
-            raise UserError(table.refusal(differences))
-    output, why = choose_output(finals)
-    smoothing = next(iter(finals.values())).recipe.postprocess.smoothing
+    refuse_other_classes(args.data, contract)
+    labelled = judge.labelled_set(args.data, contract)
+    if args.fit and labelled is None:
+        raise UserError("--fit needs labelled soundscapes: --data with train_soundscapes_labels.csv")
+    stems = group(finals, args.fuse)
+    spec, why = untested_spec(finals, stems)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=".export-") as scratch:
         staged = Path(scratch) / "model"
         staged.mkdir()
-        report = export_members(finals, sources, staged, recordings)
-        Spec(dict.fromkeys(finals, 1.0), output, smoothing).save(staged)
+        report = export_members(finals, sources, stems, staged, recordings)
         model_folder.write_parity(staged, report)
+        spec.save(staged)
+        if labelled is not None:
+            spec, judgement = judge.judge(staged, args.data, labelled, args.fit)
+            spec.save(staged)
+            judgement.save(staged)
+            why = judgement.chosen
+        card.write(staged)
         model_folder.replace(args.out, staged)
-    print(why)
+    for line in why:
+        print(line)
     print(f"{args.out}: {len(finals)} models; next: python export/to_openvino.py {args.out}")
     return 0
 

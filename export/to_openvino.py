@@ -1,66 +1,227 @@
-"""Add OpenVINO IR to a model folder: the same models, f32, faster to load.
+"""Add OpenVINO IR to a model folder: the same models in f32, and the lower precisions that pass.
 
-    python export/to_openvino.py [MODEL_DIR] [--data DIR]
+    python export/to_openvino.py [MODEL_DIR] [--data DIR] [--precision bf16,int8,fp16]
 
 Each IR must answer as its ONNX file does in ONNX Runtime, which was held against torch when it was
-exported. IR that differs is not written. It is read by the OpenVINO version that wrote it; another
-one falls back on the ONNX file.
+exported. With --data the lower precisions are tried: each is judged on the labelled soundscapes and
+ships, the fastest first, only where its gate passes. The model folder is replaced as a whole. IR is
+read by the OpenVINO version that wrote it; another one falls back on the ONNX file.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "submission")]
 
-import openvino
+import numpy as np
 
-from birdkit.engine import OnnxRuntimeEngine, OpenVinoEngine, usable_cores
-from birdkit.ensemble import Spec
+from birdkit import audio, ensemble
+from birdkit.calibrate import calibrate, candidates
+from birdkit.contract import Contract
+from birdkit.engine import (
+    LOWER_PRECISIONS,
+    OnnxRuntimeEngine,
+    OpenVinoEngine,
+    import_openvino,
+    lacking,
+    one_stream,
+    usable_cores,
+)
+from birdkit.ensemble import Spec, average, probabilities
 from birdkit.errors import UserError, run_command
-from export import model_folder, parity
+from birdkit.kaggle import soundscapes
+from export import card, judge, model_folder, parity, precision, quantize
 from export.parity import Parity
+from train.evaluate import TruthSet
+from train.metrics import macro_auc
+
+openvino = import_openvino()
 
 
-def convert(source: Path, target: Path, recordings: Sequence[Path]) -> Parity:
-    """ONNX → IR without compression to fp16 (the default), and its parity."""
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Add OpenVINO IR to a model folder.")
+    parser.add_argument("model_dir", type=Path, nargs="?", default=model_folder.DEFAULT)
+    parser.add_argument("--data", type=Path, help="competition folder: real audio for the gates")
+    parser.add_argument(
+        "--precision",
+        default=",".join(LOWER_PRECISIONS),
+        help="lower ones to try, comma-separated; f32: none (default: all, where --data has labels)",
+    )
+    return parser.parse_args(argv)
+
+
+def wanted_precisions(text: str) -> list[str]:
+    """The lower precisions of the command line. Raises `UserError` naming an unknown one."""
+    names = [name for name in text.split(",") if name not in ("", "f32")]
+    for name in names:
+        if name not in LOWER_PRECISIONS:
+            known = ", ".join(("f32", *LOWER_PRECISIONS))
+            raise UserError(f"--precision {name} is unknown; choose from {known}")
+    return names
+
+
+def convert(source: Path, target: Path, recordings: Sequence[Path]) -> dict[str, Parity]:
+    """ONNX → IR without compression to fp16 (the default), and each member's parity."""
     openvino.save_model(openvino.Core().read_model(source), target, compress_to_fp16=False)
-    reference_engine = OnnxRuntimeEngine(source, usable_cores())
-    inputs = parity.probe_inputs(reference_engine.contract, recordings)
-    reference = parity.answers(reference_engine, inputs)
-    candidate = parity.answers(OpenVinoEngine(target, usable_cores()), inputs)
-    return parity.compare(reference, candidate, "openvino-ir")
+    layout = one_stream(usable_cores())
+    original, converted = OnnxRuntimeEngine(source, layout), OpenVinoEngine(target, layout)
+    contract = original.contract
+    inputs = parity.probe_inputs(contract, recordings)
+    reference, candidate = parity.answers(original, inputs), parity.answers(converted, inputs)
+    return {
+        member: parity.compare(
+            contract.of_member(reference, member), contract.of_member(candidate, member), "openvino-ir"
+        )
+        for member in contract.members or (source.stem,)
+    }
+
+
+def convert_all(folder: Path, recordings: Sequence[Path]) -> None:
+    """IR beside every ONNX file of the folder; raises `UserError` where the gate refuses one."""
+    report = model_folder.read_parity(folder)
+    for stem in Spec.load(folder).stems:
+        source = folder / f"{stem}.onnx"
+        if not source.is_file():
+            raise UserError(f"{source}: not found; run export/to_onnx.py again")
+        found = convert(source, folder / f"{stem}.xml", recordings)
+        for member, each in found.items():
+            print(f"  {member:<24} {each}", flush=True)
+            kept = [old for old in report.get(member, []) if old.engine != each.engine]
+            report[member] = [*kept, each]
+    if refused := parity.refusals(report):
+        raise UserError(f"parity refused, no IR written: {'; '.join(refused)}")
+    model_folder.write_parity(folder, report)
+
+
+class LowerPrecisions:
+    """Makes each lower precision of a model folder, and judges it against f32."""
+
+    def __init__(self, folder: Path, data: Path, labelled: TruthSet) -> None:
+        self.folder, self.data, self.labelled = folder, data, labelled
+        self.spec = replace(Spec.load(folder), precisions=())
+        in_f32 = calibrate(
+            lambda layout: ensemble.load(folder, layout, "openvino", ()), candidates(usable_cores())
+        )
+        self.layout = in_f32.layout
+        print(f"f32: {in_f32}", flush=True)
+        self.f32 = precision.table(folder, (), self.layout, labelled)
+
+    def judge(self, name: str) -> precision.Verdict:
+        """Figures of one precision; its files stay in the folder only where it is accepted."""
+        make: dict[str, Callable[[Any, Contract], Any]] = {
+            "fp16": lambda model, contract: quantize.to_fp16(model),
+            "int8": self._int8,
+        }
+        verdict = self._try(name, make.get(name))
+        if verdict.faults() and name == "int8":
+            print(f"{verdict}; trying accuracy-aware quantisation", flush=True)
+            verdict = self._try(name, self._int8_accuracy_aware)
+        if verdict.faults():
+            for stem in self.spec.stems:
+                for path in self.folder.glob(f"{stem}.{name}.*"):
+                    path.unlink()
+        return verdict
+
+    def _try(self, name: str, make: Callable[[Any, Contract], Any] | None) -> precision.Verdict:
+        if make is not None:
+            for stem in self.spec.stems:
+                model = openvino.Core().read_model(self.folder / f"{stem}.xml")
+                contract = OpenVinoEngine(self.folder / f"{stem}.xml", one_stream(1)).contract
+                target = self.folder / f"{stem}.{name}.xml"
+                openvino.save_model(make(model, contract), target, compress_to_fp16=False)
+        lower = precision.table(self.folder, (name,), self.layout, self.labelled)
+        return precision.compare(name, self.f32, lower, self.labelled)
+
+    def _int8(self, model: Any, contract: Contract) -> Any:
+        return quantize.to_int8(model, self._calibration(model, contract))
+
+    def _int8_accuracy_aware(self, model: Any, contract: Contract) -> Any:
+        judged_on = np.concatenate(
+            [self._pictures(model, contract, file.path, file.n_windows) for file in self.labelled.files]
+        )
+        calibration = self._calibration(model, contract)
+        validate = self._validate(contract)
+        return quantize.to_int8_accuracy_aware(model, calibration, judged_on, validate)
+
+    def _validate(self, contract: Contract) -> quantize.Validate:
+        """Macro-AUC of a file's members alone, without smoothing."""
+        members = contract.members or ("",)
+
+        def validate(compiled: Any, pictures: quantize.Pictures) -> float:
+            answers: dict[str, list[np.ndarray]] = {name: [] for name in contract.tensors}
+            for start in range(0, len(pictures), 1):
+                found = compiled(pictures[start : start + 1])
+                for name in answers:
+                    answers[name].append(np.array(found[name]))
+            whole = {name: np.concatenate(of) for name, of in answers.items()}
+            scores = np.stack(
+                [probabilities(contract.of_member(whole, m), self.spec.output) for m in members]
+            )
+            rows = average(scores, [1.0] * len(members), "probability")
+            return macro_auc(self.labelled.truth, rows, ~self.labelled.decided).macro
+
+        return validate
+
+    def _calibration(self, model: Any, contract: Contract) -> quantize.Pictures:
+        """Windows of soundscapes, those without labels first: the gate judges on the others."""
+        judged = {file.path for file in self.labelled.files}
+        every = soundscapes(self.data / "train_soundscapes")
+        chosen = sorted(every, key=lambda path: path in judged)
+        n_windows = 12
+        enough = chosen[: -(-quantize.CALIBRATION_WINDOWS // n_windows)]
+        return np.concatenate([self._pictures(model, contract, path, n_windows) for path in enough])
+
+    def _pictures(
+        self, model: Any, contract: Contract, path: Path, n_windows: int
+    ) -> quantize.Pictures:
+        waveform = audio.read(path, contract.sample_rate)
+        return quantize.pictures(model, contract, [waveform], n_windows)
+
+
+def try_precisions(folder: Path, data: Path, labelled: TruthSet, names: Sequence[str]) -> None:
+    """Judge each precision, keep the accepted ones in the spec, fastest first, and the figures."""
+    lower = LowerPrecisions(folder, data, labelled)
+    verdicts: list[precision.Verdict] = []
+    not_tried = {name: lacking(name) for name in names if lacking(name)}
+    for name in names:
+        if name in not_tried:
+            print(f"{name}: not tried, {not_tried[name]}")
+            continue
+        verdicts.append(lower.judge(name))
+        print(verdicts[-1], flush=True)
+    accepted = sorted((v for v in verdicts if not v.faults()), key=lambda v: v.ms_per_minute)
+    replace(lower.spec, precisions=tuple(v.precision for v in accepted)).save(folder)
+    precision.save(folder, verdicts, not_tried)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Add OpenVINO IR to a model folder.")
-    parser.add_argument("model_dir", type=Path, nargs="?", default=model_folder.DEFAULT)
-    parser.add_argument("--data", type=Path, help="competition folder: real audio for the gate")
-    args = parser.parse_args(argv)
+    args = parse(argv)
+    names = wanted_precisions(args.precision)
+    spec = Spec.load(args.model_dir)
     recordings = model_folder.gate_recordings(args.data)
-    names = list(Spec.load(args.model_dir).members)
-    report = model_folder.read_parity(args.model_dir)
-    with tempfile.TemporaryDirectory(dir=args.model_dir, prefix=".ir-") as scratch:
-        for name in names:
-            source = args.model_dir / f"{name}.onnx"
-            if not source.is_file():
-                raise UserError(f"{source}: not found; run export/to_onnx.py again")
-            found = convert(source, Path(scratch) / f"{name}.xml", recordings)
-            print(f"{name}: {found}")
-            if found.faults():
-                raise UserError(f"{name}: parity refused, no IR written: {'; '.join(found.faults())}")
-            kept = [each for each in report.get(name, []) if each.engine != found.engine]
-            report[name] = [*kept, found]
-        for path in sorted(Path(scratch).iterdir()):  # .bin before .xml, which refers to it
-            os.replace(path, args.model_dir / path.name)
-    model_folder.write_parity(args.model_dir, report)
-    print(f"{args.model_dir}: {len(names)} models as OpenVINO IR, f32")
+    with tempfile.TemporaryDirectory(dir=args.model_dir.parent, prefix=".ir-") as scratch:
+        staged = Path(scratch) / "model"
+        without = shutil.ignore_patterns("*.xml", "*.bin", precision.NAME)
+        shutil.copytree(args.model_dir, staged, ignore=without)
+        replace(spec, precisions=()).save(staged)
+        convert_all(staged, recordings)
+        contract = OpenVinoEngine(staged / f"{spec.stems[0]}.xml", one_stream(1)).contract
+        labelled = judge.labelled_set(args.data, contract)
+        if names and labelled is not None:
+            try_precisions(staged, args.data, labelled, names)
+        card.write(staged)
+        model_folder.replace(args.model_dir, staged)
+    shipped = ", ".join((*Spec.load(args.model_dir).precisions, "f32"))
+    print(f"{args.model_dir}: {len(spec.members)} models as OpenVINO IR; in order of use: {shipped}")
     return 0
 
 

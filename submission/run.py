@@ -22,9 +22,10 @@ sys.path[:0] = [str(HERE)]
 import pandas as pd
 
 from birdkit import ensemble, kaggle, table
-from birdkit.engine import usable_cores
+from birdkit.calibrate import Calibration, calibrate, candidates
+from birdkit.engine import Layout, usable_cores
 from birdkit.errors import UserError, run_command
-from birdkit.predict import Prediction, fill_missing, predict
+from birdkit.predict import Prediction, Scores, fill_missing, predict
 
 STARTED = time.monotonic()
 # Stop by ourselves at this share of the budget: a timeout on Kaggle leaves no score at all.
@@ -52,7 +53,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("submission.csv"))
     parser.add_argument("--budget-min", type=float, default=kaggle.LIMIT_MIN)
     parser.add_argument("--engine", default="auto", help="auto, openvino or onnxruntime")
+    parser.add_argument("--precision", default="auto", help="f32: use no lower one than that")
     parser.add_argument("--threads", type=int, default=0, help="default: the cores usable here")
+    parser.add_argument(
+        "--layout", default="auto", help="STREAMSxTHREADSxBATCH; auto measures what is fastest here"
+    )
     parser.add_argument("--strict", action=argparse.BooleanOptionalAction, default=None)
     return parser.parse_args(argv)
 
@@ -111,12 +116,22 @@ def faults(prediction: Prediction, plan: table.Plan) -> list[str]:
     return found
 
 
+def open_fastest(args: argparse.Namespace) -> Calibration:
+    """The ensemble in the layout asked for, or in the fastest one."""
+    if args.precision not in ("auto", "f32"):
+        raise UserError(f"--precision {args.precision}: choose auto (what passed its gate) or f32")
+    lower = None if args.precision == "auto" else ()
+    cores = args.threads or usable_cores()
+    layouts = candidates(cores) if args.layout == "auto" else [Layout.parse(args.layout)]
+    return calibrate(lambda layout: ensemble.load(args.model, layout, args.engine, lower), layouts)
+
+
 def assemble(
-    plan: table.Plan, prediction: Prediction, classes: Sequence[str], columns: Sequence[str]
+    plan: table.Plan, scores: Sequence[Scores], classes: Sequence[str], columns: Sequence[str]
 ) -> pd.DataFrame:
     """The checked table: files without scores hold medians."""
     n_windows = [file.n_windows for file in plan.files]
-    filled = fill_missing(prediction.scores, n_windows, len(classes))
+    filled = fill_missing(scores, n_windows, len(classes))
     submission = table.build(plan, filled, classes, columns)
     table.check(submission, plan.row_ids, columns)
     return submission
@@ -128,10 +143,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--budget-min {args.budget_min:g} must be above 0")
     deadline = STARTED + BUDGET_SHARE * 60 * args.budget_min
     work = find_work(args)
-    loaded = ensemble.load(args.model, args.threads or usable_cores(), args.engine)
-    contract = loaded.ensemble.contract
+    fastest = open_fastest(args)
+    loaded, contract = fastest.loaded, fastest.loaded.ensemble.contract
     engines = ", ".join(loaded.engines)
-    print(f"{len(work.files)} files, {len(loaded.ensemble.engines)} models on {engines}", flush=True)
+    n_models = len(loaded.ensemble.spec.members)
+    print(f"{len(work.files)} files, {n_models} models on {engines}; {fastest}", flush=True)
     differences = table.class_differences(contract.classes, work.columns)
     if differences and work.strict:
         raise UserError(table.refusal(differences))
@@ -139,7 +155,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     plan = table.plan_rows(work.files, work.sample_rows, contract.window_s)
     prediction = predict(
-        plan.files, loaded.ensemble.score, contract, deadline=deadline, report=Progress()
+        plan.files,
+        loaded.ensemble.score,
+        contract,
+        streams=fastest.layout.streams,
+        deadline=deadline,
+        report=Progress(),
     )
     notes += faults(prediction, plan)
     for note in notes:
@@ -148,7 +169,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if scored == 0:
         raise UserError(f"{work.files[0].parent}: not one of {len(work.files)} files was scored")
 
-    submission = assemble(plan, prediction, contract.classes, work.columns)
+    scores = ensemble.combine(prediction.scores, loaded.ensemble.spec)
+    submission = assemble(plan, scores, contract.classes, work.columns)
     table.write(submission, args.out)
     each = prediction.elapsed_s / scored
     print(

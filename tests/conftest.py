@@ -69,7 +69,7 @@ def model_dir(run_dir: Path, competition: Path, tmp_path_factory: pytest.TempPat
     """The run's export: ONNX and OpenVINO IR."""
     out = tmp_path_factory.mktemp("export") / "model"
     assert to_onnx.main([str(run_dir), "--data", str(competition), "--out", str(out)]) == 0
-    assert to_openvino.main([str(out), "--data", str(competition)]) == 0
+    assert to_openvino.main([str(out), "--data", str(competition), "--precision", "f32"]) == 0
     return out
 
 
@@ -88,9 +88,9 @@ submission_run = _load(ROOT / "submission" / "run.py")
 
 
 def submit(data: Path, model_dir: Path, out: Path, *arguments: str) -> int:
-    """Run the submission on a competition folder; its exit status."""
+    """Run the submission on a competition folder, one file after the other; its exit status."""
     paths = ["--data", str(data), "--model", str(model_dir), "--out", str(out)]
-    return submission_run.main([*paths, *arguments])
+    return submission_run.main([*paths, "--layout", "1x2x12", *arguments])
 
 
 @pytest.fixture

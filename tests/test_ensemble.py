@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from birdkit.contract import Contract
-from birdkit.ensemble import Ensemble, Spec, probabilities
+from birdkit.ensemble import Ensemble, Spec, combine, probabilities
 from birdkit.errors import UserError
 from birdkit.postprocess import smooth
 
@@ -28,13 +30,45 @@ def engines(contract):
 
 
 def test_members_are_averaged_by_weight(engines):
-    scores = Ensemble(engines, Spec({"x": 3.0, "y": 1.0})).score(np.zeros(1, np.float32), 2)
-    np.testing.assert_allclose(scores, [[0.2, 0.275, 0.35]] * 2, atol=1e-6)
+    spec = Spec({"x": 3.0, "y": 1.0})
+    scores = Ensemble(engines, spec).score(np.zeros(1, np.float32), 2)
+    assert scores.shape == (2, 2, 3)
+    (mean, nothing) = combine([scores, None], spec)
+    np.testing.assert_allclose(mean, [[0.2, 0.275, 0.35]] * 2, atol=1e-6)
+    assert nothing is None
+
+
+def test_ranks_are_among_all_windows_of_all_files_and_ties_share_theirs():
+    spec = Spec({"x": 1.0, "y": 1.0}, averaging="rank")
+    x = np.array([[0.1, 0.5], [0.9, 0.5]], np.float32)
+    files = [np.stack([x, 0.01 * x]), np.stack([x + 0.05, 0.01 * x + 0.0005])]
+    first, second = combine(files, spec)
+    np.testing.assert_allclose(first, [[0.25, 0.375], [0.75, 0.375]])
+    np.testing.assert_allclose(second, [[0.5, 0.875], [1.0, 0.875]])
+
+
+def test_a_fused_file_answers_as_its_members_do_alone(engines, contract):
+    class Fused:
+        contract = replace(engines["x"].contract, members=("x", "y"))
+
+        def __call__(self, chunks):
+            return {
+                f"{name}.{output}": values
+                for name, engine in engines.items()
+                for output, values in engine(chunks).items()
+            }
+
+    spec = Spec({"x": 1.0, "y": 2.0}, files=("both",))
+    waveform = np.random.default_rng(0).random(320_000, dtype=np.float32)
+    apart = Ensemble(engines, spec).score(waveform, 2)
+    np.testing.assert_array_equal(Ensemble({"both": Fused()}, spec).score(waveform, 2), apart)
+    with pytest.raises(UserError, match="names the members x, but the model files hold x, y"):
+        Ensemble({"both": Fused()}, Spec({"x": 1.0}))
 
 
 def test_each_output_can_be_the_one_used(engines):
     of = {
-        output: Ensemble(engines, Spec({"x": 1.0, "y": 0.0}, output)).score(np.zeros(9, np.float32), 1)
+        output: Ensemble(engines, Spec({"x": 1.0, "y": 1.0}, output)).score(np.zeros(9, np.float32), 1)
         for output in ("clipwise", "segmentwise")
     }
     np.testing.assert_allclose(of["clipwise"], of["segmentwise"], atol=1e-6)
@@ -46,7 +80,7 @@ def test_members_may_hear_longer_but_must_agree_on_the_rest(engines, contract):
     longer = Contract(32000, 20.0, 5.0, contract.classes)
     both = Ensemble(engines | {"y": Constant(longer, [0.5] * 3)}, Spec({"x": 1.0, "y": 1.0}))
     assert both.contract.chunk_s == 20.0
-    assert both.score(np.zeros(320_000, np.float32), 2).shape == (2, 3)
+    assert both.score(np.zeros(320_000, np.float32), 2).shape == (2, 2, 3)
     other = Contract(32000, 5.0, 5.0, ("b", "a", "1234"))
     with pytest.raises(UserError, match="members x and y differ in classes"):
         Ensemble(engines | {"y": Constant(other, [0.5] * 3)}, Spec({"x": 1.0, "y": 1.0}))
@@ -75,8 +109,9 @@ def test_a_spec_survives_its_file_and_a_bad_one_is_named(tmp_path):
     for text, message in [
         ("{", "can't be read"),
         ('{"version": 9, "members": {"m": 1}}', "version 9"),
-        ('{"version": 1, "members": {}}', "needs members"),
-        ('{"version": 1, "members": {"m": -1}}', "needs members"),
+        ('{"version": 2, "members": {}}', "needs members"),
+        ('{"version": 2, "members": {"m": -1}}', "needs members"),
+        ('{"version": 2, "members": {"m": 1}, "averaging": "geometric"}', "'geometric' is none of"),
     ]:
         (tmp_path / "ensemble.json").write_text(text)
         with pytest.raises(UserError, match=f"ensemble.json: .*{message}"):

@@ -16,51 +16,26 @@ from conftest import REAL, tiny_predictor, write_sound
 from onnx import numpy_helper
 
 from birdkit.contract import METADATA_KEY, Contract
-from birdkit.engine import OnnxRuntimeEngine, OpenVinoEngine
+from birdkit.engine import Layout, OnnxRuntimeEngine, OpenVinoEngine
 from birdkit.ensemble import Spec
 from birdkit.errors import UserError
 from export import model_folder, parity, to_onnx, to_openvino
+from export.contenders import WRITE_UP, untrained
 from train import recipe
-from train.checkpoint import Final, MadeBy
+from train.checkpoint import Final, sha256
 from train.evaluate import TorchEngine
-from train.model import Predictor
 
 CPU = torch.device("cpu")
 
 
+ONE_THREAD = Layout(1, 1, 12)
+
+
 def engine_parities(final: Final, path: Path, recordings=()) -> list[parity.Parity]:
-    to_onnx.export_onnx(final, path, final.contract.to_metadata())
-    found = to_onnx.gate(final, path, recordings)
+    to_onnx.export_onnx([final.predictor()], final.contract, path, final.contract.to_metadata())
+    found = to_onnx.gate({path.stem: final}, path, recordings)[path.stem]
     ir = to_openvino.convert(path, path.with_suffix(".xml"), recordings)
-    return [*found, ir]
-
-
-def untrained(config: recipe.Recipe, contract: Contract) -> Final:
-    """A checkpoint of random weights whose answers spread, as a trained one's do.
-
-    Batch norm is set on noise first, for random weights alone let the signal die or explode; then the
-    head is scaled until sigmoid(segmentwise) moves by half.
-    """
-    torch.manual_seed(3)
-    predictor = Predictor(config.frontend, config.models[0], contract)
-    inputs = torch.from_numpy(parity.probe_inputs(contract))
-    predictor.network.train()
-    for module in predictor.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None  # the mean of what it saw
-    with torch.no_grad():
-        predictor(inputs)
-        predictor.eval()
-        for _ in range(8):
-            _, segmentwise = predictor(inputs)
-            spread = (segmentwise.amax(0) - segmentwise.amin(0)).median()
-            predictor.network.att_block.cla.weight.mul_(3.0 / float(spread))
-            predictor.network.att_block.cla.bias.sub_(0.5 * segmentwise.mean(0))
-            if abs(float(spread) - 3.0) < 0.3:
-                break
-    state = {key: value.clone() for key, value in predictor.state_dict().items()}
-    one = recipe.only_model(config, config.models[0])
-    return Final(contract, MadeBy(recipe.to_json(one), "none"), "random", "test", {}, state)
+    return [*found, ir[path.stem]]
 
 
 def test_a_trained_models_exports_agree_in_every_engine(model_dir):
@@ -74,7 +49,7 @@ def test_a_trained_models_exports_agree_in_every_engine(model_dir):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoder", ["tf_efficientnet_b3.ns_jft_in1k", "tf_efficientnetv2_b3.in21k"])
+@pytest.mark.parametrize("encoder", WRITE_UP)
 def test_the_write_ups_encoders_agree_in_every_engine(encoder, tmp_path):
     contract = Contract(32000, 5.0, 5.0, tuple(f"class{i}" for i in range(206)))
     config = recipe.Recipe(models=(recipe.Model(encoder, "none"),))
@@ -102,11 +77,13 @@ def test_a_model_file_describes_itself(model_dir, run_dir):
         (OpenVinoEngine, ".onnx"),
         (OpenVinoEngine, ".xml"),
     ]:
-        assert engine(model_dir / f"test_resnet{suffix}", 1).contract == final.contract
+        assert engine(model_dir / f"test_resnet{suffix}", ONE_THREAD).contract == final.contract
     facts = {p.key: p.value for p in onnx.load(model_dir / "test_resnet.onnx").metadata_props}
-    assert json.loads(facts["birdkit.recipe"])["models"][0]["encoder"] == "test_resnet"
-    assert len(facts["birdkit.checkpoint_sha256"]) == 64
-    assert facts.keys() >= {METADATA_KEY, "birdkit.commit", "birdkit.weights_from"}
+    assert facts.keys() == {METADATA_KEY, model_folder.MADE_BY_KEY}
+    made_by = json.loads(facts[model_folder.MADE_BY_KEY])["test_resnet"]
+    assert made_by["recipe"]["models"][0]["encoder"] == "test_resnet"
+    assert made_by["checkpoint_sha256"] == sha256(run_dir / "test_resnet" / "final.pt")
+    assert made_by.keys() == {"recipe", "checkpoint_sha256", "commit", "weights_from"}
     assert not list(model_dir.glob("*.data"))
 
 
@@ -180,10 +157,10 @@ def test_a_checkpoint_whose_export_differs_is_not_written(run_dir, tmp_path, mon
     """The exported file is tampered with: one weight of the head is off by a hundredth."""
     export = to_onnx.export_onnx
 
-    def tampered(final, path, facts):
-        state = {key: value.clone() for key, value in final.state.items()}
-        state["network.att_block.cla.bias"] += 0.01
-        export(replace(final, state=state), path, facts)
+    def tampered(predictors, *rest):
+        with torch.no_grad():
+            predictors[0].network.att_block.cla.bias += 0.01
+        export(predictors, *rest)
 
     out = tmp_path / "model"
     monkeypatch.setattr(to_onnx, "export_onnx", tampered)
@@ -236,7 +213,7 @@ def test_batch_norm_that_still_learns_is_refused(tmp_path):
         to_onnx.refuse_training_mode(onnx.helper.make_model(graph), "m.onnx")
 
 
-def test_the_output_is_chosen_on_labelled_soundscapes(run_dir):
+def test_without_data_the_output_is_the_one_that_training_found_better(run_dir):
     final = Final.load(run_dir / "test_resnet" / "final.pt")
 
     def with_figures(clipwise, segmentwise):
@@ -245,9 +222,14 @@ def test_the_output_is_chosen_on_labelled_soundscapes(run_dir):
         )
 
     finals = {"a": with_figures(0.7, 0.8), "b": with_figures(0.7, 0.65)}
-    assert to_onnx.choose_output(finals)[0] == "segmentwise"
-    assert to_onnx.choose_output({"b": finals["b"]})[0] == "clipwise"
-    assert to_onnx.choose_output({"a": replace(final, metrics={})})[0] == "clipwise"
+    for chosen, expected in [
+        (finals, "segmentwise"),
+        ({"b": finals["b"]}, "clipwise"),
+        ({"a": replace(final, metrics={})}, "clipwise"),
+    ]:
+        spec, (why,) = to_onnx.untested_spec(chosen, {name: [name] for name in chosen})
+        assert spec.output == expected
+        assert expected in why
 
 
 def test_classes_that_differ_from_the_sample_submission_refuse_the_export(run_dir, tmp_path):

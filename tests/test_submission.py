@@ -107,7 +107,8 @@ def test_both_engines_write_the_same_table_as_torch(scored, model_dir, run_dir, 
     engines = {name: evaluate.TorchEngine(final.predictor(), cpu) for name, final in finals.items()}
     teacher = ensemble.Ensemble(engines, ensemble.Spec.load(model_dir))
     files = [SoundFile(path, 12) for path in kaggle.soundscapes(scored / "test_soundscapes")]
-    reference = np.concatenate(predict.predict(files, teacher.score, teacher.contract).scores)
+    scores = predict.predict(files, teacher.score, teacher.contract).scores
+    reference = np.concatenate(ensemble.combine(scores, teacher.spec))
     for submission in tables:
         by_class = submission[list(teacher.contract.classes)].to_numpy()
         np.testing.assert_allclose(by_class, reference, atol=1e-5)

@@ -67,6 +67,17 @@ def read_competition(root: Path, *, skip_bad: bool = False) -> Competition:
     return Competition(root, classes, recordings, _read_soundscapes(root, classes), tuple(left_out))
 
 
+def read_labelled(root: Path) -> tuple[LabelledSoundscape, ...]:
+    """The labelled soundscapes alone, without a look at the recordings."""
+    return _read_soundscapes(root, _read_classes(root / "taxonomy.csv"))
+
+
+def class_groups(root: Path) -> dict[str, str]:
+    """Class → its group in the taxonomy (Aves, Amphibia, …)."""
+    table = read_table(root / "taxonomy.csv", ["primary_label", "class_name"])
+    return dict(zip(table["primary_label"], table["class_name"], strict=True))
+
+
 def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """A CSV as strings (labels mix eBird codes and numeric iNaturalist ids), with these columns."""
     try:

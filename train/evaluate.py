@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from birdkit.contract import Contract
-from birdkit.ensemble import Ensemble, Spec
+from birdkit.engine import Engine
+from birdkit.ensemble import Ensemble, Spec, combine, probabilities
 from birdkit.errors import UserError
 from birdkit.grid import n_windows, row_ids, split_row_id
 from birdkit.kaggle import soundscapes
-from birdkit.predict import SoundFile, predict
+from birdkit.predict import Scores, SoundFile, predict
 from train.competition import LabelledSoundscape, Recording, window_truth
 from train.data import target_matrix
 from train.metrics import MacroAuc, macro_auc, read_truth
@@ -55,6 +56,23 @@ class TruthSet:
     truth: NDArray[np.bool_]
     decided: NDArray[np.bool_]
     per_file: bool = False
+
+    def rows(self, scores: Sequence[Scores]) -> NDArray[np.float32]:
+        """Each file's (windows, classes) → (rows, classes), as `truth` has them."""
+        found = [each for each in scores if each is not None]
+        if self.per_file:
+            return np.stack([each.max(axis=0) for each in found])
+        return np.concatenate(found)
+
+    def auc(self, scores: Sequence[Scores]) -> MacroAuc:
+        """Of each file's (windows, classes)."""
+        return macro_auc(self.truth, self.rows(scores), ~self.decided)
+
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """(rows,) which file a row is of: windows of one file are not independent."""
+        counts = [1 if self.per_file else file.n_windows for file in self.files]
+        return np.repeat(np.arange(len(self.files)), counts)
 
 
 def held_out_set(recordings: Sequence[Recording], contract: Contract) -> TruthSet | None:
@@ -112,27 +130,29 @@ def validation_set(folder: Path, contract: Contract) -> TruthSet:
     )
 
 
-def evaluate(
-    engines: Mapping[str, TorchEngine], spec: Spec, truth_set: TruthSet
-) -> dict[str, MacroAuc]:
+def evaluate(engines: Mapping[str, Engine], spec: Spec, truth_set: TruthSet) -> dict[str, MacroAuc]:
     """Macro-AUC of each output. Raises `UserError` where a file can't be scored."""
-    ensemble = Ensemble(engines, spec)
+    scores = member_scores(Ensemble(engines, spec), truth_set)
+    return {output: truth_set.auc(combine(files, spec)) for output, files in scores.items()}
+
+
+def member_scores(
+    ensemble: Ensemble, truth_set: TruthSet, streams: int = 1
+) -> dict[str, list[NDArray[np.float32]]]:
+    """Output → for each file (members, windows, classes) probabilities.
+
+    Raises `UserError` where a file can't be scored.
+    """
     outputs = ensemble.contract.outputs
 
     def score(waveform: NDArray[np.float32], n_windows: int) -> NDArray[np.float32]:
         answers = ensemble.run(waveform, n_windows)
-        return np.stack([ensemble.combine(answers, output) for output in outputs])
+        members = [answers[name] for name in ensemble.spec.members]
+        return np.stack([np.stack([probabilities(of, o) for of in members]) for o in outputs])
 
-    prediction = predict(truth_set.files, score, ensemble.contract)
+    prediction = predict(truth_set.files, score, ensemble.contract, streams=streams)
     if prediction.failures:
         name, why = next(iter(prediction.failures.items()))
         raise UserError(f"{truth_set.name}: {name} can't be scored ({why})")
-    scores = [s for s in prediction.scores if s is not None]  # (outputs, windows, classes) each
-    if truth_set.per_file:
-        rows = np.stack([s.max(axis=1) for s in scores], axis=1)
-    else:
-        rows = np.concatenate(scores, axis=1)
-    return {
-        output: macro_auc(truth_set.truth, rows[index], ~truth_set.decided)
-        for index, output in enumerate(outputs)
-    }
+    found = [each for each in prediction.scores if each is not None]
+    return {output: [each[index] for each in found] for index, output in enumerate(outputs)}

@@ -96,10 +96,10 @@ class Predictor(nn.Module):
         self.contract = contract
         self.front_end = LogMel(frontend)
         self.network = SedNetwork(model, len(contract.classes))
+        self.answer_share = contract.window_s / contract.chunk_s
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
-        share = self.contract.window_s / self.contract.chunk_s
-        return self.network(self.front_end(waveform), share)
+        return self.network(self.front_end(waveform), self.answer_share)
 
 
 def central_frames(n_frames: int, share: float) -> tuple[int, int]:

@@ -8,13 +8,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from birdkit.errors import UserError
 
-CONTRACT_VERSION = 1
+T = TypeVar("T")
+
+CONTRACT_VERSION = 2
 METADATA_KEY = "birdkit.contract"
 INPUT_NAME = "waveform"
+# The log-mel inside the graph: where a lower precision may begin.
+PICTURE_NAME = "picture"
 # clipwise: probabilities. segmentwise: logits, max over time. framewise: logits, with a time axis.
 KNOWN_OUTPUTS = ("clipwise", "segmentwise", "framewise")
 
@@ -25,10 +29,11 @@ class ContractError(UserError):
 
 @dataclass(frozen=True)
 class Contract:
-    """Facts of one model.
+    """Facts of one model file.
 
     A model hears `chunk_s` seconds at `sample_rate` Hz and answers for the `window_s` seconds in the
-    middle of them, with one column for each of `classes`, in that order.
+    middle of them, with one column for each of `classes`, in that order. A fused file holds several
+    `members` behind one front end; a file of one model names none.
     """
 
     sample_rate: int
@@ -36,6 +41,7 @@ class Contract:
     window_s: float
     classes: tuple[str, ...]
     outputs: tuple[str, ...] = ("clipwise", "segmentwise")
+    members: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.sample_rate <= 0 or not 0 < self.window_s <= self.chunk_s:
@@ -56,6 +62,17 @@ class Contract:
     @property
     def window_samples(self) -> int:
         return round(self.window_s * self.sample_rate)
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """What the graph calls its outputs: `clipwise`, or of a fused graph `<member>.clipwise`."""
+        prefixes = [f"{member}." for member in self.members] or [""]
+        return tuple(prefix + output for prefix in prefixes for output in self.outputs)
+
+    def of_member(self, answers: Mapping[str, T], member: str) -> dict[str, T]:
+        """One member's outputs, by the names that a file of one model gives them."""
+        prefix = f"{member}." if self.members else ""
+        return {output: answers[prefix + output] for output in self.outputs}
 
     def to_metadata(self) -> dict[str, str]:
         """The contract as the string map that ONNX `metadata_props` holds."""
@@ -95,4 +112,5 @@ class Contract:
             window_s=float(facts["window_s"]),
             classes=tuple(map(str, facts["classes"])),
             outputs=tuple(facts["outputs"]),
+            members=tuple(facts["members"]),
         )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+import queue
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,8 +15,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from birdkit.contract import INPUT_NAME, METADATA_KEY, Contract
+from birdkit.contract import INPUT_NAME, METADATA_KEY, PICTURE_NAME, Contract
 from birdkit.errors import UserError
+
+# Each takes less time or space than the one full precision, and ships only where a gate passed it.
+LOWER_PRECISIONS = ("bf16", "int8", "fp16")
+# These are files of their own; bf16 is the f32 file, compiled otherwise.
+STORED_PRECISIONS = ("int8", "fp16")
+
+Answers = dict[str, NDArray[np.float32]]
 
 
 class Engine(Protocol):
@@ -22,9 +32,38 @@ class Engine(Protocol):
     @property
     def contract(self) -> Contract: ...
 
-    def __call__(self, chunks: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """(batch, chunk_samples) float32 in [-1, 1] → one array for each of `contract.outputs`."""
+    def __call__(self, chunks: NDArray[np.float32]) -> Answers:
+        """(batch, chunk_samples) float32 in [-1, 1] → one array for each of `contract.tensors`."""
         ...
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How an engine uses the cores: `streams` calls at a time, each of `threads` threads, each on
+    `batch` chunks at once. As many threads must call as there are streams, or cores stay idle."""
+
+    streams: int
+    threads: int
+    batch: int
+
+    def __str__(self) -> str:
+        return f"{self.streams}x{self.threads}x{self.batch}"
+
+    @classmethod
+    def parse(cls, text: str) -> Layout:
+        """Read back what `str` gives. Raises `UserError` for anything else."""
+        try:
+            streams, threads, batch = (int(part) for part in text.split("x"))
+        except ValueError:
+            streams = threads = batch = 0
+        if min(streams, threads, batch) < 1:
+            raise UserError(f"layout '{text}' is not STREAMSxTHREADSxBATCH, such as 4x1x2")
+        return cls(streams, threads, batch)
+
+
+def one_stream(cores: int) -> Layout:
+    """All cores on one call: for a caller of one thread."""
+    return Layout(1, cores, 12)
 
 
 def usable_cores(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
@@ -41,59 +80,132 @@ def usable_cores(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     return cores
 
 
+def import_openvino() -> Any:
+    """The `openvino` package, without its telemetry.
+
+    Imported plainly it writes to the home folder and reports each import to its maker. Where its
+    telemetry package can't be imported it does neither, so that package is hidden from it.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
+
+
 class OnnxRuntimeEngine:
     """An ONNX file in ONNX Runtime, f32, on the CPU."""
 
     name = "onnxruntime"
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, layout: Layout, precision: str = "f32") -> None:
         import onnxruntime
 
+        if precision != "f32":
+            raise UserError(f"{path}: {self.name} runs f32 only, not {precision}")
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = layout.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
+        self._batch = layout.batch
+        self._turn = threading.Semaphore(layout.streams)
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.contract = Contract.from_metadata(metadata, str(path))
 
-    def __call__(self, chunks: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        names = list(self.contract.outputs)
-        return dict(zip(names, self._session.run(names, {INPUT_NAME: chunks}), strict=True))
+    def __call__(self, chunks: NDArray[np.float32]) -> Answers:
+        names = list(self.contract.tensors)
+        with self._turn:
+            parts = [self._session.run(names, {INPUT_NAME: b}) for b in batches(chunks, self._batch)]
+        return {
+            name: np.concatenate(of) for name, of in zip(names, zip(*parts, strict=True), strict=True)
+        }
 
 
 class OpenVinoEngine:
     """An IR or ONNX file in OpenVINO on the CPU.
 
     f32 is pinned: the default is bf16 on CPUs that have it, which moves probabilities by 0.005 and
-    the log-mel by up to 21 dB.
+    the log-mel by up to 21 dB. In bf16 the front end is compiled apart, in f32.
     """
 
     name = "openvino"
 
-    def __init__(self, path: Path, threads: int) -> None:
-        import openvino
-
-        core = openvino.Core()
+    def __init__(self, path: Path, layout: Layout, precision: str = "f32") -> None:
+        core = import_openvino().Core()
         model = core.read_model(path)
         self.contract = Contract.from_metadata(_rt_info(model), str(path))
-        self._compiled = core.compile_model(
-            model,
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": "f32",
-                "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_NUM_THREADS": threads,
-            },
-        )
-        self._request = self._compiled.create_infer_request()
+        self._batch = layout.batch
+        # A shape that never changes is planned once, and is a few percent faster.
+        model.reshape({INPUT_NAME: [layout.batch, self.contract.chunk_samples]})
+        parts = split(model) if precision == "bf16" else (model,)
+        hints = ("f32", precision)[: len(parts)]
+        compiled = [
+            core.compile_model(
+                part,
+                "CPU",
+                {
+                    "INFERENCE_PRECISION_HINT": hint,
+                    "NUM_STREAMS": layout.streams,
+                    "INFERENCE_NUM_THREADS": layout.streams * layout.threads,
+                },
+            )
+            for part, hint in zip(parts, hints, strict=True)
+        ]
+        self._idle: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
+        for _ in range(layout.streams):
+            self._idle.put([stage.create_infer_request() for stage in compiled])
 
-    def __call__(self, chunks: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        self._request.infer({INPUT_NAME: chunks}, share_inputs=True)
+    def __call__(self, chunks: NDArray[np.float32]) -> Answers:
+        requests = self._idle.get()
+        try:
+            parts = [self._infer(requests, batch) for batch in batches(chunks, self._batch)]
+        finally:
+            self._idle.put(requests)
+        return {name: np.concatenate([part[name] for part in parts]) for name in self.contract.tensors}
+
+    def _infer(self, requests: Sequence[Any], chunks: NDArray[np.float32]) -> Answers:
+        given = np.pad(chunks, ((0, self._batch - len(chunks)), (0, 0)))  # the shape is fixed
+        for request in requests:
+            request.infer({0: given}, share_inputs=True)
+            given = request.get_output_tensor(0).data
+        last = requests[-1]
         # Copied: the request reuses its output buffers.
-        return {name: np.array(self._request.get_tensor(name).data) for name in self.contract.outputs}
+        return {
+            name: last.get_tensor(name).data[: len(chunks)].copy() for name in self.contract.tensors
+        }
+
+
+def batches(chunks: NDArray[np.float32], size: int) -> Iterator[NDArray[np.float32]]:
+    for start in range(0, len(chunks), size):
+        yield chunks[start : start + size]
+
+
+def split(model: Any) -> tuple[Any, Any]:
+    """Cut an OpenVINO graph at the log-mel: front end and networks, as two models of their own.
+
+    Raises
+    ------
+    UserError
+        Where the graph names no log-mel.
+    """
+    openvino = import_openvino()
+    model = model.clone()
+    every = (output for op in model.get_ordered_ops() for output in op.outputs())
+    picture = next((output for output in every if PICTURE_NAME in output.get_names()), None)
+    if picture is None:
+        raise UserError(
+            f"{model.get_friendly_name()}: its graph names no '{PICTURE_NAME}', so the front end "
+            "can't be kept in f32; export it again, or run it in f32"
+        )
+    inlet = openvino.opset13.parameter(picture.get_partial_shape(), np.float32, name=PICTURE_NAME)
+    for target in picture.get_target_inputs():
+        target.replace_source_output(inlet.output(0))
+    front_end = openvino.Model([picture], model.get_parameters(), "front_end")
+    networks = openvino.Model(model.get_results(), [inlet], "networks")
+    # Cloned, or each would still see the other through the constants that they share.
+    return front_end.clone(), networks.clone()
 
 
 def _rt_info(model: Any) -> dict[str, str]:
@@ -101,8 +213,19 @@ def _rt_info(model: Any) -> dict[str, str]:
     return {METADATA_KEY: str(model.get_rt_info(path).value)} if model.has_rt_info(path) else {}
 
 
+def lacking(precision: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Why this CPU does not run a precision faster than f32; empty where it does."""
+    wanted = {"bf16": ("avx512_bf16", "amx_bf16"), "int8": ("avx512_vnni", "avx_vnni")}
+    try:
+        flags = set(cpuinfo.read_text().split())
+    except OSError:
+        flags = set()
+    needed = wanted.get(precision, ())
+    return "" if not needed or flags.intersection(needed) else f"this CPU has no {' or '.join(needed)}"
+
+
 # In order of speed. IR before ONNX: it loads faster, but another version may refuse to read it.
-LADDER: tuple[tuple[str, str, Callable[[Path, int], Engine]], ...] = (
+LADDER: tuple[tuple[str, str, Callable[[Path, Layout, str], Engine]], ...] = (
     ("openvino", ".xml", OpenVinoEngine),
     ("openvino", ".onnx", OpenVinoEngine),
     ("onnxruntime", ".onnx", OnnxRuntimeEngine),
@@ -118,34 +241,50 @@ class Opened:
     fallbacks: list[str] = field(default_factory=list)
 
 
-def open_model(stem: Path, threads: int, engine: str = "auto") -> Opened:
-    """Load `stem`.xml or `stem`.onnx in the first engine that can.
+def open_model(
+    stem: Path, layout: Layout, engine: str = "auto", precisions: Sequence[str] = ()
+) -> Opened:
+    """Load a model file in the first engine and precision that can.
 
     Parameters
     ----------
     stem : a model file's path without its suffix
     engine : "auto", or the one engine to use ("openvino", "onnxruntime")
+    precisions : lower ones that passed their gate, the best first; f32 comes after them
 
     Raises
     ------
     UserError
         Where no engine loads it: naming each attempt and its reason.
     """
-    rungs = [rung for rung in LADDER if engine in ("auto", rung[0])]
+    rungs = [rung for rung in _rungs(stem, precisions) if engine in ("auto", rung[0])]
     if not rungs:
         names = sorted({name for name, _, _ in LADDER})
         raise UserError(f"engine '{engine}' is unknown; choose auto or one of {', '.join(names)}")
     failed: list[str] = []
-    for name, suffix, load in rungs:
-        path = stem.with_name(stem.name + suffix)
+    for name, path, load, precision in rungs:
         if not path.is_file():
             continue
         try:
-            return Opened(load(path, threads), f"{name} ({path.name}, f32)", failed)
+            missed = "".join(f"; {lacking(each)}" for each in precisions if lacking(each))
+            description = f"{name} ({path.name}, {precision}{missed})"
+            return Opened(load(path, layout, precision), description, failed)
         except Exception as error:  # the ladder: whatever an engine throws, the next one is tried
             failed.append(f"{name} on {path.name}: {type(error).__name__}: {_first_line(error)}")
     tried = "; ".join(failed) or f"no {stem.name}.xml or .onnx there"
     raise UserError(f"{stem.parent}: no engine loads {stem.name} ({tried})")
+
+
+def _rungs(
+    stem: Path, precisions: Sequence[str]
+) -> Iterator[tuple[str, Path, Callable[[Path, Layout, str], Engine], str]]:
+    """Every way to open a model, the best first."""
+    for precision in precisions:
+        if not lacking(precision):
+            suffix = f".{precision}.xml" if precision in STORED_PRECISIONS else ".xml"
+            yield "openvino", stem.with_name(stem.name + suffix), OpenVinoEngine, precision
+    for name, suffix, load in LADDER:
+        yield name, stem.with_name(stem.name + suffix), load, "f32"
 
 
 def _first_line(error: Exception) -> str:

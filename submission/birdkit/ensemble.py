@@ -8,29 +8,41 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from birdkit.contract import Contract
-from birdkit.engine import Engine, open_model
+from birdkit.engine import Engine, Layout, open_model
 from birdkit.errors import UserError
 from birdkit.grid import cut_chunks
 from birdkit.postprocess import smooth
+from birdkit.predict import Scores
 
 SPEC_NAME = "ensemble.json"
-SPEC_VERSION = 1
+SPEC_VERSION = 2
+AVERAGINGS = ("probability", "rank")
 
 
 @dataclass(frozen=True)
 class Spec:
     """What `ensemble.json` says: which models, how much each counts, and what is done to the mean.
 
-    `members` maps a model file's stem to its weight; `output` is the one used of each model.
+    `members` maps a model to its weight; `output` is the one used of each. `files` are the stems of
+    the model files, where they are not the members' names (a fused file holds several). `precisions`
+    are the lower ones that passed their gate, the best first.
     """
 
     members: dict[str, float]
     output: str = "clipwise"
     smoothing: tuple[float, ...] = (1.0,)
+    averaging: str = "probability"
+    files: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ()
     version: int = SPEC_VERSION
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        return tuple(self.files) or tuple(self.members)
 
     def save(self, model_dir: Path) -> None:
         (model_dir / SPEC_NAME).write_text(json.dumps(asdict(self), indent=2) + "\n")
@@ -43,13 +55,18 @@ class Spec:
         try:
             facts = json.loads(path.read_text())
             if facts["version"] != SPEC_VERSION:
-                raise UserError(f"{path}: version {facts['version']}, this kit reads {SPEC_VERSION}")
+                raise UserError(
+                    f"{path}: version {facts['version']}, this kit reads {SPEC_VERSION}; "
+                    "export the models again"
+                )
             known = {field.name for field in fields(cls)}
             spec = cls(**{key: value for key, value in facts.items() if key in known})
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise UserError(f"{path}: can't be read ({error!r}); export the models again") from error
         if not spec.members or min(spec.members.values()) < 0 or sum(spec.members.values()) <= 0:
             raise UserError(f"{path}: needs members with weights >= 0 and a positive sum")
+        if spec.averaging not in AVERAGINGS:
+            raise UserError(f"{path}: averaging '{spec.averaging}' is none of {', '.join(AVERAGINGS)}")
         return spec
 
 
@@ -70,37 +87,67 @@ MemberOutputs = dict[str, dict[str, NDArray[np.float32]]]
 
 
 class Ensemble:
-    """Engines with weights; scores one recording at a time."""
+    """The engines of a model folder, as many as it has files, behind one call a recording."""
 
     def __init__(self, engines: Mapping[str, Engine], spec: Spec) -> None:
         self.engines = dict(engines)
         self.spec = spec
         self.contract = common_contract({name: e.contract for name, e in engines.items()})
+        found = sorted(m for name, e in engines.items() for m in e.contract.members or (name,))
+        if found != sorted(spec.members):
+            raise UserError(
+                f"{SPEC_NAME} names the members {', '.join(sorted(spec.members))}, but the model "
+                f"files hold {', '.join(found)}; export them again"
+            )
 
     def run(self, waveform: NDArray[np.float32], n_windows: int) -> MemberOutputs:
         """(samples,) → every output of every member, (n_windows, classes) each."""
-        return {
-            name: engine(cut_chunks(waveform, n_windows, engine.contract))
-            for name, engine in self.engines.items()
-        }
-
-    def combine(self, outputs: MemberOutputs, output: str) -> NDArray[np.float32]:
-        """One output of the members → (n_windows, classes) weighted, post-processed probabilities."""
-        weights = self.spec.members
-        total = sum(weights[name] * probabilities(of, output) for name, of in outputs.items())
-        mean = np.asarray(total, dtype=np.float32) / sum(weights[name] for name in outputs)
-        return smooth(mean, self.spec.smoothing)
+        found: MemberOutputs = {}
+        for name, engine in self.engines.items():
+            contract = engine.contract
+            answers = engine(cut_chunks(waveform, n_windows, contract))
+            for member in contract.members or (name,):
+                found[member] = contract.of_member(answers, member)
+        return found
 
     def score(self, waveform: NDArray[np.float32], n_windows: int) -> NDArray[np.float32]:
-        """(samples,) → (n_windows, classes): what goes into the submission."""
-        return self.combine(self.run(waveform, n_windows), self.spec.output)
+        """(samples,) → (members, n_windows, classes) probabilities of the spec's output."""
+        answers = self.run(waveform, n_windows)
+        return np.stack([probabilities(answers[m], self.spec.output) for m in self.spec.members])
+
+
+def combine(scores: Sequence[Scores], spec: Spec) -> list[Scores]:
+    """Each file's (members, windows, classes) → its (windows, classes) to submit.
+
+    All files at once, because a rank is one among all windows. A file without scores stays None.
+    """
+    found = [each for each in scores if each is not None]
+    if not found:
+        return list(scores)
+    mean = average(np.concatenate(found, axis=1), list(spec.members.values()), spec.averaging)
+    parts = iter(np.split(mean, np.cumsum([each.shape[1] for each in found])[:-1]))
+    return [None if each is None else smooth(next(parts), spec.smoothing) for each in scores]
+
+
+def average(
+    scores: NDArray[np.float32], weights: Sequence[float], averaging: str
+) -> NDArray[np.float32]:
+    """(members, rows, classes) → (rows, classes): the weighted mean of probabilities, or of ranks.
+
+    A rank is a row's place in its class among all rows, in (0, 1], ties shared: members need not be
+    calibrated alike.
+    """
+    if averaging == "rank":
+        scores = np.stack([pd.DataFrame(member).rank(pct=True).to_numpy() for member in scores])
+    mean = np.tensordot(np.asarray(weights, dtype=np.float64) / sum(weights), scores, axes=1)
+    return np.asarray(mean, dtype=np.float32)
 
 
 def common_contract(contracts: Mapping[str, Contract]) -> Contract:
     """The contract of the member that hears most; `UserError` unless all agree on the rest."""
     (first_name, first), *others = contracts.items()
     for name, contract in others:
-        for fact in ("classes", "sample_rate", "window_s"):
+        for fact in ("classes", "sample_rate", "window_s", "outputs"):
             if getattr(contract, fact) != getattr(first, fact):
                 raise UserError(
                     f"members {first_name} and {name} differ in {fact}; "
@@ -118,11 +165,17 @@ class Loaded:
     fallbacks: Sequence[str]
 
 
-def load(model_dir: Path, threads: int, engine: str = "auto") -> Loaded:
-    """Open every member of a model folder. Raises `UserError` where one can't be."""
+def load(
+    model_dir: Path, layout: Layout, engine: str = "auto", precisions: Sequence[str] | None = None
+) -> Loaded:
+    """Open every file of a model folder. Raises `UserError` where one can't be.
+
+    `precisions`: the lower ones to try before f32; those of the spec where None.
+    """
     spec = Spec.load(model_dir)
-    opened = {name: open_model(model_dir / name, threads, engine) for name in spec.members}
-    ensemble = Ensemble({name: model.engine for name, model in opened.items()}, spec)
+    lower = spec.precisions if precisions is None else precisions
+    opened = {stem: open_model(model_dir / stem, layout, engine, lower) for stem in spec.stems}
+    ensemble = Ensemble({stem: model.engine for stem, model in opened.items()}, spec)
     return Loaded(
         ensemble,
         sorted({model.description for model in opened.values()}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from birdkit import audio
 from birdkit.contract import Contract
 
-# Enough to keep the engine busy; each is a minute of audio, 8 MB.
-DECODED_AHEAD = 4
+# Enough to keep an engine's stream busy; each is a minute of audio, 8 MB.
+DECODED_AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,23 @@ class SoundFile:
     n_windows: int
 
 
-# (samples,), n_windows → (n_windows, …): an ensemble of engines, or a torch model.
+# (samples,), n_windows → any array: an ensemble of engines, or a torch model.
 Score = Callable[[NDArray[np.float32], int], NDArray[np.float32]]
+Scores = NDArray[np.float32] | None  # of a file; None where there are none
 
 
 @dataclass
 class Prediction:
     """Scores of each file, in the order asked for; None where there are none."""
 
-    scores: list[NDArray[np.float32] | None]
+    scores: list[Scores]
     failures: dict[str, str] = field(default_factory=dict)  # file name → why
     not_reached: list[str] = field(default_factory=list)  # left undone at the deadline
     elapsed_s: float = 0.0
+
+
+class _TooLate(Exception):
+    """The deadline came before this file's turn."""
 
 
 def predict(
@@ -46,28 +51,44 @@ def predict(
     score: Score,
     contract: Contract,
     *,
+    streams: int = 1,
     deadline: float = float("inf"),
     report: Callable[[int, int, float], None] = lambda done, total, elapsed_s: None,
 ) -> Prediction:
-    """Score files in order, decoding ahead in a thread.
+    """Score files in order, `streams` at a time, decoding ahead in a thread.
+
+    A file stays with one stream from its samples to its scores: streams never wait for each other.
 
     Parameters
     ----------
     contract : of the model that hears longest, for the rate and how much of a file to decode
+    streams : threads that call `score`, as many as the engine's layout has
     deadline : on `time.monotonic`; no file is begun after it
     report : called after each file with files done, files in all, seconds so far
     """
     start = time.monotonic()
     result = Prediction(scores=[None] * len(files))
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode") as pool:
-        for index, decoded in _decode_ahead(pool, files, contract):
-            file = files[index]
-            if time.monotonic() >= deadline:
-                result.not_reached = [late.path.name for late in files[index:]]
-                pool.shutdown(wait=False, cancel_futures=True)
-                break
+
+    def one(decoded: Future[NDArray[np.float32]], n_windows: int) -> NDArray[np.float32]:
+        if time.monotonic() >= deadline:
+            raise _TooLate
+        return _finite(score(decoded.result(), n_windows))
+
+    with (
+        ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode") as decoder,
+        ThreadPoolExecutor(max_workers=streams, thread_name_prefix="score") as scorers,
+    ):
+        ahead: deque[Future[NDArray[np.float32]]] = deque()
+        begun = 0
+        for index, file in enumerate(files):
+            while begun < len(files) and len(ahead) < streams + DECODED_AHEAD:
+                decoded = decoder.submit(_decode, files[begun], contract)
+                ahead.append(scorers.submit(one, decoded, files[begun].n_windows))
+                begun += 1
             try:
-                result.scores[index] = _finite(score(decoded.result(), file.n_windows))
+                result.scores[index] = ahead.popleft().result()
+            except _TooLate:
+                result.not_reached.append(file.path.name)
             except Exception as error:  # the per-file guard: any fault costs this file only
                 result.failures[file.path.name] = str(error) or type(error).__name__
             report(index + 1, len(files), time.monotonic() - start)
@@ -75,20 +96,10 @@ def predict(
     return result
 
 
-def _decode_ahead(
-    pool: ThreadPoolExecutor, files: Sequence[SoundFile], contract: Contract
-) -> Iterator[tuple[int, Future[NDArray[np.float32]]]]:
+def _decode(file: SoundFile, contract: Contract) -> NDArray[np.float32]:
     overhang_s = (contract.chunk_s - contract.window_s) / 2
-    pending: deque[Future[NDArray[np.float32]]] = deque()
-    submitted = 0
-    for index in range(len(files)):
-        while submitted < len(files) and len(pending) < DECODED_AHEAD:
-            file = files[submitted]
-            heard_s = file.n_windows * contract.window_s + overhang_s
-            task = pool.submit(audio.read, file.path, contract.sample_rate, max_s=heard_s)
-            pending.append(task)
-            submitted += 1
-        yield index, pending.popleft()
+    heard_s = file.n_windows * contract.window_s + overhang_s
+    return audio.read(file.path, contract.sample_rate, max_s=heard_s)
 
 
 def _finite(scores: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -98,7 +109,7 @@ def _finite(scores: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def fill_missing(
-    scores: Sequence[NDArray[np.float32] | None], n_windows: Sequence[int], n_classes: int
+    scores: Sequence[Scores], n_windows: Sequence[int], n_classes: int
 ) -> list[NDArray[np.float32]]:
     """Give files without scores each class's median over the scored rows: neutral in a ranking."""
     scored = [rows for rows in scores if rows is not None]

@@ -1,0 +1,132 @@
+"""What `bench.py` measured, as a table and as a picture."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from birdkit.errors import UserError
+
+START, END = "<!-- bench -->", "<!-- /bench -->"
+PARTS = ("decode", "front_end", "networks", "rest")
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """The table, the front ends alone, the cost from decode to CSV, and what it was measured on."""
+    rows = report["rows"]
+    eager, published = _named(rows, "(a)"), _named(rows, "(b) Conv1d mel, OpenVINO")
+    head = [
+        "", "precision", "layout", "ms a minute (spread)", "decode", "front end", "networks", "rest",
+        "peak MiB", "× (a)", "× (b, OpenVINO)", "share of peak", "max abs Δp", "rank correlation",
+    ]  # fmt: skip
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(_cells(row, eager, published)) + " |" for row in rows]
+    members = ", ".join(f"{name} ({encoder})" for name, encoder in report["members"].items())
+    ours = _named(rows, "(c) ours, OpenVINO")
+    to_csv = report["to_csv"]
+    lines += [
+        "",
+        f"{report['machine']}. Members: {members}; weights: {report['weights']}. Medians of "
+        f"{report['rounds']} rounds over {report['files']} minutes, decode to probabilities; ratios "
+        "are of the same round. Layout: streams x threads x batch, the fastest of each. Decode is "
+        "core time over cores.",
+        "",
+        f"Front end alone, ours over Conv1d: {_front_ends(rows)}. Decode to CSV takes "
+        f"{to_csv['ms']:.0f} ms a minute where the engine alone takes {to_csv['engine_ms']:.0f}: "
+        f"{to_csv['ms'] / to_csv['engine_ms']:.2f}. ({ours['name'][4:]}, f32)",
+    ]
+    if "scaling" in report:
+        lines += ["", _scaling(report["scaling"])]
+    return "\n".join(lines)
+
+
+def _cells(row: Mapping[str, Any], eager: Mapping[str, Any], published: Mapping[str, Any]) -> list[str]:
+    share = row["share_of_peak"]
+    return [
+        row["name"],
+        row["precision"] + ("" if row["gated"] else ", ungated"),
+        row["layout"],
+        f"{row['ms']:.0f} ({min(row['ms_rounds']):.0f}–{max(row['ms_rounds']):.0f})",
+        *(f"{row[part + '_ms']:.0f}" for part in PARTS),
+        f"{row['peak_mib']:.0f}",
+        f"{ratio(eager, row):.2f}",
+        f"{ratio(published, row):.2f}",
+        "–" if share is None else f"{share:.0%}",
+        f"{row['max_dp']:.1e}",
+        f"{row['rank_correlation']:.5f}",
+    ]
+
+
+def ratio(reference: Mapping[str, Any], row: Mapping[str, Any]) -> float:
+    """How many times as fast as the reference: the median over the rounds."""
+    pairs = zip(reference["ms_rounds"], row["ms_rounds"], strict=True)
+    return statistics.median(theirs / ours for theirs, ours in pairs)
+
+
+def _named(rows: Sequence[Mapping[str, Any]], start: str) -> Mapping[str, Any]:
+    return next(row for row in rows if row["name"].startswith(start) and row["precision"] == "f32")
+
+
+def _front_ends(rows: Sequence[Mapping[str, Any]]) -> str:
+    parts = []
+    for engine in ("ONNX Runtime", "OpenVINO"):
+        conv = _named(rows, f"(b) Conv1d mel, {engine}")["front_end_ms"]
+        ours = _named(rows, f"(c) ours, {engine}")["front_end_ms"]
+        parts.append(f"{ours:.0f} / {conv:.0f} ms = {ours / conv:.2f} in {engine}")
+    return ", ".join(parts)
+
+
+def _scaling(runs: Sequence[Mapping[str, float]]) -> str:
+    listed = ", ".join(
+        f"{run['files']} files {run['seconds']:.1f} s and {run['peak_mib']:.0f} MiB" for run in runs
+    )
+    first, second = slopes(runs)
+    return (
+        f"Cost, decode to CSV: {listed}; slopes {1000 * first:.0f} and {1000 * second:.0f} ms a file, "
+        f"{abs(second / first - 1):.1%} apart."
+    )
+
+
+def slopes(runs: Sequence[Mapping[str, float]]) -> tuple[float, float]:
+    """Seconds a file between the first two and the last two of three runs."""
+    a, b, c = runs
+    return (
+        (b["seconds"] - a["seconds"]) / (b["files"] - a["files"]),
+        (c["seconds"] - b["seconds"]) / (c["files"] - b["files"]),
+    )
+
+
+def chart(report: Mapping[str, Any], path: Path) -> None:
+    """A bar a contender, of where its milliseconds go."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    rows = report["rows"][::-1]
+    labels = [f"{row['name']}, {row['precision']}" for row in rows]
+    figure, axes = plt.subplots(figsize=(9, 0.5 * len(rows) + 1.6), layout="constrained")
+    left = [0.0] * len(rows)
+    for part in PARTS:
+        widths = [max(0.0, row[f"{part}_ms"]) for row in rows]
+        axes.barh(labels, widths, left=left, label=part.replace("_", " "))
+        left = [a + b for a, b in zip(left, widths, strict=True)]
+    for place, row in enumerate(rows):
+        axes.text(left[place] + 5, place, f"{row['ms']:.0f}", va="center")
+    axes.set_xlabel("ms a minute of audio, decode to probabilities")
+    axes.set_title(report["machine"], fontsize=9)
+    axes.legend(ncols=len(PARTS), fontsize=8)
+    axes.margins(x=0.1)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def into(path: Path, report: Mapping[str, Any]) -> None:
+    """Replace what stands between the markers of a file."""
+    text = path.read_text()
+    if START not in text or END not in text:
+        raise UserError(f"{path}: needs a line {START} and a line {END} to put the table between")
+    before, after = text.partition(START)[0], text.partition(END)[2]
+    path.write_text(f"{before}{START}\n{markdown(report)}\n{END}{after}")
