@@ -7,18 +7,15 @@ is the one that writes the card. Speed is measured in the same process, so it is
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import onnx
-
 from birdkit.contract import METADATA_KEY, Contract
-from birdkit.engine import STORED_PRECISIONS, usable_cores
+from birdkit.engine import STORED_PRECISIONS
 from birdkit.ensemble import Spec, common_contract
-from export import model_folder, parity, precision
+from export import machine, model_folder, parity, precision
 from export.judge import Judgement
 
 NAME = "card.md"
@@ -98,8 +95,7 @@ def write(folder: Path) -> None:
 
 def read_members(path: Path) -> list[Member]:
     """The members of an ONNX file, from its metadata."""
-    model = onnx.load(path, load_external_data=False)
-    metadata = {prop.key: prop.value for prop in model.metadata_props}
+    metadata = model_folder.read_metadata(path)
     contract = Contract.from_metadata(metadata, str(path))
     made_by = json.loads(metadata.get(model_folder.MADE_BY_KEY, "{}"))
     names = contract.members or (path.stem,)
@@ -206,14 +202,7 @@ def speed(judged: Mapping[str, dict[str, Any]], spec: Spec) -> str:
     ms = {name: tried[name]["ms_per_minute"] for name in spec.precisions if name in tried}
     ms["f32"] = next(iter(tried.values()))["ms_per_minute_f32"]
     listed = ", ".join(f"{name} {value:.0f} ms" for name, value in ms.items())
-    return f"For a minute of decoded audio, in OpenVINO: {listed}; on {machine()}."
-
-
-def machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """CPU model and cores of this machine."""
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return f"{next(named, platform.processor()) or 'an unnamed CPU'}, usable cores: {usable_cores()}"
+    return f"For a minute of decoded audio, in OpenVINO: {listed}; on {machine.describe()}."
 
 
 def provenance(members: Sequence[Member]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from birdkit.contract import INPUT_NAME, PICTURE_NAME, Contract
 from birdkit.engine import (
     Answers,
     Layout,
-    OpenVinoEngine,
+    contract_of,
     import_openvino,
     one_stream,
     usable_cores,
@@ -198,7 +198,7 @@ def quantise(folder: Path) -> None:
     """Add INT8 beside a folder's IR, calibrated on noise: right for speed and for nothing else."""
     source = folder / f"{FUSED_STEM}.xml"
     model = openvino.Core().read_model(source)
-    contract = OpenVinoEngine(source, one_stream(1)).contract
+    contract = contract_of(model, str(source))
     noise = parity.probe_inputs(contract)
     pictures = quantize.pictures(model, contract, list(noise), 1)
     quantised = quantize.to_int8(model, pictures)
@@ -208,14 +208,12 @@ def quantise(folder: Path) -> None:
 
 def made_by(path: Path) -> dict[str, dict[str, Any]]:
     """Member → what made it, from a model file's metadata."""
-    model = onnx.load(path, load_external_data=False)
-    metadata = {each.key: each.value for each in model.metadata_props}
-    return json.loads(metadata[model_folder.MADE_BY_KEY])
+    return json.loads(model_folder.read_metadata(path)[model_folder.MADE_BY_KEY])
 
 
-def front_end_alone(folder: Path, stems: Sequence[str], scratch: Path) -> Path:
-    """The part of a folder's first graph from waveform to log-mel, as an ONNX file."""
-    target = scratch / f"{folder.name}-front-end.onnx"
-    source = folder / f"{stems[0]}.onnx"
+def front_end_alone(folder: Path, stem: str, scratch: Path) -> Path:
+    """The part of a file's graph from waveform to log-mel, as an ONNX file."""
+    target = scratch / f"{folder.name}-{stem}-front-end.onnx"
+    source = folder / f"{stem}.onnx"
     onnx.utils.extract_model(str(source), str(target), [INPUT_NAME], [PICTURE_NAME])
     return target

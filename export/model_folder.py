@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import onnx
+
 from birdkit.ensemble import SPEC_NAME
 from birdkit.errors import UserError
 from birdkit.kaggle import soundscapes
@@ -18,6 +20,12 @@ PARITY_NAME = "parity.json"
 MADE_BY_KEY = "birdkit.made_by"  # metadata of a model file: member → what made it
 # Two minutes of real audio are 24 windows: every batch size, and seconds of work.
 GATE_RECORDINGS = 2
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What an ONNX file says of itself."""
+    model = onnx.load(path, load_external_data=False)
+    return {each.key: each.value for each in model.metadata_props}
 
 
 def refuse_foreign(folder: Path) -> None:

@@ -117,6 +117,13 @@ def rank_correlation(reference: NDArray[np.float32], candidate: NDArray[np.float
     return float(by_class.mean())
 
 
+def order_of_use(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
+    """The accepted ones that are faster than f32, the fastest first; fp16, for its size, at the end."""
+    accepted = sorted((v for v in verdicts if not v.faults()), key=lambda v: v.ms_per_minute)
+    faster = [v for v in accepted if v.precision == "fp16" or v.ms_per_minute < v.ms_per_minute_f32]
+    return tuple(v.precision for v in sorted(faster, key=lambda v: v.precision == "fp16"))
+
+
 def save(folder: Path, verdicts: Sequence[Verdict], not_tried: Mapping[str, str]) -> None:
     """Figures and verdict of each, whatever came out."""
     facts = {each.precision: {**asdict(each), "refused": each.faults()} for each in verdicts}

@@ -1,11 +1,12 @@
 """Add OpenVINO IR to a model folder: the same models in f32, and the lower precisions that pass.
 
-    python export/to_openvino.py [MODEL_DIR] [--data DIR] [--precision bf16,int8,fp16]
+    python export/to_openvino.py [MODEL_DIR] [--data DIR] [--precision bf16,int8]
 
 Each IR must answer as its ONNX file does in ONNX Runtime, which was held against torch when it was
-exported. With --data the lower precisions are tried: each is judged on the labelled soundscapes and
-ships, the fastest first, only where its gate passes. The model folder is replaced as a whole. IR is
-read by the OpenVINO version that wrote it; another one falls back on the ONNX file.
+exported. With --data the lower precisions are tried: each is judged on the labelled soundscapes, and
+ships where its gate passes and it is faster, the fastest first. fp16 halves the file and runs as f32
+does, so it is tried by name only. The model folder is replaced as a whole. IR is read by the OpenVINO
+version that wrote it; another one falls back on the ONNX file.
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ from birdkit.engine import (
     LOWER_PRECISIONS,
     OnnxRuntimeEngine,
     OpenVinoEngine,
+    contract_of,
     import_openvino,
     lacking,
     one_stream,
     usable_cores,
 )
-from birdkit.ensemble import Spec, average, probabilities
+from birdkit.ensemble import Spec, average, common_contract, probabilities
 from birdkit.errors import UserError, run_command
 from birdkit.kaggle import soundscapes
 from export import card, judge, model_folder, parity, precision, quantize
@@ -53,8 +55,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="competition folder: real audio for the gates")
     parser.add_argument(
         "--precision",
-        default=",".join(LOWER_PRECISIONS),
-        help="lower ones to try, comma-separated; f32: none (default: all, where --data has labels)",
+        default="bf16,int8",
+        help="lower ones to try where --data has labels: bf16, int8, fp16, by commas; f32: none",
     )
     return parser.parse_args(argv)
 
@@ -135,7 +137,7 @@ class LowerPrecisions:
         if make is not None:
             for stem in self.spec.stems:
                 model = openvino.Core().read_model(self.folder / f"{stem}.xml")
-                contract = OpenVinoEngine(self.folder / f"{stem}.xml", one_stream(1)).contract
+                contract = contract_of(model, stem)
                 target = self.folder / f"{stem}.{name}.xml"
                 openvino.save_model(make(model, contract), target, compress_to_fp16=False)
         lower = precision.table(self.folder, (name,), self.layout, self.labelled)
@@ -198,8 +200,7 @@ def try_precisions(folder: Path, data: Path, labelled: TruthSet, names: Sequence
             continue
         verdicts.append(lower.judge(name))
         print(verdicts[-1], flush=True)
-    accepted = sorted((v for v in verdicts if not v.faults()), key=lambda v: v.ms_per_minute)
-    replace(lower.spec, precisions=tuple(v.precision for v in accepted)).save(folder)
+    replace(lower.spec, precisions=precision.order_of_use(verdicts)).save(folder)
     precision.save(folder, verdicts, not_tried)
 
 
@@ -214,7 +215,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         shutil.copytree(args.model_dir, staged, ignore=without)
         replace(spec, precisions=()).save(staged)
         convert_all(staged, recordings)
-        contract = OpenVinoEngine(staged / f"{spec.stems[0]}.xml", one_stream(1)).contract
+        graphs = {stem: openvino.Core().read_model(staged / f"{stem}.xml") for stem in spec.stems}
+        contract = common_contract({stem: contract_of(graph, stem) for stem, graph in graphs.items()})
         labelled = judge.labelled_set(args.data, contract)
         if names and labelled is not None:
             try_precisions(staged, args.data, labelled, names)

@@ -175,13 +175,6 @@ def test_speed_is_not_measured_where_this_cpu_could_try_nothing(folder):
     assert "Not measured." in page_of(folder)
 
 
-def test_the_machine_is_named_even_where_cpuinfo_does_not(tmp_path):
-    cpuinfo = tmp_path / "cpuinfo"
-    assert "usable cores: " in card.machine(cpuinfo)
-    cpuinfo.write_text("processor\t: 0\nmodel name\t: AMD EPYC 9R14\nmodel name\t: AMD EPYC 9R14\n")
-    assert card.machine(cpuinfo).startswith("AMD EPYC 9R14, usable cores: ")
-
-
 def test_licences_are_those_of_the_first_weights(folder):
     page = page_of(folder)
     start = ["tf_efficientnet_lite0: as timm has it", "apache-2.0"]

@@ -28,6 +28,8 @@ FORBIDDEN = (
     "timm",
     "onnx",
     "librosa",
+    "nncf",
+    "openvino_telemetry",
     "sklearn",
     "scipy",
     "train",

@@ -49,6 +49,14 @@ class Layout:
     def __str__(self) -> str:
         return f"{self.streams}x{self.threads}x{self.batch}"
 
+    def openvino(self, precision: str) -> dict[str, Any]:
+        """The same as settings of OpenVINO's CPU plugin."""
+        return {
+            "INFERENCE_PRECISION_HINT": precision,
+            "NUM_STREAMS": self.streams,
+            "INFERENCE_NUM_THREADS": self.streams * self.threads,
+        }
+
     @classmethod
     def parse(cls, text: str) -> Layout:
         """Read back what `str` gives. Raises `UserError` for anything else."""
@@ -135,27 +143,19 @@ class OpenVinoEngine:
     def __init__(self, path: Path, layout: Layout, precision: str = "f32") -> None:
         core = import_openvino().Core()
         model = core.read_model(path)
-        self.contract = Contract.from_metadata(_rt_info(model), str(path))
+        self.contract = contract_of(model, str(path))
         self._batch = layout.batch
         # A shape that never changes is planned once, and is a few percent faster.
         model.reshape({INPUT_NAME: [layout.batch, self.contract.chunk_samples]})
         parts = split(model) if precision == "bf16" else (model,)
         hints = ("f32", precision)[: len(parts)]
-        compiled = [
-            core.compile_model(
-                part,
-                "CPU",
-                {
-                    "INFERENCE_PRECISION_HINT": hint,
-                    "NUM_STREAMS": layout.streams,
-                    "INFERENCE_NUM_THREADS": layout.streams * layout.threads,
-                },
-            )
+        self.stages = [
+            core.compile_model(part, "CPU", layout.openvino(hint))
             for part, hint in zip(parts, hints, strict=True)
         ]
         self._idle: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
         for _ in range(layout.streams):
-            self._idle.put([stage.create_infer_request() for stage in compiled])
+            self._idle.put([stage.create_infer_request() for stage in self.stages])
 
     def __call__(self, chunks: NDArray[np.float32]) -> Answers:
         requests = self._idle.get()
@@ -208,9 +208,11 @@ def split(model: Any) -> tuple[Any, Any]:
     return front_end.clone(), networks.clone()
 
 
-def _rt_info(model: Any) -> dict[str, str]:
+def contract_of(model: Any, where: str) -> Contract:
+    """What an OpenVINO graph promises. `where` names the file in errors."""
     path = ["framework", METADATA_KEY]
-    return {METADATA_KEY: str(model.get_rt_info(path).value)} if model.has_rt_info(path) else {}
+    facts = {METADATA_KEY: str(model.get_rt_info(path).value)} if model.has_rt_info(path) else {}
+    return Contract.from_metadata(facts, where)
 
 
 def lacking(precision: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
