@@ -37,6 +37,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         f"{to_csv['ms']:.0f} ms a minute where the engine alone takes {to_csv['engine_ms']:.0f}: "
         f"{to_csv['ms'] / to_csv['engine_ms']:.2f}. ({ours['name'][4:]}, f32)",
     ]
+    lines += ["", _left_over(report)]
     if "scaling" in report:
         lines += ["", _scaling(report["scaling"])]
     return "\n".join(lines)
@@ -76,6 +77,30 @@ def _front_ends(rows: Sequence[Mapping[str, Any]]) -> str:
         ours = _named(rows, f"(c) ours, {engine}")["front_end_ms"]
         parts.append(f"{ours:.0f} / {conv:.0f} ms = {ours / conv:.2f} in {engine}")
     return ", ".join(parts)
+
+
+def _left_over(report: Mapping[str, Any]) -> str:
+    """What each step gave, and what the rest is bound by."""
+    rows, gflop = report["rows"], report["gflop_per_minute"]
+    published, ours = _named(rows, "(b) Conv1d mel, OpenVINO"), _named(rows, "(c) ours, OpenVINO")
+    said = [
+        f"From (b, OpenVINO) to ours in f32, the front end gave "
+        f"{published['front_end_ms'] - ours['front_end_ms']:.0f} ms of "
+        f"{published['ms'] - ours['ms']:.0f}"
+    ]
+    for row in rows:
+        if row["name"] == ours["name"] and row["precision"] != "f32":
+            gain = ours["networks_ms"] - row["networks_ms"]
+            said.append(f"{row['precision']} gives {gain:.0f} ms more in the networks")
+    limits = ", ".join(
+        f"{1000 * gflop / peak:.0f} ms at the peak of {name} ({peak:.0f} GFLOP/s)"
+        for name, peak in report["peak_gflops"].items()
+        if peak
+    )
+    return (
+        f"{'; '.join(said)}. What is left are the networks: their {gflop:.0f} GFLOP a minute would "
+        f"take {limits}."
+    )
 
 
 def _scaling(runs: Sequence[Mapping[str, float]]) -> str:

@@ -148,14 +148,23 @@ def _alone(of: Stopwatch, files: Sequence[SoundFile]) -> tuple[float, float]:
 
 
 def scaling(of: Stopwatch, files: Sequence[SoundFile]) -> list[dict[str, float]]:
-    """Decode to CSV for more and more files, each in a fresh process."""
-    found = []
-    for count in SCALES:
+    """Decode to CSV for more and more files, each in a fresh process.
+
+    Up to the most and down again, so that a machine that gets slower or faster meanwhile cancels out.
+    """
+    runs: dict[int, list[tuple[float, float]]] = {count: [] for count in SCALES}
+    for count in (*SCALES, *SCALES[-2::-1]):
         many = [files[index % len(files)] for index in range(count)]
-        seconds, mib = _alone(of, many)
-        found.append({"files": count, "seconds": seconds, "peak_mib": mib})
-        print(f"{count} files: {seconds:.1f} s, {mib:.0f} MiB", flush=True)
-    return found
+        runs[count].append(_alone(of, many))
+        print(f"{count} files: {runs[count][-1][0]:.1f} s, {runs[count][-1][1]:.0f} MiB", flush=True)
+    return [
+        {
+            "files": count,
+            "seconds": statistics.mean(seconds for seconds, _ in each),
+            "peak_mib": max(mib for _, mib in each),
+        }
+        for count, each in runs.items()
+    ]
 
 
 def _links(files: Sequence[SoundFile], folder: Path) -> Iterator[SoundFile]:
