@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from birdkit import ensemble, table
@@ -23,10 +24,19 @@ ROOT = Path(__file__).resolve().parents[1]
 START = "import sys; from export.alone import child; child(sys.argv[1])"
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a process took from the first decode to the CSV."""
+
+    seconds: float  # of wall time
+    cpu_seconds: float  # of all its threads; a busy neighbour hardly moves it
+    peak_mib: float
+
+
 def score_alone(
     folder: Path, engine: str, precision: str, layout: Layout, files: Sequence[SoundFile]
-) -> tuple[float, float]:
-    """Seconds from the first decode to the CSV, and the peak memory in MiB, of a fresh process."""
+) -> Cost:
+    """Score files in a fresh process, with its models open and warm."""
     asked = {
         "folder": str(folder),
         "engine": engine,
@@ -40,8 +50,7 @@ def score_alone(
         stdout=subprocess.PIPE,
         check=True,
     )
-    seconds, mib = json.loads(done.stdout.splitlines()[-1])
-    return seconds, mib
+    return Cost(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def child(text: str) -> None:
@@ -57,10 +66,12 @@ def child(text: str) -> None:
         lower = () if asked["precision"] == "f32" else (asked["precision"],)
         loaded = ensemble.load(folder, layout, asked["engine"], lower).ensemble
     predict(files[:1], loaded.score, loaded.contract)  # warm
+    cpu_start = time.process_time()
     seconds = write_csv(loaded, files, layout.streams)
+    cpu_seconds = time.process_time() - cpu_start
     status = Path("/proc/self/status").read_text()
     peak_kib = next(int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line)
-    print(json.dumps((seconds, peak_kib / 1024)))
+    print(json.dumps(asdict(Cost(seconds, cpu_seconds, peak_kib / 1024))))
 
 
 def write_csv(of: Ensemble, files: Sequence[SoundFile], streams: int) -> float:
@@ -73,5 +84,5 @@ def write_csv(of: Ensemble, files: Sequence[SoundFile], streams: int) -> float:
         written = [each for each in combine(scores, of.spec) if each is not None]
         submission = table.build(plan, written, contract.classes, contract.classes)
         table.check(submission, plan.row_ids, contract.classes)
-        table.write(submission, Path(scratch) / "submission.csv")
+        table.write_partial(submission, Path(scratch) / "submission.csv")
         return time.perf_counter() - start

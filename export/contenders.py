@@ -191,7 +191,7 @@ def export_fused(finals: Mapping[str, Final], folder: Path, front_end: type[LogM
     export_onnx(predictors, contract, path, contract.to_metadata())
     ir = openvino.Core().read_model(path)
     openvino.save_model(ir, path.with_suffix(".xml"), compress_to_fp16=False)
-    Spec(dict.fromkeys(finals, 1.0), files=(FUSED_STEM,)).save(folder)
+    Spec(dict.fromkeys(finals, 1.0), files={FUSED_STEM: list(finals)}).save(folder)
 
 
 def quantise(folder: Path) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from birdkit import ensemble
 from birdkit.contract import Contract
 from birdkit.engine import Layout, usable_cores
-from birdkit.ensemble import AVERAGINGS, Spec, average, combine
+from birdkit.ensemble import AVERAGINGS, SHIFTS, Ensemble, Spec, average, combine
 from export import weights
 from train.competition import class_groups, read_labelled
 from train.evaluate import TruthSet, member_scores, soundscape_set
@@ -64,6 +64,9 @@ def judge(folder: Path, data: Path, labelled: TruthSet, fit: bool) -> tuple[Spec
     if fit:
         spec, lines = _fit(spec, scores[best], labelled)
         chosen += lines
+    shifts, line = _shifts(loaded, spec, scores[best], labelled, layout)
+    spec = replace(spec, shifts=shifts)
+    chosen.append(line)
     aucs = {output: labelled.auc(combine(scores[output], spec)) for output in scores}
     return spec, Judgement(
         n_soundscapes=len(labelled.files),
@@ -93,6 +96,35 @@ def _fit(
     members = dict(zip(spec.members, found.weights, strict=True))
     lines = [f"averaging {averaging}: macro-AUC with equal weights {listed}", str(found)]
     return replace(specs[averaging], members=members), lines
+
+
+def _shifts(
+    loaded: Ensemble,
+    spec: Spec,
+    plain: Sequence[NDArray[np.float32]],
+    labelled: TruthSet,
+    layout: Layout,
+) -> tuple[tuple[float, ...], str]:
+    """The moved grids that do not hurt: the best one first, each on top of those before it."""
+    moved = {
+        shift: member_scores(loaded, labelled, layout.streams, shift)[spec.output] for shift in SHIFTS
+    }
+
+    def auc(shifts: Sequence[float]) -> float:
+        passes = [plain, *(moved[shift] for shift in shifts)]
+        mean = [np.mean(np.stack(of), axis=0) for of in zip(*passes, strict=True)]
+        return labelled.auc(combine(mean, spec)).macro
+
+    kept: list[float] = []
+    best = auc(kept)
+    said = [f"plain {best:.4f}"]
+    for shift in sorted(SHIFTS, key=lambda shift: -auc([shift])):
+        with_it = auc([*kept, shift])
+        said.append(f"+{shift:g} {with_it:.4f}")
+        if with_it >= best:
+            kept, best = [*kept, shift], with_it
+    passes = ", ".join(f"{shift:g}" for shift in kept) or "none"
+    return tuple(kept), f"moved grids worth a pass, in windows: {passes}; macro-AUC {', '.join(said)}"
 
 
 def _mean(tables: NDArray[np.float32], members: Sequence[float]) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from birdkit.errors import UserError
 from birdkit.grid import cut_chunks
 from birdkit.predict import SoundFile, predict
 from export import contenders
-from export.alone import score_alone, write_csv
+from export.alone import Cost, score_alone, write_csv
 from export.contenders import Contender
 
 openvino = import_openvino()
@@ -137,10 +138,10 @@ def to_csv(of: Stopwatch, files: Sequence[SoundFile], rounds: int) -> dict[str, 
 
 def peak_mib(of: Stopwatch, files: Sequence[SoundFile]) -> float:
     """Peak memory of a fresh process that scores the files, in MiB."""
-    return _alone(of, list(files))[1]
+    return _alone(of, files).peak_mib
 
 
-def _alone(of: Stopwatch, files: Sequence[SoundFile]) -> tuple[float, float]:
+def _alone(of: Stopwatch, files: Sequence[SoundFile]) -> Cost:
     contender, layout = of.contender, of.calibration.layout
     with tempfile.TemporaryDirectory() as scratch:
         named = list(_links(files, Path(scratch)))
@@ -148,23 +149,13 @@ def _alone(of: Stopwatch, files: Sequence[SoundFile]) -> tuple[float, float]:
 
 
 def scaling(of: Stopwatch, files: Sequence[SoundFile]) -> list[dict[str, float]]:
-    """Decode to CSV for more and more files, each in a fresh process.
-
-    Up to the most and down again, so that a machine that gets slower or faster meanwhile cancels out.
-    """
-    runs: dict[int, list[tuple[float, float]]] = {count: [] for count in SCALES}
-    for count in (*SCALES, *SCALES[-2::-1]):
-        many = [files[index % len(files)] for index in range(count)]
-        runs[count].append(_alone(of, many))
-        print(f"{count} files: {runs[count][-1][0]:.1f} s, {runs[count][-1][1]:.0f} MiB", flush=True)
-    return [
-        {
-            "files": count,
-            "seconds": statistics.mean(seconds for seconds, _ in each),
-            "peak_mib": max(mib for _, mib in each),
-        }
-        for count, each in runs.items()
-    ]
+    """Decode to CSV for more and more files, each in a fresh process."""
+    found = []
+    for count in SCALES:
+        cost = _alone(of, [files[index % len(files)] for index in range(count)])
+        found.append({"files": count, **asdict(cost)})
+        print(f"{count} files: {cost}", flush=True)
+    return found
 
 
 def _links(files: Sequence[SoundFile], folder: Path) -> Iterator[SoundFile]:

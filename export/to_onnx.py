@@ -25,7 +25,7 @@ import numpy as np
 import onnx
 import torch
 
-from birdkit import table
+from birdkit import golden, table
 from birdkit.contract import INPUT_NAME, PICTURE_NAME, Contract
 from birdkit.engine import OnnxRuntimeEngine, OpenVinoEngine, one_stream, usable_cores
 from birdkit.ensemble import Spec, common_contract
@@ -185,7 +185,12 @@ def untested_spec(
         listed = ", ".join(f"{output} {auc:.4f}" for output, auc in mean.items())
         why = f"output {output}: mean macro-AUC of the members on labelled soundscapes {listed}"
     smoothing = next(iter(finals.values())).recipe.postprocess.smoothing
-    spec = Spec(dict.fromkeys(finals, 1.0), output, smoothing, files=tuple(stems))
+    spec = Spec(
+        dict.fromkeys(finals, 1.0),
+        output,
+        smoothing,
+        files={stem: list(of) for stem, of in stems.items()},
+    )
     return spec, [why]
 
 
@@ -204,6 +209,7 @@ def export_members(
         predictors = [finals[name].predictor() for name in members]
         facts = facts_of(finals, sources, members)
         export_onnx(predictors, contract_of(finals, members), path, facts)
+        golden.record(folder, stem, "f32", OnnxRuntimeEngine(path, one_stream(1)))
         report |= gate({name: finals[name] for name in members}, path, recordings)
         for name in members:
             for each in report[name]:

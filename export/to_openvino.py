@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "submission")]
 
 import numpy as np
 
-from birdkit import audio, ensemble
+from birdkit import audio, ensemble, golden
 from birdkit.calibrate import calibrate, candidates
 from birdkit.contract import Contract
 from birdkit.engine import (
@@ -41,6 +41,7 @@ from birdkit.engine import (
 from birdkit.ensemble import Spec, average, common_contract, probabilities
 from birdkit.errors import UserError, run_command
 from birdkit.kaggle import soundscapes
+from birdkit.ladder import open_model
 from export import card, judge, model_folder, parity, precision, quantize
 from export.parity import Parity
 from train.evaluate import TruthSet
@@ -127,10 +128,13 @@ class LowerPrecisions:
         if verdict.faults() and name == "int8":
             print(f"{verdict}; trying accuracy-aware quantisation", flush=True)
             verdict = self._try(name, self._int8_accuracy_aware)
-        if verdict.faults():
-            for stem in self.spec.stems:
+        for stem in self.spec.stems:
+            if verdict.faults():
                 for path in self.folder.glob(f"{stem}.{name}.*"):
                     path.unlink()
+            else:
+                opened = open_model(self.folder / stem, one_stream(1), "openvino", [name])
+                golden.record(self.folder, stem, name, opened.engine)
         return verdict
 
     def _try(self, name: str, make: Callable[[Any, Contract], Any] | None) -> precision.Verdict:

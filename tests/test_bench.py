@@ -84,7 +84,7 @@ def test_ratios_are_of_the_same_round():
 
 
 def test_slopes_leave_out_what_every_run_pays_once():
-    runs = [{"files": n, "seconds": 7.0 + 0.5 * n} for n in (50, 200, 700)]
+    runs = [{"files": n, "cpu_seconds": 7.0 + 0.5 * n} for n in (50, 200, 700)]
     assert bench_report.slopes(runs) == pytest.approx((0.5, 0.5))
 
 

@@ -117,7 +117,7 @@ def test_a_fused_file_is_one_file_of_several_members(tmp_path, contract):
     of_members = {"lite": made_by(), "tiny": made_by("test_resnet", "none")}
     fused = replace(contract, members=("lite", "tiny"), chunk_s=20.0)
     write_onnx(tmp_path / "fused.onnx", fused, of_members)
-    Spec({"lite": 1.0, "tiny": 1.0}, files=("fused",)).save(tmp_path)
+    Spec({"lite": 1.0, "tiny": 1.0}, files={"fused": ["lite", "tiny"]}).save(tmp_path)
     page = page_of(tmp_path)
     assert cells(page, "lite", "tf_efficientnet_lite0")[2:] == ["50%", "20"]
     assert cells(page, "tiny", "test_resnet")[2:] == ["50%", "20"]

@@ -13,10 +13,11 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from birdkit import calibrate, engine, ensemble
+from birdkit import calibrate, engine, ensemble, ladder
 from birdkit.calibrate import candidates
-from birdkit.engine import Layout, OnnxRuntimeEngine, OpenVinoEngine, lacking, open_model
+from birdkit.engine import Layout, OnnxRuntimeEngine, OpenVinoEngine, lacking
 from birdkit.errors import UserError
+from birdkit.ladder import open_model
 from export import machine
 
 ENGINES = [(OnnxRuntimeEngine, ".onnx"), (OpenVinoEngine, ".onnx"), (OpenVinoEngine, ".xml")]
@@ -117,7 +118,7 @@ def test_a_cpu_without_the_instructions_runs_f32_and_says_so(model_dir, tmp_path
     assert lacking("fp16", cpuinfo) == ""
     cpuinfo.write_text("flags\t: fpu avx512_vnni amx_bf16\n")
     assert [lacking(name, cpuinfo) for name in ("bf16", "int8")] == ["", ""]
-    monkeypatch.setattr(engine, "lacking", lambda name: f"this CPU has no {name}")
+    monkeypatch.setattr(ladder, "lacking", lambda name: f"this CPU has no {name}")
     opened = open_model(model_dir / "test_resnet", Layout(1, 1, 4), precisions=["bf16"])
     assert opened.description == "openvino (test_resnet.xml, f32; this CPU has no bf16)"
     assert opened.fallbacks == []

@@ -58,7 +58,7 @@ def test_a_fused_file_answers_as_its_members_do_alone(engines, contract):
                 for output, values in engine(chunks).items()
             }
 
-    spec = Spec({"x": 1.0, "y": 2.0}, files=("both",))
+    spec = Spec({"x": 1.0, "y": 2.0}, files={"both": ["x", "y"]})
     waveform = np.random.default_rng(0).random(320_000, dtype=np.float32)
     apart = Ensemble(engines, spec).score(waveform, 2)
     np.testing.assert_array_equal(Ensemble({"both": Fused()}, spec).score(waveform, 2), apart)

@@ -85,7 +85,7 @@ def test_members_of_another_front_end_get_a_file_of_their_own(run_dir):
 
 def test_a_fused_folder_writes_the_same_submission(fused_dir, model_dir, competition, tmp_path):
     spec = Spec.load(fused_dir)
-    assert spec.files == ["fused"]
+    assert spec.files == {"fused": ["test_resnet", "test_resnet-2"]}
     assert not list(fused_dir.glob("test_resnet*"))
     for folder, out in ((fused_dir, "fused.csv"), (model_dir, "apart.csv")):
         replace(Spec.load(model_dir), files=Spec.load(folder).files).save(folder)

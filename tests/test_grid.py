@@ -68,3 +68,20 @@ def test_what_is_no_row_id_is_refused(row_id):
 def test_a_time_off_the_grid_is_no_window():
     assert grid.window_index(7.0, 5.0) is None
     assert grid.window_index(0.0, 5.0) is None
+
+
+@pytest.mark.parametrize("shift", [0.25, 0.5, 0.75])
+def test_a_moved_grid_hears_that_much_earlier_and_gives_each_row_its_share(shift):
+    contract = Contract(100, 5.0, 5.0, ("a",))
+    waveform = np.arange(1500, dtype=np.float32) + 1  # three windows
+    moved = grid.cut_chunks(waveform, 4, contract, shift)
+    begins = np.round((np.arange(4) - shift) * 500).astype(int)
+    for chunk, begin in zip(moved, begins, strict=True):
+        there = np.arange(begin, begin + 500)
+        expected = np.where((there >= 0) & (there < 1500), there + 1, 0)
+        np.testing.assert_array_equal(chunk, expected)
+    # A score that is the time in the middle of what was heard is, for each row, its own middle.
+    middles = (np.arange(4) - shift + 0.5)[:, None]
+    np.testing.assert_allclose(grid.onto_rows(middles, shift)[:, 0], np.arange(3) + 0.5)
+    alone = grid.onto_rows(np.eye(4), shift)
+    np.testing.assert_allclose(alone[1], [0, 1 - shift, shift, 0])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from birdkit.contract import Contract
 from birdkit.engine import Engine
-from birdkit.ensemble import Ensemble, Spec, combine, probabilities
+from birdkit.ensemble import Ensemble, Spec, combine
 from birdkit.errors import UserError
 from birdkit.grid import n_windows, row_ids, split_row_id
 from birdkit.kaggle import soundscapes
@@ -137,7 +137,7 @@ def evaluate(engines: Mapping[str, Engine], spec: Spec, truth_set: TruthSet) -> 
 
 
 def member_scores(
-    ensemble: Ensemble, truth_set: TruthSet, streams: int = 1
+    ensemble: Ensemble, truth_set: TruthSet, streams: int = 1, shift: float = 0.0
 ) -> dict[str, list[NDArray[np.float32]]]:
     """Output → for each file (members, windows, classes) probabilities.
 
@@ -146,9 +146,7 @@ def member_scores(
     outputs = ensemble.contract.outputs
 
     def score(waveform: NDArray[np.float32], n_windows: int) -> NDArray[np.float32]:
-        answers = ensemble.run(waveform, n_windows)
-        members = [answers[name] for name in ensemble.spec.members]
-        return np.stack([np.stack([probabilities(of, o) for of in members]) for o in outputs])
+        return ensemble.every_score(waveform, n_windows, outputs, shift)
 
     prediction = predict(truth_set.files, score, ensemble.contract, streams=streams)
     if prediction.failures:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from birdkit.ensemble import Ensemble, Loaded
 WINDOWS = 12
 # Rounds of one recording a stream; the fastest counts, since neighbours only ever slow one down.
 ROUNDS = 3
+# Decoding and the table, over the engine's own time.
+AROUND_THE_ENGINE = 1.15
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,34 @@ def calibrate(open_in: Callable[[Layout], Loaded], layouts: Iterable[Layout]) ->
             best = (speed, layout, loaded)
     assert best is not None, "calibrate needs at least one layout"
     return Calibration(best[2], best[1], best[0], measured)
+
+
+def what_fits(
+    open_in: Callable[[Layout, Sequence[str] | None], Loaded],
+    layouts: Sequence[Layout],
+    n_windows: int,
+    deadline: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> Calibration:
+    """The fastest layout, with as many members as can score `n_windows` once before the deadline.
+
+    The heaviest members stay. Where not even one can, it is there all the same, for as long as it goes.
+    """
+    fastest = calibrate(lambda layout: open_in(layout, None), layouts)
+    weights = fastest.loaded.ensemble.spec.members
+    by_weight = sorted(weights, key=lambda name: -weights[name])
+    for count in range(len(by_weight), 0, -1):
+        if count < len(by_weight):
+            fastest = calibrate(partial(_open_some, open_in, by_weight[:count]), [fastest.layout])
+        if clock() + AROUND_THE_ENGINE * n_windows / fastest.windows_per_s <= deadline:
+            break
+    return fastest
+
+
+def _open_some(
+    open_in: Callable[[Layout, Sequence[str] | None], Loaded], members: Sequence[str], layout: Layout
+) -> Loaded:
+    return open_in(layout, members)
 
 
 def windows_per_s(ensemble: Ensemble, streams: int) -> float:

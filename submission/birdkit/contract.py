@@ -6,8 +6,8 @@ Export embeds the contract in the model's metadata, engines hand it back, and no
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
 from birdkit.errors import UserError
@@ -68,6 +68,12 @@ class Contract:
         """What the graph calls its outputs: `clipwise`, or of a fused graph `<member>.clipwise`."""
         prefixes = [f"{member}." for member in self.members] or [""]
         return tuple(prefix + output for prefix in prefixes for output in self.outputs)
+
+    def only(self, members: Sequence[str] | None) -> Contract:
+        """The same with these members alone, of a fused file; None changes nothing."""
+        if members is None or not self.members:
+            return self
+        return replace(self, members=tuple(name for name in self.members if name in members))
 
     def of_member(self, answers: Mapping[str, T], member: str) -> dict[str, T]:
         """One member's outputs, by the names that a file of one model gives them."""

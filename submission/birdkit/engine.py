@@ -7,14 +7,15 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from birdkit import wheels
 from birdkit.contract import INPUT_NAME, METADATA_KEY, PICTURE_NAME, Contract
 from birdkit.errors import UserError
 
@@ -95,9 +96,7 @@ def import_openvino() -> Any:
     telemetry package can't be imported it does neither, so that package is hidden from it.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
-
-    return openvino
+    return wheels.obtain("openvino")
 
 
 class OnnxRuntimeEngine:
@@ -105,9 +104,14 @@ class OnnxRuntimeEngine:
 
     name = "onnxruntime"
 
-    def __init__(self, path: Path, layout: Layout, precision: str = "f32") -> None:
-        import onnxruntime
-
+    def __init__(
+        self,
+        path: Path,
+        layout: Layout,
+        precision: str = "f32",
+        members: Sequence[str] | None = None,
+    ) -> None:
+        onnxruntime = wheels.obtain("onnxruntime")
         if precision != "f32":
             raise UserError(f"{path}: {self.name} runs f32 only, not {precision}")
         options = onnxruntime.SessionOptions()
@@ -120,12 +124,18 @@ class OnnxRuntimeEngine:
         self._batch = layout.batch
         self._turn = threading.Semaphore(layout.streams)
         metadata = self._session.get_modelmeta().custom_metadata_map
-        self.contract = Contract.from_metadata(metadata, str(path))
+        self.contract = Contract.from_metadata(metadata, str(path)).only(members)
+        # Members that are not asked for are not computed.
+        self._options = onnxruntime.RunOptions()
+        self._options.only_execute_path_to_fetches = True
 
     def __call__(self, chunks: NDArray[np.float32]) -> Answers:
         names = list(self.contract.tensors)
         with self._turn:
-            parts = [self._session.run(names, {INPUT_NAME: b}) for b in batches(chunks, self._batch)]
+            parts = [
+                self._session.run(names, {INPUT_NAME: batch}, self._options)
+                for batch in batches(chunks, self._batch)
+            ]
         return {
             name: np.concatenate(of) for name, of in zip(names, zip(*parts, strict=True), strict=True)
         }
@@ -140,10 +150,17 @@ class OpenVinoEngine:
 
     name = "openvino"
 
-    def __init__(self, path: Path, layout: Layout, precision: str = "f32") -> None:
+    def __init__(
+        self,
+        path: Path,
+        layout: Layout,
+        precision: str = "f32",
+        members: Sequence[str] | None = None,
+    ) -> None:
         core = import_openvino().Core()
         model = core.read_model(path)
-        self.contract = contract_of(model, str(path))
+        self.contract = contract_of(model, str(path)).only(members)
+        model = with_outputs(model, self.contract.tensors)
         self._batch = layout.batch
         # A shape that never changes is planned once, and is a few percent faster.
         model.reshape({INPUT_NAME: [layout.batch, self.contract.chunk_samples]})
@@ -180,6 +197,14 @@ class OpenVinoEngine:
 def batches(chunks: NDArray[np.float32], size: int) -> Iterator[NDArray[np.float32]]:
     for start in range(0, len(chunks), size):
         yield chunks[start : start + size]
+
+
+def with_outputs(model: Any, names: Sequence[str]) -> Any:
+    """The graph with no other outputs than these: what only others need is not computed."""
+    wanted = [r for r in model.get_results() if r.output(0).get_names().intersection(names)]
+    if len(wanted) == len(model.get_results()):
+        return model
+    return import_openvino().Model(wanted, model.get_parameters(), model.get_friendly_name())
 
 
 def split(model: Any) -> tuple[Any, Any]:
@@ -224,70 +249,3 @@ def lacking(precision: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
         flags = set()
     needed = wanted.get(precision, ())
     return "" if not needed or flags.intersection(needed) else f"this CPU has no {' or '.join(needed)}"
-
-
-# In order of speed. IR before ONNX: it loads faster, but another version may refuse to read it.
-LADDER: tuple[tuple[str, str, Callable[[Path, Layout, str], Engine]], ...] = (
-    ("openvino", ".xml", OpenVinoEngine),
-    ("openvino", ".onnx", OpenVinoEngine),
-    ("onnxruntime", ".onnx", OnnxRuntimeEngine),
-)
-
-
-@dataclass(frozen=True)
-class Opened:
-    """An engine that loaded, what it runs on, and what failed before it."""
-
-    engine: Engine
-    description: str
-    fallbacks: list[str] = field(default_factory=list)
-
-
-def open_model(
-    stem: Path, layout: Layout, engine: str = "auto", precisions: Sequence[str] = ()
-) -> Opened:
-    """Load a model file in the first engine and precision that can.
-
-    Parameters
-    ----------
-    stem : a model file's path without its suffix
-    engine : "auto", or the one engine to use ("openvino", "onnxruntime")
-    precisions : lower ones that passed their gate, the best first; f32 comes after them
-
-    Raises
-    ------
-    UserError
-        Where no engine loads it: naming each attempt and its reason.
-    """
-    rungs = [rung for rung in _rungs(stem, precisions) if engine in ("auto", rung[0])]
-    if not rungs:
-        names = sorted({name for name, _, _ in LADDER})
-        raise UserError(f"engine '{engine}' is unknown; choose auto or one of {', '.join(names)}")
-    failed: list[str] = []
-    for name, path, load, precision in rungs:
-        if not path.is_file():
-            continue
-        try:
-            missed = "".join(f"; {lacking(each)}" for each in precisions if lacking(each))
-            description = f"{name} ({path.name}, {precision}{missed})"
-            return Opened(load(path, layout, precision), description, failed)
-        except Exception as error:  # the ladder: whatever an engine throws, the next one is tried
-            failed.append(f"{name} on {path.name}: {type(error).__name__}: {_first_line(error)}")
-    tried = "; ".join(failed) or f"no {stem.name}.xml or .onnx there"
-    raise UserError(f"{stem.parent}: no engine loads {stem.name} ({tried})")
-
-
-def _rungs(
-    stem: Path, precisions: Sequence[str]
-) -> Iterator[tuple[str, Path, Callable[[Path, Layout, str], Engine], str]]:
-    """Every way to open a model, the best first."""
-    for precision in precisions:
-        if not lacking(precision):
-            suffix = f".{precision}.xml" if precision in STORED_PRECISIONS else ".xml"
-            yield "openvino", stem.with_name(stem.name + suffix), OpenVinoEngine, precision
-    for name, suffix, load in LADDER:
-        yield name, stem.with_name(stem.name + suffix), load, "f32"
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "")

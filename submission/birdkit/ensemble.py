@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,37 +12,55 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from birdkit.contract import Contract
-from birdkit.engine import Engine, Layout, open_model
+from birdkit.engine import Engine, Layout
 from birdkit.errors import UserError
-from birdkit.grid import cut_chunks
+from birdkit.grid import cut_chunks, onto_rows
+from birdkit.ladder import open_model
 from birdkit.postprocess import smooth
 from birdkit.predict import Scores
 
 SPEC_NAME = "ensemble.json"
 SPEC_VERSION = 2
 AVERAGINGS = ("probability", "rank")
+# Half a window first, then the quarters: what hears most of what the plain grid cuts in two.
+SHIFTS = (0.5, 0.25, 0.75)
 
 
 @dataclass(frozen=True)
 class Spec:
     """What `ensemble.json` says: which models, how much each counts, and what is done to the mean.
 
-    `members` maps a model to its weight; `output` is the one used of each. `files` are the stems of
-    the model files, where they are not the members' names (a fused file holds several). `precisions`
-    are the lower ones that passed their gate, the best first.
+    `members` maps a model to its weight; `output` is the one used of each. `files` maps the stem of
+    a model file to the members it holds, where that is not one of its own name. `precisions` are the
+    lower ones that passed their gate, the best first; `shifts`, in windows, the moved grids that are
+    worth a pass, likewise.
     """
 
     members: dict[str, float]
     output: str = "clipwise"
     smoothing: tuple[float, ...] = (1.0,)
     averaging: str = "probability"
-    files: tuple[str, ...] = ()
+    files: dict[str, list[str]] = field(default_factory=dict)
     precisions: tuple[str, ...] = ()
+    shifts: tuple[float, ...] = SHIFTS
     version: int = SPEC_VERSION
 
     @property
     def stems(self) -> tuple[str, ...]:
-        return tuple(self.files) or tuple(self.members)
+        """Of the model files, without suffix."""
+        return tuple(self.members_of())
+
+    def members_of(self) -> dict[str, list[str]]:
+        """Stem of each model file → the members it holds."""
+        return self.files or {name: [name] for name in self.members}
+
+    def only(self, members: Sequence[str] | None) -> Spec:
+        """The same with these members alone; None changes nothing."""
+        if members is None:
+            return self
+        kept = {name: weight for name, weight in self.members.items() if name in members}
+        held = {stem: [name for name in of if name in kept] for stem, of in self.members_of().items()}
+        return replace(self, members=kept, files={stem: of for stem, of in held.items() if of})
 
     def save(self, model_dir: Path) -> None:
         (model_dir / SPEC_NAME).write_text(json.dumps(asdict(self), indent=2) + "\n")
@@ -59,7 +77,7 @@ class Spec:
                     f"{path}: version {facts['version']}, this kit reads {SPEC_VERSION}; "
                     "export the models again"
                 )
-            known = {field.name for field in fields(cls)}
+            known = {each.name for each in fields(cls)}
             spec = cls(**{key: value for key, value in facts.items() if key in known})
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise UserError(f"{path}: can't be read ({error!r}); export the models again") from error
@@ -100,20 +118,37 @@ class Ensemble:
                 f"files hold {', '.join(found)}; export them again"
             )
 
-    def run(self, waveform: NDArray[np.float32], n_windows: int) -> MemberOutputs:
-        """(samples,) → every output of every member, (n_windows, classes) each."""
+    def run(self, waveform: NDArray[np.float32], n_windows: int, shift: float = 0.0) -> MemberOutputs:
+        """(samples,) → every output of every member, (n_windows, classes) each.
+
+        `shift`: how much earlier the grid begins, in windows.
+        """
         found: MemberOutputs = {}
         for name, engine in self.engines.items():
             contract = engine.contract
-            answers = engine(cut_chunks(waveform, n_windows, contract))
+            answers = engine(cut_chunks(waveform, n_windows, contract, shift))
             for member in contract.members or (name,):
                 found[member] = contract.of_member(answers, member)
         return found
 
-    def score(self, waveform: NDArray[np.float32], n_windows: int) -> NDArray[np.float32]:
+    def score(
+        self, waveform: NDArray[np.float32], n_windows: int, shift: float = 0.0
+    ) -> NDArray[np.float32]:
         """(samples,) → (members, n_windows, classes) probabilities of the spec's output."""
-        answers = self.run(waveform, n_windows)
-        return np.stack([probabilities(answers[m], self.spec.output) for m in self.spec.members])
+        return self.every_score(waveform, n_windows, [self.spec.output], shift)[0]
+
+    def every_score(
+        self,
+        waveform: NDArray[np.float32],
+        n_windows: int,
+        outputs: Sequence[str],
+        shift: float = 0.0,
+    ) -> NDArray[np.float32]:
+        """(samples,) → (outputs, members, n_windows, classes) probabilities."""
+        answers = self.run(waveform, n_windows + bool(shift), shift)
+        members = [answers[name] for name in self.spec.members]
+        scores = np.stack([np.stack([probabilities(of, o) for of in members]) for o in outputs])
+        return onto_rows(scores, shift) if shift else scores
 
 
 def combine(scores: Sequence[Scores], spec: Spec) -> list[Scores]:
@@ -163,21 +198,35 @@ class Loaded:
     ensemble: Ensemble
     engines: Sequence[str]
     fallbacks: Sequence[str]
+    origins: Sequence[str] = ()  # where the engines' packages lie
 
 
 def load(
-    model_dir: Path, layout: Layout, engine: str = "auto", precisions: Sequence[str] | None = None
+    model_dir: Path,
+    layout: Layout,
+    engine: str = "auto",
+    precisions: Sequence[str] | None = None,
+    members: Sequence[str] | None = None,
+    avoid: Sequence[str] = (),
 ) -> Loaded:
-    """Open every file of a model folder. Raises `UserError` where one can't be.
+    """Open the files of a model folder. Raises `UserError` where one can't be.
 
-    `precisions`: the lower ones to try before f32; those of the spec where None.
+    Parameters
+    ----------
+    precisions : the lower ones to try before f32; those of the spec where None
+    members : the ones to load; all where None
+    avoid : descriptions of engines that failed at work
     """
-    spec = Spec.load(model_dir)
+    spec = Spec.load(model_dir).only(members)
     lower = spec.precisions if precisions is None else precisions
-    opened = {stem: open_model(model_dir / stem, layout, engine, lower) for stem in spec.stems}
+    opened = {
+        stem: open_model(model_dir / stem, layout, engine, lower, of, avoid)
+        for stem, of in spec.members_of().items()
+    }
     ensemble = Ensemble({stem: model.engine for stem, model in opened.items()}, spec)
     return Loaded(
         ensemble,
         sorted({model.description for model in opened.values()}),
         [reason for model in opened.values() for reason in model.fallbacks],
+        sorted({model.origin for model in opened.values()}),
     )

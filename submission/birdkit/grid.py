@@ -18,24 +18,44 @@ def n_windows(n_samples: int, contract: Contract) -> int:
     return max(1, -(-n_samples // contract.window_samples))
 
 
-def cut_chunks(waveform: NDArray[np.float32], count: int, contract: Contract) -> NDArray[np.float32]:
+def cut_chunks(
+    waveform: NDArray[np.float32], count: int, contract: Contract, shift: float = 0.0
+) -> NDArray[np.float32]:
     """The chunks heard for the first `count` windows, padded with silence or cut to fit.
 
     Parameters
     ----------
     waveform : (samples,) float32
+    shift : how much earlier the grid begins, in windows
 
     Returns
     -------
     (count, chunk_samples) float32
     """
-    before = (contract.chunk_samples - contract.window_samples) // 2
+    earlier = round(shift * contract.window_samples)
+    before = (contract.chunk_samples - contract.window_samples) // 2 + earlier
     needed = (count - 1) * contract.window_samples + contract.chunk_samples
     padded = np.zeros(needed, dtype=np.float32)
     heard = waveform[: needed - before]
     padded[before : before + heard.size] = heard
     every_start = np.lib.stride_tricks.sliding_window_view(padded, contract.chunk_samples)
     return every_start[:: contract.window_samples].copy()
+
+
+def onto_rows(scores: NDArray[np.float32], shift: float) -> NDArray[np.float32]:
+    """Scores of a grid that begins `shift` windows earlier → scores of the rows.
+
+    A row takes from the two windows that overlap it, each by the share of it that they cover.
+
+    Parameters
+    ----------
+    scores : (..., count + 1, classes)
+
+    Returns
+    -------
+    (..., count, classes)
+    """
+    return (1.0 - shift) * scores[..., :-1, :] + shift * scores[..., 1:, :]
 
 
 def row_ids(stem: str, count: int, window_s: float) -> list[str]:

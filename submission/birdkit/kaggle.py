@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from birdkit.errors import UserError
 
-INPUT_ROOT = Path("/kaggle/input")
+# Kaggle's folders; set otherwise only where Kaggle is simulated.
+INPUT_ROOT = Path(os.environ.get("BIRDKIT_KAGGLE_ROOT", "/kaggle")) / "input"
 # Kaggle's metric reads ogg; the others are for field recordings.
 AUDIO_SUFFIXES = {".ogg", ".wav", ".flac", ".mp3"}
+WINDOW_S = 5.0
 LIMIT_MIN = 90.0
 LIMIT_FILES = 700
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,6 +54,8 @@ def predict(
     *,
     streams: int = 1,
     deadline: float = float("inf"),
+    clock: Callable[[], float] = time.monotonic,
+    into: Prediction | None = None,
     report: Callable[[int, int, float], None] = lambda done, total, elapsed_s: None,
 ) -> Prediction:
     """Score files in order, `streams` at a time, decoding ahead in a thread.
@@ -63,21 +66,20 @@ def predict(
     ----------
     contract : of the model that hears longest, for the rate and how much of a file to decode
     streams : threads that call `score`, as many as the engine's layout has
-    deadline : on `time.monotonic`; no file is begun after it
+    deadline : on `clock`; no file is begun after it
+    into : filled while the work goes on, so that an interrupted caller has what there is
     report : called after each file with files done, files in all, seconds so far
     """
-    start = time.monotonic()
-    result = Prediction(scores=[None] * len(files))
+    start = clock()
+    result = into or Prediction([])
+    result.scores[:] = [None] * len(files)
 
     def one(decoded: Future[NDArray[np.float32]], n_windows: int) -> NDArray[np.float32]:
-        if time.monotonic() >= deadline:
+        if clock() >= deadline:
             raise _TooLate
         return _finite(score(decoded.result(), n_windows))
 
-    with (
-        ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode") as decoder,
-        ThreadPoolExecutor(max_workers=streams, thread_name_prefix="score") as scorers,
-    ):
+    with _pools(streams) as (decoder, scorers):
         ahead: deque[Future[NDArray[np.float32]]] = deque()
         begun = 0
         for index, file in enumerate(files):
@@ -91,14 +93,29 @@ def predict(
                 result.not_reached.append(file.path.name)
             except Exception as error:  # the per-file guard: any fault costs this file only
                 result.failures[file.path.name] = str(error) or type(error).__name__
-            report(index + 1, len(files), time.monotonic() - start)
-    result.elapsed_s = time.monotonic() - start
+            report(index + 1, len(files), clock() - start)
+    result.elapsed_s = clock() - start
     return result
+
+
+@contextmanager
+def _pools(streams: int) -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecutor]]:
+    """A decoder and scorers; told to stop, they finish what they are at and begin nothing more."""
+    decoder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode")
+    scorers = ThreadPoolExecutor(max_workers=streams, thread_name_prefix="score")
+    try:
+        yield decoder, scorers
+    finally:
+        for pool in (scorers, decoder):
+            pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (scorers, decoder):
+            pool.shutdown(wait=True)
 
 
 def _decode(file: SoundFile, contract: Contract) -> NDArray[np.float32]:
     overhang_s = (contract.chunk_s - contract.window_s) / 2
-    heard_s = file.n_windows * contract.window_s + overhang_s
+    # One window more than asked for: a moved grid ends later.
+    heard_s = (file.n_windows + 1) * contract.window_s + overhang_s
     return audio.read(file.path, contract.sample_rate, max_s=heard_s)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,16 +53,16 @@ def read_sample(path: Path) -> tuple[list[str], list[str]]:
 
 
 def plan_rows(paths: Sequence[Path], sample_rows: Sequence[str], window_s: float) -> Plan:
-    """Rows of the sample submission where it covers the files, else twelve windows a file."""
+    """Rows of the sample submission where it covers all files, else twelve windows a file too."""
     stems = {path.stem: index for index, path in enumerate(paths)}
     places = [(row_id, *split_row_id(row_id)) for row_id in sample_rows]
     if not any(stem in stems for _, stem, _ in places):
         places = []  # a public sample submission of three rows names none of the hidden files
-    covered = {stem for _, stem, _ in places}
-    for stem in stems:
-        if stem not in covered:
-            ids = row_ids(stem, DEFAULT_N_WINDOWS, window_s)
-            places += [(row_id, *split_row_id(row_id)) for row_id in ids]
+    if not {stem for _, stem, _ in places}.issuperset(stems):
+        # It names some of the files only, so it may name some of their rows only.
+        listed = {row_id for row_id, _, _ in places}
+        grid = [i for stem in stems for i in row_ids(stem, DEFAULT_N_WINDOWS, window_s)]
+        places += [(row_id, *split_row_id(row_id)) for row_id in grid if row_id not in listed]
     window = [_window_of(row_id, end_s, window_s) for row_id, _, end_s in places]
     file = [stems.get(stem, -1) for _, stem, _ in places]
     n_windows = [1] * len(paths)
@@ -152,9 +151,9 @@ def check(table: pd.DataFrame, expected_rows: Sequence[str], columns: Sequence[s
         raise UserError(f"the submission is not valid: {'; '.join(problems)}")
 
 
-def write(table: pd.DataFrame, path: Path) -> None:
-    """Write atomically: at any moment `path` is either the old file or the whole new one."""
+def write_partial(table: pd.DataFrame, path: Path) -> Path:
+    """Write beside `path`, under a name that the caller then changes to it: never half a table."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     table.to_csv(partial, index=False, float_format="%.7g")
-    os.replace(partial, path)
+    return partial

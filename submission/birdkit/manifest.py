@@ -1,0 +1,113 @@
+"""The manifest of a bundled kit: each file below its folder, byte for byte.
+
+`export/bundle.py` writes it, the notebook finds the kit by its name, and a run compares the two before
+it trusts what was uploaded. A checkout of `submission/` has none and is not compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+NAME = "birdkit-manifest.json"
+VERSION = 1
+# Itself, and the one that tells Kaggle about the dataset: the official CLI leaves it out of the
+# upload, the web page does not.
+NOT_LISTED = (NAME, "dataset-metadata.json")
+
+
+def build(root: Path) -> dict[str, Any]:
+    """The manifest of a folder: its version, and sha256 and size in bytes of each file below it."""
+    files = {path: {"sha256": sha256(root / path), "size": size(root / path)} for path in paths(root)}
+    return {"version": VERSION, "files": files}
+
+
+def write(root: Path) -> None:
+    text = json.dumps(build(root), indent=1, sort_keys=True)
+    (root / NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def paths(root: Path) -> list[str]:
+    """Each file below a folder, POSIX and sorted, without Python's caches."""
+    found = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
+    kept = (p for p in found if "__pycache__" not in p.parts and p.suffix != ".pyc")
+    return sorted(p.as_posix() for p in kept if p.as_posix() not in NOT_LISTED)
+
+
+def faults(root: Path) -> dict[str, str] | None:
+    """File → what is wrong with it, by name; empty where all is as bundled.
+
+    None where the folder has no manifest. One that can't be read is itself a fault.
+    """
+    if not (root / NAME).exists():
+        return None
+    try:
+        listed = _read(root / NAME)
+    except (OSError, ValueError) as error:
+        return {NAME: f"can't be read ({error})"}
+    found = {path: fault for path, facts in listed.items() if (fault := _fault(root, path, facts))}
+    found |= {path: "is not in the manifest" for path in paths(root) if path not in listed}
+    return dict(sorted(found.items()))
+
+
+def problems(root: Path) -> list[str] | None:
+    """The same, one line a file."""
+    found = faults(root)
+    return None if found is None else [f"{path}: {fault}" for path, fault in found.items()]
+
+
+def size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    """The files that a manifest lists. Raises `OSError` or `ValueError`."""
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise ValueError("it lists no files")
+    if manifest.get("version") != VERSION:
+        raise ValueError(f"version {manifest.get('version')!r}, this kit reads {VERSION}")
+    files: dict[str, dict[str, Any]] = manifest["files"]
+    wrong = [name for name, facts in files.items() if not _is_entry(facts)]
+    if wrong:
+        raise ValueError(f"no sha256 and size for {wrong[0]!r}")
+    return files
+
+
+def _is_entry(facts: object) -> bool:
+    return (
+        isinstance(facts, dict)
+        and isinstance(facts.get("size"), int)
+        and re.fullmatch("[0-9a-f]{64}", str(facts.get("sha256"))) is not None
+    )
+
+
+def _fault(root: Path, path: str, facts: dict[str, Any]) -> str:
+    """What is wrong with a listed file; empty where nothing is."""
+    if not _stays_inside(path):
+        return "is no plain path below the folder, and was not followed"
+    try:
+        if not (root / path).is_file():
+            return "is missing"
+        # The size first: it is free.
+        if size(root / path) != facts["size"]:
+            return f"was altered: {size(root / path)} bytes, not {facts['size']}"
+        return "" if sha256(root / path) == facts["sha256"] else "was altered: its sha256 differs"
+    except OSError as error:
+        return f"can't be read ({error.strerror})"
+
+
+def _stays_inside(path: str) -> bool:
+    """Whether it is a relative path in its shortest form: no '..', no second name for a file."""
+    plain = PurePosixPath(path)
+    return (
+        bool(plain.parts) and not plain.is_absolute() and ".." not in plain.parts and str(plain) == path
+    )
