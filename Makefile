@@ -1,6 +1,7 @@
 # make demo [DATA=DIR]   train, export, submit offline and score, on the demo competition or DIR
 # make test              all tests; make quick: those under three minutes
 # make lint              ruff and mypy
+# make kaggle-sim        the submission as Kaggle runs it, on its Pythons, without network
 # make bench [DATA=DIR]  the speed table of README, measured on this machine (20 minutes)
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -13,7 +14,7 @@ OUT := build/$(RECIPE)-submission.csv
 # The demo's bar: its model beats chance clearly.
 AT_LEAST := $(if $(DATA),0,0.90)
 
-.PHONY: demo test quick lint bench setup clean
+.PHONY: demo test quick lint bench kaggle-sim setup clean
 .DELETE_ON_ERROR:
 
 setup: .venv/.ready
@@ -56,6 +57,11 @@ lint: setup
 bench: setup
 	$(PY) export/bench.py $(if $(DATA),--data $(DATA)) --scaling \
 		--json docs/bench.json --chart docs/bench.png --readme README.md
+
+# Kaggle on this machine: bundle the model, run its notebook as Kaggle would. ARGS: see --help.
+kaggle-sim: setup
+	$(PY) export/bundle.py --owner someone --competition birdclef --out build/kaggle
+	$(PY) export/kaggle_sim.py --data $(COMPETITION) $(ARGS)
 
 clean:
 	rm -rf build runs submission/model

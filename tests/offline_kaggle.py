@@ -1,0 +1,114 @@
+"""The real kaggle command line against a Kaggle that is a folder, without network or account.
+
+    python tests/offline_kaggle.py FOLDER ARGUMENTS_OF_KAGGLE …
+
+FOLDER/kaggle.json says what this Kaggle does; FOLDER/upload receives each uploaded file as sent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+FOLDER = Path(sys.argv.pop(1))
+# An account that does not exist: importing kaggle logs in, and with these it calls nobody.
+os.environ |= {"KAGGLE_USERNAME": "ann-bird", "KAGGLE_KEY": "0", "KAGGLE_CONFIG_DIR": str(FOLDER)}
+os.environ |= {"HOME": str(FOLDER), "TMPDIR": str(FOLDER)}
+os.environ.pop("KAGGLE_API_TOKEN", None)
+
+# ruff: noqa: E402
+import requests
+from kaggle import cli
+from kaggle.api.kaggle_api_extended import KaggleApi
+from kaggle.models.kaggle_models_extended import ResumableUploadResult
+from kagglesdk.blobs.types.blob_api_service import ApiStartBlobUploadResponse
+from kagglesdk.datasets.types.dataset_api_service import ApiCreateDatasetResponse
+from kagglesdk.kernels.types.kernels_api_service import ApiSaveKernelResponse
+
+STATE = FOLDER / "kaggle.json"
+
+
+def load() -> dict:
+    return json.loads(STATE.read_text())
+
+
+def save(**changes: object) -> None:
+    STATE.write_text(json.dumps(load() | changes))
+
+
+def answer(kind: type, facts: dict) -> object:
+    found = kind()
+    for key, value in facts.items():
+        setattr(found, key, value)
+    return found
+
+
+def status(_request: object) -> object:
+    """Each question after an upload brings it a step nearer to "ready"."""
+    state = load()
+    if not state["version"]:
+        response = requests.Response()
+        response.status_code = state.get("absent", 404)
+        raise requests.HTTPError(f"{response.status_code} Client Error: for url: x", response=response)
+    word, *later = state["words"]
+    if later:
+        save(words=later)
+    return SimpleNamespace(status=SimpleNamespace(name=word))
+
+
+def receive(request: object) -> object:
+    state = load()
+    facts = {"status": "ok", "url": "https://kaggle/dataset"} | state.get("dataset", {})
+    if facts["status"] == "ok":
+        words = ["BLOBS_RECEIVED", *state.get("then", ["READY"])]
+        save(version=state["version"] + 1, words=words, request=request.to_dict())
+    return answer(ApiCreateDatasetResponse, facts)
+
+
+def save_kernel(request: object) -> object:
+    save(kernel=request.to_dict())
+    facts = {"version_number": 1, "url": "https://kaggle/kernel"} | load().get("save_kernel", {})
+    return answer(ApiSaveKernelResponse, facts)
+
+
+def store(_api: object, path: str, _url: str, _quiet: bool, resume: bool = False) -> object:
+    if load().get("upload") == "fails":
+        return ResumableUploadResult.FAILED
+    shutil.copy(path, FOLDER / "upload" / Path(path).name)
+    return ResumableUploadResult.COMPLETE
+
+
+class Client:
+    """What the command line calls of Kaggle."""
+
+    datasets = SimpleNamespace(
+        dataset_api_client=SimpleNamespace(
+            get_dataset_status=status,
+            get_dataset=lambda _: SimpleNamespace(current_version_number=load()["version"]),
+            create_dataset=receive,
+            create_dataset_version=receive,
+        )
+    )
+    kernels = SimpleNamespace(kernels_api_client=SimpleNamespace(save_kernel=save_kernel))
+    blobs = SimpleNamespace(
+        blob_api_client=SimpleNamespace(
+            start_blob_upload=lambda _: answer(
+                ApiStartBlobUploadResponse, {"token": "t", "create_url": "u"}
+            )
+        )
+    )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+if __name__ == "__main__":
+    KaggleApi.build_kaggle_client = lambda _: Client()
+    KaggleApi.upload_complete = store
+    cli.main()
