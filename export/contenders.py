@@ -37,7 +37,7 @@ from export import model_folder, parity, quantize
 from export.fuse import FUSED_STEM
 from export.to_onnx import export_onnx
 from train.checkpoint import Final, MadeBy
-from train.frontend import LogMel, to_picture
+from train.frontend import LogMel, mel_matrix, to_picture
 from train.model import Predictor
 from train.recipe import FrontEnd, Model, Recipe, to_json
 
@@ -57,16 +57,8 @@ class ConvMel(LogMel):
         window = 0.5 - 0.5 * np.cos(2 * np.pi * n / n_fft)
         wave = window * np.exp(-2j * np.pi * (k * n % n_fft) / n_fft)
         kernel = np.concatenate([wave.real, wave.imag])[:, None]
-        mel = librosa.filters.mel(
-            sr=config.sample_rate,
-            n_fft=n_fft,
-            n_mels=config.n_mels,
-            fmin=config.fmin_hz,
-            fmax=config.fmax_hz,
-            dtype=np.float64,
-        )
         self.kernel: Tensor
-        for name, matrix in (("kernel", kernel), ("mel", mel)):
+        for name, matrix in (("kernel", kernel), ("mel", mel_matrix(config))):
             self.register_buffer(name, torch.tensor(matrix, dtype=torch.float32), persistent=False)
 
     def mel_power(self, waveform: Tensor) -> Tensor:

@@ -274,7 +274,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"warning: {note}", file=sys.stderr)
     if report.scored == 0:
         raise UserError(f"{work.files[0].parent}: not one of {len(work.files)} files was scored")
-    speed = progress.seconds_a_window * table.DEFAULT_N_WINDOWS
+    # Where even the first pass was cut short, its time so far tells the speed.
+    done_s = progress.first.elapsed_s / report.scored
+    speed = progress.seconds_a_window * table.DEFAULT_N_WINDOWS or done_s
     text, fits = verdict(speed, args.budget_min)
     print(
         f"{args.out}: {len(run.out.plan.row_ids)} rows from {report.scored}/{report.files} files, "

@@ -23,6 +23,8 @@ from train.checkpoint import Final
 from train.evaluate import TruthSet
 from train.recipe import FrontEnd
 
+pytestmark = pytest.mark.slow
+
 LAYOUT = Layout(1, 1, 12)
 
 

@@ -108,6 +108,9 @@ KINDS = [
     "the clock jumps at an engine call",
     "the clock jumps at a decode",
     "a line of progress breaks",
+    "SIGTERM at a calibration",
+    "a calibration breaks",
+    "SIGTERM once it is open",
 ]
 BAD = {
     "empty": lambda path: path.write_bytes(b""),
@@ -194,11 +197,17 @@ def play(world: World, data: Path, out: Path, monkeypatch, *arguments: str) -> i
         world.happens("line of progress")
 
     def calibrated(open_in, layouts, n_windows, deadline):
+        world.happens("calibration")
         return Calibration(open_in(layouts[0], None), layouts[0], 1.0, {})
 
-    read, write_partial = audio.read, table.write_partial
+    def then_open(self, fastest):
+        opened(self, fastest)
+        world.happens("open")
+
+    read, write_partial, opened = audio.read, table.write_partial, run.Run._opened
     with monkeypatch.context() as patch:
         patch.setattr(run.Run, "_open", reopen)
+        patch.setattr(run.Run, "_opened", then_open)
         patch.setattr(run.calibrate, "what_fits", calibrated)
         patch.setattr(run.Spec, "load", lambda folder: SPEC)
         patch.setattr(run.Lines, "__call__", line)
@@ -239,6 +248,7 @@ def assert_holds(data: Path, out: Path, spoilt: dict[int, str]) -> dict:
     return report
 
 
+@pytest.mark.slow
 @settings(
     max_examples=600,
     deadline=None,
@@ -247,7 +257,7 @@ def assert_holds(data: Path, out: Path, spoilt: dict[int, str]) -> dict:
 )
 @given(
     kind=st.sampled_from(KINDS),
-    at=st.integers(0, 30),
+    at=st.integers(0, 30) | st.just(0),
     budget_files=st.floats(0.0, 20.0),
     spoilt=st.dictionaries(st.integers(0, 3), st.sampled_from([*BAD, *ODD]), max_size=3),
 )

@@ -21,6 +21,8 @@ from birdkit.errors import UserError
 from export import kaggle_cli, preflight
 from export.kaggle_cli import Said, complaints, demand
 
+pytestmark = pytest.mark.slow
+
 SPEC = importlib.util.find_spec("kaggle")
 needs_kaggle = pytest.mark.skipif(
     SPEC is None or not SPEC.submodule_search_locations,

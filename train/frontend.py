@@ -46,14 +46,7 @@ class LogMel(nn.Module):
         self.config = config
         self.n1, self.n2 = _factor(config.n_fft)
         inner, outer, bins = _dft_factors(self.n1, self.n2)
-        mel = librosa.filters.mel(
-            sr=config.sample_rate,
-            n_fft=config.n_fft,
-            n_mels=config.n_mels,
-            fmin=config.fmin_hz,
-            fmax=config.fmax_hz,
-            dtype=np.float64,
-        )
+        mel = mel_matrix(config)
         self.inner: Tensor
         self.outer: Tensor
         self.mel: Tensor
@@ -109,6 +102,19 @@ def to_picture(mel_power: Tensor) -> Tensor:
     silence_db = 10.0 * math.log10(POWER_FLOOR)
     top_db = level_db.amax(dim=(1, 2), keepdim=True).clamp(min=silence_db + RANGE_DB)
     return ((level_db - top_db) / RANGE_DB + 1.0).clamp(min=0.0).unsqueeze(1)
+
+
+def mel_matrix(config: FrontEnd) -> NDArray[np.float64]:
+    """(mels, n_fft // 2 + 1): librosa's filters, Slaney's scale and norm."""
+    filters: NDArray[np.float64] = librosa.filters.mel(
+        sr=config.sample_rate,
+        n_fft=config.n_fft,
+        n_mels=config.n_mels,
+        fmin=config.fmin_hz,
+        fmax=config.fmax_hz,
+        dtype=np.float64,
+    )
+    return filters
 
 
 def _factor(n: int) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from birdkit import table
 from birdkit.contract import Contract
 from birdkit.ensemble import Spec, combine
 from birdkit.passes import Progress
-from birdkit.predict import fill_missing
+from birdkit.predict import Prediction, fill_missing
 
 REPORT_SUFFIX = ".report.json"
 
@@ -56,7 +56,7 @@ class Submission:
         self.files, self.sample_rows, self.window_s = files, sample_rows, window_s
         self.plan = table.plan_rows(files, sample_rows, window_s)
         self.columns, self.out = list(columns), out
-        self.progress = Progress()
+        self.progress = Progress(first=Prediction([None] * len(files)))
         self.report = Report(files=len(files))
         self.classes: Sequence[str] = self.columns
         self.spec: Spec | None = None  # until the models are open
@@ -87,7 +87,7 @@ class Submission:
     def table(self) -> pd.DataFrame:
         """The checked table of what has been scored so far; medians where nothing was."""
         scores = self.progress.scores()
-        tables = combine(scores, self.spec) if self.spec else [None] * len(self.plan.files)
+        tables = combine(scores, self.spec) if self.spec else scores
         n_windows = [file.n_windows for file in self.plan.files]
         filled = fill_missing(tables, n_windows, len(self.classes))
         submission = table.build(self.plan, filled, self.classes, self.columns)
@@ -109,5 +109,4 @@ class Submission:
     def _unscored(self, scores: Sequence[object]) -> list[str]:
         failed = self.progress.first.failures
         names = [file.path.name for file in self.plan.files]
-        known = [*scores, *[None] * (len(names) - len(scores))]
-        return [n for n, each in zip(names, known, strict=True) if each is None and n not in failed]
+        return [n for n, each in zip(names, scores, strict=True) if each is None and n not in failed]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -76,7 +76,7 @@ class Result:
 class Progress:
     """What has been done so far. Each attribute is replaced whole, so it is true at any moment."""
 
-    first: Prediction = field(default_factory=lambda: Prediction([]))  # the first pass, live
+    first: Prediction  # the first pass, live; without scores before it
     result: Result | None = None
     seconds_a_window: float = 0.0  # of the last completed pass
     why_stopped: str = "it was told to end"
