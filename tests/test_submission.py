@@ -356,6 +356,27 @@ def test_a_table_that_kaggle_would_refuse_is_refused():
 
 
 @pytest.mark.slow
+def test_a_real_sigterm_leaves_a_complete_table(scored, model_dir, tmp_path):
+    folder = scored / "test_soundscapes"
+    first = kaggle.soundscapes(folder)[0]
+    for index in range(300):
+        (folder / f"s{index:03}.ogg").symlink_to(first)
+    command = [sys.executable, str(ROOT / "submission" / "run.py"), "--data", str(scored)]
+    told = subprocess.Popen(
+        [*command, "--model", str(model_dir), "--layout", "1x1x4"],
+        cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert told.stdout is not None
+    while "pass 'plain'" not in told.stdout.readline():
+        assert told.poll() is None
+    told.terminate()
+    rest = told.communicate(timeout=60)[0]
+    assert told.returncode == run.EXIT_INCOMPLETE
+    assert "stopped: it was told to end" in rest
+    assert_valid(tmp_path / "submission.csv", scored, stems(scored))
+
+
+@pytest.mark.slow
 def test_the_memory_for_700_files_stays_under_2_gb(scored, model_dir, tmp_path):
     """Decoded all at once they would be 5.4 GB."""
     folder = scored / "test_soundscapes"
@@ -374,6 +395,7 @@ def test_the_memory_for_700_files_stays_under_2_gb(scored, model_dir, tmp_path):
     )
     run_py, out = str(ROOT / "submission" / "run.py"), tmp_path / "s.csv"
     arguments = ["--data", str(scored), "--model", str(model_dir), "--out", str(out)]
+    arguments += ["--max-passes", "2"]  # the second adds its table to the first one's
     subprocess.run([sys.executable, "-c", script, run_py, *arguments], check=True, cwd=tmp_path)
     assert len(read(out)) == 12 * len(list(folder.glob("*.ogg"))) > 12 * 700
     status = dict(line.split(":", 1) for line in (tmp_path / "peak").read_text().splitlines())
