@@ -83,10 +83,10 @@ def _left_over(report: Mapping[str, Any]) -> str:
     """What each step gave, and what the rest is bound by."""
     rows, gflop = report["rows"], report["gflop_per_minute"]
     published, ours = _named(rows, "(b) Conv1d mel, OpenVINO"), _named(rows, "(c) ours, OpenVINO")
+    less = {part: published[part] - ours[part] for part in ("ms", "front_end_ms")}
     said = [
-        f"From (b, OpenVINO) to ours in f32, the front end gave "
-        f"{published['front_end_ms'] - ours['front_end_ms']:.0f} ms of "
-        f"{published['ms'] - ours['ms']:.0f}"
+        f"From (b, OpenVINO) to ours in f32, a minute takes {less['ms']:.0f} ms less, the front end "
+        f"alone {less['front_end_ms']:.0f} ms"
     ]
     for row in rows:
         if row["name"] == ours["name"] and row["precision"] != "f32":
