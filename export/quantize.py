@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from birdkit.contract import INPUT_NAME, METADATA_KEY, Contract
-from birdkit.engine import import_openvino, split
+from birdkit.engine import batches, import_openvino, split
 from birdkit.grid import cut_chunks
 
 openvino = import_openvino()
@@ -52,7 +52,7 @@ def to_int8(model: Any, calibration: Pictures) -> Any:
     front_end, networks = split(model)
     quantised = nncf.quantize(
         networks,
-        nncf.Dataset(_one_by_one(calibration)),
+        nncf.Dataset(list(batches(calibration, 1))),
         subset_size=len(calibration),
         preset=nncf.QuantizationPreset.MIXED,
         ignored_scope=nncf.IgnoredScope(names=without_a_picture(networks)),
@@ -70,8 +70,8 @@ def to_int8_accuracy_aware(
     front_end, networks = split(model)
     quantised = nncf.quantize_with_accuracy_control(
         networks,
-        nncf.Dataset(_one_by_one(calibration)),
-        nncf.Dataset(_one_by_one(judged_on)),
+        nncf.Dataset(list(batches(calibration, 1))),
+        nncf.Dataset(list(batches(judged_on, 1))),
         validation_fn=lambda compiled, items: validate(compiled, np.concatenate(list(items))),
         max_drop=MAX_DROP,
         subset_size=len(calibration),
@@ -126,15 +126,6 @@ def pictures(
         for waveform in waveforms
     ]
     return np.concatenate(parts)
-
-
-def _one_by_one(batch: Pictures) -> list[Pictures]:
-    return list(_windows(batch))
-
-
-def _windows(batch: Pictures) -> Iterator[Pictures]:
-    for index in range(len(batch)):
-        yield batch[index : index + 1]
 
 
 def _quiet(nncf: Any) -> None:

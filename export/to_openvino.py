@@ -32,6 +32,7 @@ from birdkit.engine import (
     LOWER_PRECISIONS,
     OnnxRuntimeEngine,
     OpenVinoEngine,
+    batches,
     contract_of,
     import_openvino,
     lacking,
@@ -164,8 +165,8 @@ class LowerPrecisions:
 
         def validate(compiled: Any, pictures: quantize.Pictures) -> float:
             answers: dict[str, list[np.ndarray]] = {name: [] for name in contract.tensors}
-            for start in range(0, len(pictures), 1):
-                found = compiled(pictures[start : start + 1])
+            for picture in batches(pictures, 1):
+                found = compiled(picture)
                 for name in answers:
                     answers[name].append(np.array(found[name]))
             whole = {name: np.concatenate(of) for name, of in answers.items()}
@@ -184,7 +185,9 @@ class LowerPrecisions:
         chosen = sorted(every, key=lambda path: path in judged)
         n_windows = 12
         enough = chosen[: -(-quantize.CALIBRATION_WINDOWS // n_windows)]
-        return np.concatenate([self._pictures(model, contract, path, n_windows) for path in enough])
+        # In one call, since each compiles the front end.
+        waveforms = [audio.read(path, contract.sample_rate) for path in enough]
+        return quantize.pictures(model, contract, waveforms, n_windows)
 
     def _pictures(
         self, model: Any, contract: Contract, path: Path, n_windows: int

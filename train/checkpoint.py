@@ -19,6 +19,7 @@ from torch import Tensor
 
 from birdkit.contract import Contract
 from birdkit.errors import UserError
+from birdkit.manifest import sha256 as sha256
 from train import recipe as recipes
 from train.competition import Competition
 from train.model import Predictor
@@ -111,11 +112,6 @@ def read(path: Path) -> dict[str, Any]:
             f"{path}: checkpoint version {version}, this kit reads {VERSION}; train it again"
         )
     return dict(facts)
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def data_fingerprint(competition: Competition) -> str:

@@ -5,7 +5,6 @@ Both are replaced together, so that the report is of the table that lies there.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from birdkit import table
+from birdkit import manifest, table
 from birdkit.contract import Contract
 from birdkit.ensemble import Spec, combine
 from birdkit.passes import Progress
@@ -77,7 +76,7 @@ class Submission:
         submission = self.table()
         self._sum_up(elapsed_s)
         partial = table.write_partial(submission, self.out)
-        self.report.csv_sha256 = hashlib.sha256(partial.read_bytes()).hexdigest()
+        self.report.csv_sha256 = manifest.sha256(partial)
         report = self.out.with_name(self.out.name + REPORT_SUFFIX)
         partial_report = report.with_name(report.name + ".partial")
         partial_report.write_text(json.dumps(asdict(self.report), indent=2) + "\n")
