@@ -9,13 +9,14 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from birdkit import wheels
+from birdkit import onnx_graph, wheels
 from birdkit.contract import INPUT_NAME, METADATA_KEY, PICTURE_NAME, Contract
 from birdkit.errors import UserError
 
@@ -118,23 +119,24 @@ class OnnxRuntimeEngine:
         options.intra_op_num_threads = layout.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
+        open_session = partial(
+            onnxruntime.InferenceSession, sess_options=options, providers=["CPUExecutionProvider"]
         )
+        self._session = open_session(str(path))
         self._batch = layout.batch
         self._turn = threading.Semaphore(layout.streams)
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.contract = Contract.from_metadata(metadata, str(path)).only(members)
-        # Members that are not asked for are not computed.
-        self._options = onnxruntime.RunOptions()
-        self._options.only_execute_path_to_fetches = True
+        if len(self.contract.tensors) < len(self._session.get_outputs()):
+            self._session = open_session(
+                onnx_graph.with_outputs(path.read_bytes(), self.contract.tensors)
+            )
 
     def __call__(self, chunks: NDArray[np.float32]) -> Answers:
         names = list(self.contract.tensors)
         with self._turn:
             parts = [
-                self._session.run(names, {INPUT_NAME: batch}, self._options)
-                for batch in batches(chunks, self._batch)
+                self._session.run(names, {INPUT_NAME: batch}) for batch in batches(chunks, self._batch)
             ]
         return {
             name: np.concatenate(of) for name, of in zip(names, zip(*parts, strict=True), strict=True)

@@ -1,0 +1,81 @@
+"""An ONNX file with fewer outputs, without the `onnx` package, which Kaggle's image lacks.
+
+ONNX Runtime runs every node of a graph, whatever it is asked for: `only_execute_path_to_fetches` is for
+its training builds alone (microsoft/onnxruntime#16013). So what nobody needs is cut off beforehand, on
+the wire format of protobuf (https://protobuf.dev/programming-guides/encoding).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+# Fields of onnx.proto, and protobuf's wire types.
+MODEL_GRAPH, GRAPH_NODE, GRAPH_OUTPUT, OUTPUT_NAME, NODE_INPUT, NODE_OUTPUT = 7, 1, 12, 1, 1, 2
+VARINT, LENGTH = 0, 2
+FIXED_SIZES = {1: 8, 5: 4}
+
+
+def with_outputs(model: bytes, names: Sequence[str]) -> bytes:
+    """The file with no other outputs than these, and no node that none of them needs.
+
+    Graphs inside nodes (If, Loop) are not followed: the kit's networks have none.
+    """
+    parts: list[bytes | memoryview] = []
+    for number, value, field in _fields(memoryview(model)):
+        if number == MODEL_GRAPH:
+            graph = _needed_for(names, value)
+            parts += [bytes([MODEL_GRAPH << 3 | LENGTH]), _as_varint(len(graph)), graph]
+        else:
+            parts.append(field)
+    return b"".join(parts)
+
+
+def _needed_for(outputs: Sequence[str], graph: memoryview) -> bytes:
+    needed, kept = set(outputs), []
+    for number, value, field in reversed(list(_fields(graph))):  # a node comes after those it needs
+        if number == GRAPH_NODE:
+            if needed.isdisjoint(_texts(value, NODE_OUTPUT)):
+                continue
+            needed.update(_texts(value, NODE_INPUT))
+        elif number == GRAPH_OUTPUT and _texts(value, OUTPUT_NAME)[0] not in outputs:
+            continue
+        kept.append(field)
+    return b"".join(reversed(kept))
+
+
+def _texts(message: memoryview, number: int) -> list[str]:
+    return [str(value, "utf-8") for each, value, _ in _fields(message) if each == number]
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview, memoryview]]:
+    """Each field of a protobuf message: its number, its value, and all of it as it lies there."""
+    at = 0
+    while at < len(message):
+        start = at
+        key, at = _varint(message, at)
+        wire_type = key & 7
+        if wire_type == LENGTH:
+            size, at = _varint(message, at)
+        elif wire_type == VARINT:
+            size = _varint(message, at)[1] - at
+        else:
+            size = FIXED_SIZES[wire_type]
+        yield key >> 3, message[at : at + size], message[start : at + size]
+        at += size
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    """A number of seven bits a byte, the lowest first, and where it ends."""
+    value = shift = 0
+    while message[at] & 0x80:
+        value |= (message[at] & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+    return value | message[at] << shift, at + 1
+
+
+def _as_varint(value: int) -> bytes:
+    found = bytearray()
+    while value >= 0x80:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*found, value])
