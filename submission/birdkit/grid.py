@@ -6,11 +6,15 @@ chunk is centred on its window and may be longer; what lies outside the recordin
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
 from birdkit.contract import Contract
 from birdkit.errors import UserError
+
+Samples = TypeVar("Samples", NDArray[np.float32], NDArray[np.int16])
 
 
 def n_windows(n_samples: int, contract: Contract) -> int:
@@ -33,13 +37,28 @@ def cut_chunks(
     (count, chunk_samples) float32
     """
     earlier = round(shift * contract.window_samples)
-    before = (contract.chunk_samples - contract.window_samples) // 2 + earlier
+    before = _margin(contract) + earlier
     needed = (count - 1) * contract.window_samples + contract.chunk_samples
     padded = np.zeros(needed, dtype=np.float32)
     heard = waveform[: needed - before]
     padded[before : before + heard.size] = heard
     every_start = np.lib.stride_tricks.sliding_window_view(padded, contract.chunk_samples)
     return every_start[:: contract.window_samples].copy()
+
+
+def cut_chunk(waveform: Samples, index: int, contract: Contract) -> Samples:
+    """The chunk heard for one window, (chunk_samples,): `cut_chunks(…)[index]` without the others."""
+    start = index * contract.window_samples - _margin(contract)
+    first = max(0, start)
+    heard = waveform[first : max(first, start + contract.chunk_samples)]
+    chunk = np.zeros(contract.chunk_samples, dtype=waveform.dtype)
+    chunk[first - start : first - start + heard.size] = heard
+    return chunk
+
+
+def _margin(contract: Contract) -> int:
+    """Samples that a chunk hears before its window."""
+    return (contract.chunk_samples - contract.window_samples) // 2
 
 
 def onto_rows(scores: NDArray[np.float32], shift: float) -> NDArray[np.float32]:
