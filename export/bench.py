@@ -37,7 +37,6 @@ from birdkit.grid import cut_chunks
 from birdkit.kaggle import soundscapes
 from birdkit.predict import SoundFile
 from export import bench_report, contenders, machine, precision
-from export.bench_report import END, START
 from export.contenders import Contender, ConvMel
 from export.stopwatch import Stopwatch, decode_ms, peak_mib, scaling, to_csv
 from train import checkpoint
@@ -58,7 +57,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write every figure here")
     parser.add_argument("--chart", type=Path, help="write a picture (PNG) here")
-    parser.add_argument("--readme", type=Path, help=f"put the table between {START} and {END} there")
+    parser.add_argument("--readme", type=Path, help="put the table between its marks there")
     parser.add_argument(
         "--scaling", action="store_true", help="also time 50, 200 and 700 files of ours in f32"
     )
@@ -135,7 +134,7 @@ def find_finals(model_dir: Path, runs: Path) -> dict[str, Final]:
     for stem in Spec.load(model_dir).stems:
         made_by = contenders.made_by(model_dir / f"{stem}.onnx")
         wanted |= {member: facts["checkpoint_sha256"] for member, facts in made_by.items()}
-    there = {checkpoint.sha256(path): path for path in runs.glob(f"*/*/{checkpoint.FINAL_NAME}")}
+    there = {checkpoint.sha256(path): path for path in runs.rglob(checkpoint.FINAL_NAME)}
     absent = [member for member, digest in wanted.items() if digest not in there]
     if absent:
         raise UserError(

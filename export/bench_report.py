@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from birdkit.errors import UserError
+from train.report import put_between_marks
 
-START, END = "<!-- bench -->", "<!-- /bench -->"
+MARK = "bench"  # of the table in README
 PARTS = ("decode", "front_end", "networks", "rest")
 
 
@@ -154,9 +154,4 @@ def chart(report: Mapping[str, Any], path: Path) -> None:
 
 
 def into(path: Path, report: Mapping[str, Any]) -> None:
-    """Replace what stands between the markers of a file."""
-    text = path.read_text()
-    if START not in text or END not in text:
-        raise UserError(f"{path}: needs a line {START} and a line {END} to put the table between")
-    before, after = text.partition(START)[0], text.partition(END)[2]
-    path.write_text(f"{before}{START}\n{markdown(report)}\n{END}{after}")
+    put_between_marks(path, MARK, markdown(report))

@@ -2,10 +2,10 @@
 
     python export/to_onnx.py [RUN_DIR] [--data DIR] [--out submission/model] [--fuse] [--fit]
 
-RUN_DIR is the latest of `runs/` where none is given. With --data the gate hears real soundscapes too,
-and the ensemble is scored on the labelled ones. --fuse makes one graph of the members that share a
-front end, --fit chooses their weights. The model folder is replaced as a whole, once every checkpoint
-has passed.
+RUN_DIR is the latest of `runs/` where none is given; its last round is exported, or the one whose
+folder (RUN_DIR/round0) is named. With --data the gate hears real soundscapes too, and the ensemble is
+scored on the labelled ones. --fuse makes one graph of the members that share a front end, --fit
+chooses their weights. The model folder is replaced as a whole, once every checkpoint has passed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from birdkit.errors import UserError, run_command
 from export import card, judge, model_folder, parity
 from export.fuse import Fused, contract_of, group
 from export.parity import Parity
-from train import checkpoint, recipe
+from train import checkpoint, plan, recipe
 from train.checkpoint import Final
 from train.evaluate import TorchEngine
 from train.model import Predictor
@@ -56,36 +56,29 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def find_run(run_dir: Path | None) -> Path:
-    """The folder of a finished run: the one given, or the latest of runs/."""
-    if run_dir is None:
-        runs = sorted(RUNS.glob(f"*/{checkpoint.RECIPE_NAME}"), key=lambda path: path.stat().st_mtime)
-        if not runs:
-            raise UserError(f"{RUNS}: no finished run; train one with train/run.py")
-        run_dir = runs[-1].parent
-        print(f"exporting the latest run: {run_dir}")
-    if not (run_dir / checkpoint.RECIPE_NAME).is_file():
-        raise UserError(
-            f"{run_dir}: no {checkpoint.RECIPE_NAME}, so no finished run; finish it with "
-            "train/run.py, or give another RUN_DIR"
-        )
-    return run_dir
+    """The folder given, or the latest finished run of runs/."""
+    if run_dir is not None:
+        return run_dir
+    runs = sorted(RUNS.glob(f"*/{checkpoint.RECIPE_NAME}"), key=lambda path: path.stat().st_mtime)
+    if not runs:
+        raise UserError(f"{RUNS}: no finished run; train one with train/run.py")
+    print(f"exporting the latest run: {runs[-1].parent}")
+    return runs[-1].parent
 
 
 def load_members(run_dir: Path) -> tuple[dict[str, Final], dict[str, Path]]:
-    """The final checkpoints of the run's recipe, and their files.
+    """The final checkpoints of a run's last round, or of the round whose folder is given; their files.
 
     By the recipe and not by what lies there: a member that was taken out of the recipe must not stay
     in the ensemble, and one of other settings must not pass for a new one.
     """
-    text = (run_dir / checkpoint.RECIPE_NAME).read_text()
-    config = recipe.from_dict(json.loads(text), str(run_dir / checkpoint.RECIPE_NAME))
     finals, sources = {}, {}
-    for name, model in zip(recipe.member_names(config), config.models, strict=True):
-        sources[name] = run_dir / name / checkpoint.FINAL_NAME
-        finals[name] = Final.load(sources[name])
-        if finals[name].made_by.recipe != recipe.to_json(recipe.only_model(config, model)):
+    for member in plan.finished(run_dir).members:
+        sources[member.name] = member.final
+        finals[member.name] = Final.load(member.final)
+        if finals[member.name].made_by.recipe != recipe.to_json(member.config):
             raise UserError(
-                f"{sources[name]}: made by another recipe than {run_dir / checkpoint.RECIPE_NAME}; "
+                f"{member.final}: made by another recipe than the run's {checkpoint.RECIPE_NAME}; "
                 "run train/run.py to its end, then export"
             )
     return finals, sources

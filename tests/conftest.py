@@ -38,6 +38,7 @@ TINY = [
     "fit.lr=0.003",
     "fit.amp=f32",
     "data.n_folds=3",
+    "data.cache=false",
 ]
 
 

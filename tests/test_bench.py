@@ -50,7 +50,7 @@ def test_the_bench_of_a_model_folder(model_dir, run_dir, competition, tmp_path, 
     fused = tmp_path / "model"
     shutil.copytree(model_dir, fused)
     out, chart, readme = tmp_path / "b.json", tmp_path / "b.png", tmp_path / "README.md"
-    readme.write_text(f"before\n{bench_report.START}\nstale\n{bench_report.END}\nafter\n")
+    readme.write_text("before\n<!-- bench -->\nstale\n<!-- /bench -->\nafter\n")
     arguments = [str(fused), "--data", str(competition), "--runs", str(run_dir.parent)]
     outputs = ["--json", str(out), "--chart", str(chart), "--readme", str(readme), "--scaling"]
     assert bench.main([*arguments, *outputs, "--files", "2", "--rounds", "2"]) == 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,9 @@ from train.competition import (
     LabelledSoundscape,
     parse_label_list,
     read_competition,
+    read_competitions,
+    site_of,
+    split_by_site,
     window_truth,
 )
 
@@ -122,7 +126,7 @@ def test_a_class_without_recordings_is_listed_and_keeps_its_column(folder):
     shutil.copy(folder / "taxonomy.csv", folder / "t.csv")
     with (folder / "taxonomy.csv").open("a") as file:
         file.write("47158son16\n")
-    competition = read_competition(folder)
+    competition = read_competitions([folder])
     assert competition.classes[-1] == "47158son16"
     assert any("1 of 3 classes have no recording (47158son16)" in x for x in competition.left_out)
 
@@ -151,6 +155,75 @@ def test_a_window_that_no_row_covers_says_nothing(folder):
     labels = ((0.0, 5.0, ("a",)), (10.0, 15.0, ()))
     _, labelled = window_truth(LabelledSoundscape(folder, labels), ("a",), 5.0)
     np.testing.assert_array_equal(labelled, [True, False, True])
+
+
+def further(folder, other, *labels):
+    """A second folder: the same recordings under these labels, and no taxonomy."""
+    shutil.copytree(folder, other)
+    (other / "taxonomy.csv").unlink()
+    (other / "train_soundscapes_labels.csv").unlink()
+    table = pd.read_csv(other / "train.csv", dtype=str, keep_default_na=False)
+    table["primary_label"] = [labels[i % len(labels)] for i in range(len(table))]
+    table.to_csv(other / "train.csv", index=False)
+    return other
+
+
+def test_several_folders_join_into_one_training_set(folder, tmp_path):
+    own = read_competitions([folder])
+    label = own.recordings[0].primary
+    other = further(folder, tmp_path / "other", label, "a stranger")
+    joined = read_competitions([folder, other])
+    assert joined.classes == own.classes
+    added = joined.recordings[len(own.recordings) :]
+    assert {recording.primary for recording in added} == {label}
+    assert all(other in recording.path.parents for recording in added)
+    assert any("recordings of classes that are not asked for" in line for line in joined.left_out)
+    assert set(joined.unlabelled()) > set(own.unlabelled())
+
+
+def test_a_wider_class_list_is_the_union_and_a_narrower_one_leaves_recordings_out(folder, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    first = read_competitions([folder]).classes[0]
+    for path in other.glob("*.csv"):
+        path.write_text(path.read_text().replace(first, "newbird"))
+    (other / "train_audio" / first).rename(other / "train_audio" / "newbird")
+    wide = read_competitions([folder, other], "union")
+    assert wide.classes == (*read_competitions([folder]).classes, "newbird")
+    assert any(recording.primary == "newbird" for recording in wide.recordings)
+    narrow = read_competitions([folder, other])
+    assert "newbird" not in {recording.primary for recording in narrow.recordings}
+    assert {n for s in narrow.soundscapes for _, _, of in s.labels for n in of} <= set(narrow.classes)
+    assert any("classes that the first folder does not have" in line for line in narrow.left_out)
+
+
+@pytest.mark.parametrize(
+    ("name", "site"),
+    [
+        ("H01_20240501_050000.ogg", "H01"),
+        ("BC2026_Train_0042_S08_20250606_073000.ogg", "S08"),
+        ("H01_20240501_0500.ogg", "H01"),
+    ],
+)
+def test_the_site_is_read_off_both_years_names(name, site):
+    assert site_of(Path(name)) == site
+
+
+def test_labelled_soundscapes_are_split_by_site():
+    every = [
+        LabelledSoundscape(Path(f"S{site}_2025010{day}_050000.ogg"), ((0.0, 5.0, ()),))
+        for site in range(5)
+        for day in range(1, 4)
+    ]
+    seen = []
+    for fold in range(3):
+        train, validate = split_by_site(every, 3, fold)
+        assert not {site_of(s.path) for s in train} & {site_of(s.path) for s in validate}
+        assert len(train) + len(validate) == len(every)
+        seen += [each.path for each in validate]
+    assert sorted(seen) == sorted(each.path for each in every)
+    with pytest.raises(UserError, match="needs labelled soundscapes of two sites"):
+        split_by_site(every[:3], 3, 0)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no real recordings at {REAL}")

@@ -5,16 +5,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from conftest import tiny_recipe, write_sound
 from hypothesis import given
 from hypothesis import strategies as st
 
 from birdkit.errors import UserError
-from train import augment
-from train.competition import Recording
-from train.data import Batches, crop_notes, random_crop, sampling_weights, split, target_matrix
+from train import augment, recipe
+from train.competition import LabelledSoundscape, Recording
+from train.data import (
+    Batches,
+    LabelledWindows,
+    Sources,
+    crop_notes,
+    random_crop,
+    sampling_weights,
+    split,
+    target_matrix,
+    true_windows,
+)
 from train.recipe import Augment, Data
+from train.waveforms import Waveforms
 
 
 def recording(primary, author, *secondary, path="x.ogg"):
@@ -92,7 +104,16 @@ def batches(tmp_path, contract):
         for label in ("a", "b", "1234")
         for i in range(2)
     ]
-    return Batches(recordings, contract, tiny_recipe("augment.mixup=0.5"))
+    return make_batches(recordings, contract, "augment.mixup=0.5")
+
+
+def make_batches(recordings, contract, *overrides, **more):
+    """Batches of recordings; `more` are other sources."""
+    return Batches(
+        Sources(recordings, Waveforms(contract.sample_rate), more.pop("speech", {}), **more),
+        contract,
+        recipe.for_member(tiny_recipe(*overrides), min(1, len(more)), "test_resnet"),
+    )
 
 
 def test_a_batch_is_a_function_of_its_step(batches, contract):
@@ -149,3 +170,86 @@ def test_spec_augment_masks_bands_and_stretches_and_repeats_by_its_generator():
         assert columns.sum() <= 0.1 * 100 + 1
         # Whatever changed lies in a masked band or a masked stretch.
         assert torch.equal(one, rows[:, None] | columns[None, :])
+
+
+@pytest.fixture
+def tones(tmp_path):
+    """A recording of class a at 1 kHz, and a soundscape whose second window of two is at 6 kHz."""
+
+    def write(path, *hz):
+        t = np.arange(5 * 32000) / 32000
+        sound = np.concatenate([0.3 * np.sin(2 * np.pi * f * t) for f in hz]).astype(np.float32)
+        soundfile.write(path, sound, 32000)
+        return path
+
+    return write(tmp_path / "r.wav", 1000), write(tmp_path / "s_20250101_050000.wav", 200, 6000)
+
+
+def has_tone(chunk, hz):
+    spectrum = np.abs(np.fft.rfft(chunk))
+    return spectrum[hz * 5] > 0.2 * spectrum.max()
+
+
+PLAIN = ("augment.mixup=0.0", "augment.noise=0.0", "rounds=[{}, {pseudo = {}}]")
+
+
+def opinion(path):
+    targets = np.float32([[0, 0, 0], [0, 0.7, 0]])
+    zeros = np.zeros(2, dtype=np.int64)
+    return LabelledWindows((path,), zeros, np.arange(2), targets, np.array([0.0, 1.0]))
+
+
+def test_pseudo_windows_are_samples_of_their_own_at_their_share(tones, contract):
+    plain, soundscape = tones
+    batches = make_batches(
+        [recording("a", "x", path=plain)], contract, *PLAIN, "rounds.1.pseudo.share=0.25",
+        pseudo=opinion(soundscape),
+    )  # fmt: skip
+    chunks, targets = (np.concatenate(x) for x in zip(*(batches[s] for s in range(16)), strict=True))
+    of_pseudo = targets[:, 1] > 0
+    assert 0.15 < of_pseudo.mean() < 0.35
+    for chunk, target, is_pseudo in zip(chunks, targets, of_pseudo, strict=True):
+        assert has_tone(chunk, 6000) == is_pseudo
+        assert has_tone(chunk, 1000) != is_pseudo
+        np.testing.assert_allclose(target, [0, 0.7, 0] if is_pseudo else [1, 0, 0])
+
+
+def test_pseudo_windows_are_mixed_into_labelled_samples_and_their_labels_join(tones, contract):
+    plain, soundscape = tones
+    batches = make_batches(
+        [recording("a", "x", path=plain)], contract, *PLAIN, "rounds.1.pseudo.share=0.5",
+        "rounds.1.pseudo.mixing=mixed", "rounds.1.pseudo.gain_db=0.0", pseudo=opinion(soundscape),
+    )  # fmt: skip
+    chunks, targets = (np.concatenate(x) for x in zip(*(batches[s] for s in range(16)), strict=True))
+    assert targets[:, 0].tolist() == [1.0] * len(targets)
+    assert 0.35 < (targets[:, 1] > 0).mean() < 0.65
+    for chunk, target in zip(chunks, targets, strict=True):
+        assert has_tone(chunk, 1000)
+        assert has_tone(chunk, 6000) == (target[1] > 0)
+
+
+def test_labelled_soundscapes_train_on_their_truth_where_rows_cover_the_window(tones, contract):
+    plain, soundscape = tones
+    truth = true_windows([LabelledSoundscape(soundscape, ((5.0, 10.0, ("b", "1234")),))], contract)
+    batches = make_batches(
+        [recording("a", "x", path=plain)], contract, *PLAIN, "data.labelled_share=1.0", truth=truth
+    )
+    chunks, targets = batches[0]
+    assert targets.tolist() == [[0.0, 1.0, 1.0]] * len(targets)
+    assert all(has_tone(chunk, 6000) for chunk in chunks.numpy())
+    assert batches.sources.soundscapes() == (soundscape.name,)
+    assert true_windows([], contract) is None
+
+
+@pytest.mark.parametrize(
+    ("policy", "shares"), [("keep", (0.3, 0.9)), ("cut", (0, 0)), ("half", (0.1, 0.6))]
+)
+def test_speech_is_kept_cut_or_kept_half_of_the_time(tones, contract, policy, shares):
+    _, soundscape = tones
+    speech = {} if policy == "keep" else {soundscape: ((5.0, 10.0),)}
+    batches = make_batches(
+        [recording("a", "x", path=soundscape)], contract, *PLAIN, f"data.speech={policy}", speech=speech
+    )
+    chunks = np.concatenate([batches[step][0] for step in range(4)])
+    spoken = np.mean([has_tone(chunk, 6000) for chunk in chunks])
+    assert shares[0] <= spoken <= shares[1]

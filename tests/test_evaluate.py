@@ -26,7 +26,7 @@ def test_the_validation_figure_is_that_of_the_submitted_table(
     out = tmp_path / "s.csv"
     heard = ["--soundscapes", str(validation / "soundscapes"), "--max-passes", "1"]
     submit(competition, model_dir, out, *heard)
-    finals = {path.parent.name: Final.load(path) for path in run_dir.glob("*/final.pt")}
+    finals = {path.parent.name: Final.load(path) for path in run_dir.glob("round0/*/final.pt")}
     engines = {name: TorchEngine(final.predictor(), CPU) for name, final in finals.items()}
     spec = Spec.load(model_dir)
     truth_set = validation_set(validation, next(iter(finals.values())).contract)

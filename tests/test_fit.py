@@ -14,7 +14,7 @@ import torch
 from conftest import ROOT, TINY, tiny_predictor, tiny_recipe
 
 from birdkit.errors import UserError
-from train import checkpoint, fit
+from train import checkpoint, fit, rounds
 from train import run as train_run
 from train.fit import Precision, lr_factor
 
@@ -43,7 +43,7 @@ def train(competition, out, *overrides):
 
 
 def outcome(out):
-    folder = out / "efficientnet_lite0"
+    folder = out / "round0" / "efficientnet_lite0"
     history = json.loads((folder / "history.json").read_text())
     return history, checkpoint.Final.load(folder / "final.pt").state
 
@@ -96,7 +96,7 @@ def test_killed_mid_checkpoint_write(competition, uninterrupted, tmp_path, monke
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(torch, "save", dies)
         train(competition, tmp_path)
-    assert list(tmp_path.glob("*/*.partial"))
+    assert list(tmp_path.glob("round0/*/*.partial"))
     assert train(competition, tmp_path) == 0
     assert_same(outcome(tmp_path), uninterrupted)
 
@@ -106,7 +106,7 @@ def test_killed_in_validation(competition, uninterrupted, tmp_path, monkeypatch)
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(train_run, "evaluate", dies)
+        patch.setattr(rounds, "evaluate", dies)
         train(competition, tmp_path)
     assert train(competition, tmp_path) == 0
     assert_same(outcome(tmp_path), uninterrupted)
@@ -130,13 +130,13 @@ def test_killed_by_sigkill(competition, uninterrupted, tmp_path):
     process = subprocess.Popen(
         command(competition, tmp_path), env=same_threads(), stdout=subprocess.DEVNULL
     )
-    state = tmp_path / "efficientnet_lite0" / "state.pt"
+    state = tmp_path / "round0" / "efficientnet_lite0" / "state.pt"
     limit = time.monotonic() + 120
     while not state.is_file() and process.poll() is None and time.monotonic() < limit:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not (tmp_path / "efficientnet_lite0" / "final.pt").exists()
+    assert not (tmp_path / "round0" / "efficientnet_lite0" / "final.pt").exists()
     assert train(competition, tmp_path) == 0
     assert_same(outcome(tmp_path), uninterrupted)
 
@@ -144,12 +144,12 @@ def test_killed_by_sigkill(competition, uninterrupted, tmp_path):
 def test_a_finished_run_is_not_done_again_and_a_changed_one_is(competition, tmp_path, capsys):
     quick = ["models.encoder=test_resnet", "models.drop_path_rate=0.0", "fit.steps_per_epoch=1"]
     assert train(competition, tmp_path, *quick) == 0
-    made_at = (tmp_path / "test_resnet" / "final.pt").stat().st_mtime_ns
+    made_at = (tmp_path / "round0" / "test_resnet" / "final.pt").stat().st_mtime_ns
     assert train(competition, tmp_path, *quick) == 0
-    assert (tmp_path / "test_resnet" / "final.pt").stat().st_mtime_ns == made_at
+    assert (tmp_path / "round0" / "test_resnet" / "final.pt").stat().st_mtime_ns == made_at
     assert "done already" in capsys.readouterr().out
     assert train(competition, tmp_path, *quick, "fit.lr=0.002") == 0
-    assert (tmp_path / "test_resnet" / "final.pt").stat().st_mtime_ns > made_at
+    assert (tmp_path / "round0" / "test_resnet" / "final.pt").stat().st_mtime_ns > made_at
     assert "made by another recipe" in capsys.readouterr().out
 
 
@@ -170,7 +170,7 @@ def test_a_loss_that_is_no_number_stops_the_run_with_a_remedy(competition, tmp_p
 
 def test_the_moving_average_is_what_is_kept_and_it_lags_behind_the_weights(competition, tmp_path):
     assert train(competition, tmp_path) == 0
-    folder = tmp_path / "efficientnet_lite0"
+    folder = tmp_path / "round0" / "efficientnet_lite0"
     state, final = checkpoint.read(folder / "state.pt"), checkpoint.Final.load(folder / "final.pt")
     key = "network.att_block.cla.weight"
     assert torch.equal(final.state[key], state["ema"][key])
@@ -239,7 +239,7 @@ def test_a_stranger_s_pickle_is_not_run(tmp_path):
         def __reduce__(self):
             return (os.mkdir, (str(tmp_path / "owned"),))
 
-    torch.save({"version": 1, "evil": Evil()}, tmp_path / "final.pt")
+    torch.save({"version": checkpoint.VERSION, "evil": Evil()}, tmp_path / "final.pt")
     with pytest.raises(UserError, match=r"final\.pt: not a checkpoint"):
         checkpoint.Final.load(tmp_path / "final.pt")
     assert not (tmp_path / "owned").exists()
@@ -247,5 +247,5 @@ def test_a_stranger_s_pickle_is_not_run(tmp_path):
 
 def test_a_checkpoint_of_another_version_is_named(tmp_path):
     torch.save({"version": 99}, tmp_path / "final.pt")
-    with pytest.raises(UserError, match="checkpoint version 99, this kit reads 1"):
+    with pytest.raises(UserError, match="checkpoint version 99, this kit reads 2"):
         checkpoint.Final.load(tmp_path / "final.pt")

@@ -71,7 +71,7 @@ def test_a_front_end_whose_hop_does_not_divide_and_a_longer_chunk_export_too(chu
 
 
 def test_a_model_file_describes_itself(model_dir, run_dir):
-    final = Final.load(run_dir / "test_resnet" / "final.pt")
+    final = Final.load(run_dir / "round0" / "test_resnet" / "final.pt")
     for engine, suffix in [
         (OnnxRuntimeEngine, ".onnx"),
         (OpenVinoEngine, ".onnx"),
@@ -82,7 +82,7 @@ def test_a_model_file_describes_itself(model_dir, run_dir):
     assert facts.keys() == {METADATA_KEY, model_folder.MADE_BY_KEY}
     made_by = json.loads(facts[model_folder.MADE_BY_KEY])["test_resnet"]
     assert made_by["recipe"]["models"][0]["encoder"] == "test_resnet"
-    assert made_by["checkpoint_sha256"] == sha256(run_dir / "test_resnet" / "final.pt")
+    assert made_by["checkpoint_sha256"] == sha256(run_dir / "round0" / "test_resnet" / "final.pt")
     assert made_by.keys() == {"recipe", "checkpoint_sha256", "commit", "weights_from"}
     assert not list(model_dir.glob("*.data"))
 
@@ -214,7 +214,7 @@ def test_batch_norm_that_still_learns_is_refused(tmp_path):
 
 
 def test_without_data_the_output_is_the_one_that_training_found_better(run_dir):
-    final = Final.load(run_dir / "test_resnet" / "final.pt")
+    final = Final.load(run_dir / "round0" / "test_resnet" / "final.pt")
 
     def with_figures(clipwise, segmentwise):
         return replace(
@@ -251,14 +251,14 @@ def test_a_run_without_checkpoints_is_named(tmp_path):
 def test_a_run_is_exported_by_its_recipe_and_not_by_what_lies_in_its_folder(run_dir, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(run_dir, run)
-    shutil.copytree(run / "test_resnet", run / "taken_out_of_the_recipe")
+    shutil.copytree(run / "round0" / "test_resnet", run / "round0" / "taken_out_of_the_recipe")
     assert to_onnx.load_members(run)[0].keys() == {"test_resnet", "test_resnet-2"}
     facts = json.loads((run / "recipe.json").read_text())
     facts["fit"]["lr"] = 0.5
     (run / "recipe.json").write_text(json.dumps(facts))
     with pytest.raises(UserError, match=r"test_resnet/final\.pt: made by another recipe"):
         to_onnx.load_members(run)
-    shutil.rmtree(run / "test_resnet-2")
+    shutil.rmtree(run / "round0" / "test_resnet-2")
     (run / "recipe.json").write_text((run_dir / "recipe.json").read_text())
     with pytest.raises(UserError, match=r"test_resnet-2/final\.pt: no checkpoint there"):
         to_onnx.load_members(run)

@@ -66,7 +66,9 @@ def test_overrides_reach_tables_lists_and_every_model(tmp_path):
 def test_an_override_without_a_value_and_an_unknown_recipe_are_named():
     with pytest.raises(UserError, match="write key=value"):
         recipe.load("demo", ["fit.lr"])
-    with pytest.raises(UserError, match=r"'nonsense': no such name or file; there are demo, mini"):
+    with pytest.raises(
+        UserError, match=r"'nonsense': no such name or file; there are birdclef2025, demo, mini"
+    ):
         recipe.load("nonsense")
 
 
@@ -79,6 +81,86 @@ def test_members_of_one_encoder_get_folders_of_their_own():
     )
     names = recipe.member_names(recipe.Recipe(models=models))
     assert names == ["a", "a-2", "a-3", "c"]
+
+
+ROUNDS = """
+[[models]]
+name = "a"
+[[models]]
+name = "b"
+[[rounds]]
+models = ["a"]
+[[rounds]]
+pseudo.output = "clipwise"
+repeat = 2
+[[rounds]]
+models = ["b"]
+teacher = ["a"]
+"""
+
+
+def test_rounds_are_listed_one_by_one_each_taught_by_the_one_before(tmp_path):
+    rounds = recipe.every_round(recipe.load(write(tmp_path, ROUNDS)))
+    assert [each.models for each in rounds] == [("a",), ("a", "b"), ("a", "b"), ("b",)]
+    assert [each.teacher for each in rounds] == [(), ("a",), ("a", "b"), ("a",)]
+    assert [each.pseudo.output for each in rounds[1:]] == ["clipwise", "clipwise", "segmentwise"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[[rounds]]\nmodels = ["c"]\n', "round 0: model 'c' is not among tf_efficientnet_b3"),
+        ('[[rounds]]\nteacher = ["c"]\n', "round 0: teacher 'c' is not among any"),
+        ("[[rounds]]\nrepeat = 0\n", "rounds.repeat 0"),
+        ("rounds = []\n", "at least one"),
+        ('[[rounds]]\npseudo.output = "framewise"\n', "choose clipwise, segmentwise"),
+        ("[[rounds]]\npseudo.share = 1.5\n", r"pseudo\.share 1\.5 must be in 0\.\.1"),
+        ("[[rounds]]\npseudo.shifts = [1.0]\n", "shifts between 0 and 1"),
+        ('[data]\nspeech = "no"\n', "data.speech 'no' is unknown; choose keep, cut, half"),
+    ],
+)
+def test_a_mistake_in_a_round_is_named(tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
+        recipe.load(write(tmp_path, text))
+
+
+def test_a_models_recipe_holds_what_its_checkpoint_depends_on_and_nothing_else(tmp_path):
+    path = write(tmp_path, ROUNDS)
+    base = recipe.load(path)
+
+    def same(override, index, name):
+        return recipe.for_member(recipe.load(path, [override]), index, name) == recipe.for_member(
+            base, index, name
+        )
+
+    assert same("models.1.drop_rate=0.1", 1, "a")
+    assert not same("models.1.drop_rate=0.1", 1, "b")
+    assert same("rounds.2.pseudo.power=2", 2, "a")  # of the last round: the one listed third
+    assert not same("rounds.1.pseudo.power=2", 2, "a")
+    assert same("rounds.pseudo.alarms.action=stop", 1, "a")
+    assert not same("fit.lr=0.1", 0, "a")
+    assert not same("rounds.1.pseudo.out_of_fold=true", 1, "a")
+
+
+def test_members_have_seeds_of_their_own_and_keep_them_from_round_to_round(tmp_path):
+    base = recipe.load(write(tmp_path, ROUNDS))
+    seed = {
+        (index, name): recipe.member_seed(recipe.for_member(base, index, name))
+        for index, name in ((0, "a"), (1, "a"), (1, "b"))
+    }
+    assert seed[0, "a"] == seed[1, "a"] != seed[1, "b"]
+
+
+def test_the_write_ups_recipe_is_its_plan():
+    rounds = recipe.every_round(recipe.load("birdclef2025"))
+    assert [each.models for each in rounds] == [
+        ("b3",), ("b3", "b5", "v2_b3"), ("b3", "b5", "v2_b3"), ("b3", "v2_b3"),
+    ]  # fmt: skip
+    assert [each.teacher for each in rounds] == [
+        (), ("b3",), ("b3", "b5", "v2_b3"), ("b3", "b5", "v2_b3"),
+    ]  # fmt: skip
+    assert [each.pseudo.output for each in rounds[1:]] == ["clipwise", "segmentwise", "segmentwise"]
+    assert not any(each.pseudo.out_of_fold for each in rounds)
 
 
 def test_recipes_hold_differences_only():

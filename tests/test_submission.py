@@ -103,7 +103,7 @@ def test_both_engines_write_the_same_table_as_torch(scored, model_dir, run_dir, 
     for engine in ("openvino", "onnxruntime"):
         submit(scored, model_dir, tmp_path / f"{engine}.csv", "--engine", engine, "--max-passes", "1")
         tables.append(read(tmp_path / f"{engine}.csv"))
-    finals = {path.parent.name: Final.load(path) for path in run_dir.glob("*/final.pt")}
+    finals = {path.parent.name: Final.load(path) for path in run_dir.glob("round0/*/final.pt")}
     cpu = evaluate.torch.device("cpu")
     engines = {name: evaluate.TorchEngine(final.predictor(), cpu) for name, final in finals.items()}
     teacher = ensemble.Ensemble(engines, ensemble.Spec.load(model_dir))

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,11 @@ from train.competition import Competition
 from train.model import Predictor
 from train.recipe import Recipe
 
-VERSION = 1
+VERSION = 2
 STATE_NAME = "state.pt"
 FINAL_NAME = "final.pt"
 RECIPE_NAME = "recipe.json"  # of a run, written once all its models are final
+ROUND_NAME = "round{}"  # folder of a round in a run
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -37,10 +38,13 @@ class MadeBy:
     """What an artefact depends on. Equal means: nothing to do again."""
 
     recipe: str  # of one model, resolved, as JSON
-    data: str  # fingerprint of the competition folder
+    data: str  # fingerprint of the competition folders
+    parents: dict[str, str] = field(default_factory=dict)  # what else it was made of → its sha256
 
     def differences(self, other: MadeBy) -> str:
         names = [name for name in ("recipe", "data") if getattr(self, name) != getattr(other, name)]
+        every = sorted(self.parents.keys() | other.parents.keys())
+        names += [name for name in every if self.parents.get(name) != other.parents.get(name)]
         return " and ".join(names)
 
 
@@ -54,6 +58,7 @@ class Final:
     commit: str
     metrics: dict[str, dict[str, float]]  # set of data → output → macro-AUC
     state: dict[str, Tensor]
+    trained_on: tuple[str, ...] = ()  # soundscapes, by file name
 
     @property
     def recipe(self) -> Recipe:
@@ -77,6 +82,7 @@ class Final:
                 commit=facts["commit"],
                 metrics=facts["metrics"],
                 state=facts["state"],
+                trained_on=tuple(facts["trained_on"]),
             )
         except (KeyError, TypeError) as error:
             raise UserError(f"{path}: not a final checkpoint ({error!r}); train it again") from error
@@ -117,12 +123,15 @@ def read(path: Path) -> dict[str, Any]:
 def data_fingerprint(competition: Competition) -> str:
     """Of the tables and of every recording's name and size: what training reads, without decoding."""
     digest = hashlib.sha256()
-    for name in ("taxonomy.csv", "train.csv", "train_soundscapes_labels.csv"):
-        path = competition.root / name
-        digest.update(path.read_bytes() if path.is_file() else b"absent")
+    for root in competition.roots:
+        for name in ("taxonomy.csv", "train.csv", "train_soundscapes_labels.csv"):
+            path = root / name
+            digest.update(path.read_bytes() if path.is_file() else b"absent")
     paths = [r.path for r in competition.recordings] + [s.path for s in competition.soundscapes]
     for path in paths:
-        digest.update(f"{path.relative_to(competition.root)} {path.stat().st_size}\n".encode())
+        # Names below the folder: where it lies does not matter.
+        below = next(path.relative_to(root) for root in competition.roots if root in path.parents)
+        digest.update(f"{below} {path.stat().st_size}\n".encode())
     return digest.hexdigest()
 
 

@@ -1,11 +1,12 @@
-"""A BirdCLEF folder (2025 and 2026 layouts) → recordings, classes and labelled soundscapes."""
+"""BirdCLEF folders (2025 and 2026 layouts) → recordings, classes and soundscapes."""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,11 @@ import pandas as pd
 import soundfile
 from numpy.typing import NDArray
 
+from birdkit import kaggle
 from birdkit.errors import UserError
+
+# What follows the site in a soundscape's name: `[site]_[date]_[local time]`.
+_DATE_AND_TIME = re.compile(r"_\d{8}_\d{4,6}$")
 
 
 @dataclass(frozen=True)
@@ -37,21 +42,64 @@ class LabelledSoundscape:
 
 @dataclass(frozen=True)
 class Competition:
-    """What training reads of a folder, and a line for everything that it left out."""
+    """What training reads of one folder or several, and a line for everything that it left out."""
 
-    root: Path
+    roots: tuple[Path, ...]
     classes: tuple[str, ...]
     recordings: tuple[Recording, ...]
     soundscapes: tuple[LabelledSoundscape, ...]
     left_out: tuple[str, ...]
 
+    def unlabelled(self) -> list[Path]:
+        """The soundscapes of all folders that no label row names."""
+        labelled = {each.path for each in self.soundscapes}
+        folders = [root / "train_soundscapes" for root in self.roots]
+        found = [path for folder in folders if folder.is_dir() for path in kaggle.soundscapes(folder)]
+        return [path for path in found if path not in labelled]
 
-def read_competition(root: Path, *, skip_bad: bool = False) -> Competition:
-    """Read and check a folder.
+
+def read_competitions(
+    roots: Sequence[Path], classes: str = "first", *, skip_bad: bool = False
+) -> Competition:
+    """Read several folders as one training set.
+
+    A further folder (an earlier year, recordings from Xeno-canto) may have no taxonomy of its own.
+
+    Parameters
+    ----------
+    classes : "first", those of the first folder; or "union", of all folders, the first one's first
+
+    Raises
+    ------
+    UserError
+        Naming the file or row and the remedy.
+    """
+    first, *others = roots
+    found = [read_competition(first, skip_bad=skip_bad)]
+    for root in others:
+        found.append(read_competition(root, skip_bad=skip_bad, fallback=found[0].classes))
+    wanted = found[0].classes
+    if classes == "union":
+        wanted = tuple(dict.fromkeys(name for each in found for name in each.classes))
+    every = [_for_classes(each, wanted) for each in found]
+    return Competition(
+        tuple(roots),
+        wanted,
+        tuple(recording for each in every for recording in each.recordings),
+        tuple(soundscape for each in every for soundscape in each.soundscapes),
+        tuple(line for each in every for line in each.left_out) + _without_recordings(every, wanted),
+    )
+
+
+def read_competition(
+    root: Path, *, skip_bad: bool = False, fallback: Sequence[str] = ()
+) -> Competition:
+    """Read and check one folder.
 
     Parameters
     ----------
     skip_bad : leave out recordings that are absent or no sound files (named in `left_out`)
+    fallback : the classes of a folder without taxonomy.csv
 
     Raises
     ------
@@ -60,11 +108,67 @@ def read_competition(root: Path, *, skip_bad: bool = False) -> Competition:
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; give a competition folder with --data DIR")
-    classes = _read_classes(root / "taxonomy.csv")
-    recordings, left_out = _read_recordings(root, classes, skip_bad)
+    has_taxonomy = (root / "taxonomy.csv").is_file() or not fallback
+    classes = _read_classes(root / "taxonomy.csv") if has_taxonomy else tuple(fallback)
+    recordings, left_out = _read_recordings(root, classes, skip_bad, strict=has_taxonomy)
     if not recordings:
         raise UserError(f"{root / 'train.csv'}: no recordings to train on")
-    return Competition(root, classes, recordings, _read_soundscapes(root, classes), tuple(left_out))
+    soundscapes = _read_soundscapes(root, classes)
+    return Competition((root,), classes, recordings, soundscapes, tuple(left_out))
+
+
+def _for_classes(found: Competition, classes: Sequence[str]) -> Competition:
+    """The same with what these classes have; what is lost is said."""
+    known = set(classes)
+    if known >= set(found.classes):
+        return found
+    kept = [r for r in found.recordings if r.primary in known]
+    recordings = tuple(replace(r, secondary=tuple(s for s in r.secondary if s in known)) for r in kept)
+    soundscapes = tuple(
+        replace(
+            each,
+            labels=tuple(
+                (start, end, tuple(name for name in species if name in known))
+                for start, end, species in each.labels
+            ),
+        )
+        for each in found.soundscapes
+    )
+    lost = len(found.recordings) - len(kept)
+    line = f"{found.roots[0]}: {lost} recordings of classes that the first folder does not have"
+    left_out = (*found.left_out, line) if lost else found.left_out
+    return replace(found, recordings=recordings, soundscapes=soundscapes, left_out=tuple(left_out))
+
+
+def _without_recordings(found: Sequence[Competition], classes: Sequence[str]) -> tuple[str, ...]:
+    silent = sorted(set(classes) - {r.primary for each in found for r in each.recordings})
+    if not silent:
+        return ()
+    return (
+        f"{len(silent)} of {len(classes)} classes have no recording ({', '.join(silent[:5])}); "
+        "the model answers for them, untrained",
+    )
+
+
+def site_of(soundscape: Path) -> str:
+    """`H01_20240501_050000.ogg` → H01; of 2026's `BC2026_Train_<id>_<site>_…` the last part."""
+    return _DATE_AND_TIME.sub("", soundscape.stem).rpartition("_")[2]
+
+
+def split_by_site(
+    labelled: Sequence[LabelledSoundscape], n_folds: int, fold: int
+) -> tuple[list[LabelledSoundscape], list[LabelledSoundscape]]:
+    """Labelled soundscapes that train, and those that validate: every n-th site, from the fold-th."""
+    sites = sorted({site_of(each.path) for each in labelled})
+    if len(sites) < 2:
+        raise UserError(
+            "data.labelled = 'split' needs labelled soundscapes of two sites or more; "
+            "set it to 'validate' or 'train'"
+        )
+    n_parts = min(n_folds, len(sites))
+    held = {site for index, site in enumerate(sites) if index % n_parts == max(0, fold) % n_parts}
+    train = [each for each in labelled if site_of(each.path) not in held]
+    return train, [each for each in labelled if site_of(each.path) in held]
 
 
 def read_labelled(root: Path) -> tuple[LabelledSoundscape, ...]:
@@ -101,17 +205,20 @@ def _read_classes(path: Path) -> tuple[str, ...]:
 
 
 def _read_recordings(
-    root: Path, classes: Sequence[str], skip_bad: bool
+    root: Path, classes: Sequence[str], skip_bad: bool, strict: bool
 ) -> tuple[tuple[Recording, ...], list[str]]:
     path = root / "train.csv"
     table = read_table(path, ["primary_label", "secondary_labels", "filename", "author"])
     known = set(classes)
     strangers: Counter[str] = Counter()
-    recordings, left_out = [], []
+    recordings, left_out, foreign = [], [], 0
     for row, values in enumerate(table.to_dict("records"), start=2):
         primary = values["primary_label"]
-        if primary not in known:
+        if primary not in known and strict:
             raise UserError(f"{path}:{row}: unknown label '{primary}'; add it to taxonomy.csv")
+        if primary not in known:
+            foreign += 1
+            continue
         audio = root / "train_audio" / values["filename"]
         duration_s, fault = _look_at(audio)
         if fault and not skip_bad:
@@ -133,12 +240,8 @@ def _read_recordings(
         left_out.append(
             f"{path}: {sum(strangers.values())} secondary labels that taxonomy.csv lacks: {named}"
         )
-    silent = sorted(known - {recording.primary for recording in recordings})
-    if silent:
-        left_out.append(
-            f"{path}: {len(silent)} of {len(classes)} classes have no recording "
-            f"({', '.join(silent[:5])}); the model answers for them, untrained"
-        )
+    if foreign:
+        left_out.append(f"{path}: {foreign} recordings of classes that are not asked for")
     return tuple(recordings), left_out
 
 

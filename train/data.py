@@ -7,8 +7,9 @@ processes changes nothing.
 from __future__ import annotations
 
 import warnings
-from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +19,20 @@ from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from birdkit import audio
 from birdkit.contract import Contract
 from birdkit.errors import UserError
+from birdkit.grid import cut_chunk
 from train.augment import add_noise, mix, noise_bank, to_full_scale
-from train.competition import Recording
-from train.recipe import Augment, Data, Recipe
+from train.competition import LabelledSoundscape, Recording, window_truth
+from train.recipe import Augment, Data, Pseudo, Recipe, member_seed
+from train.speech import Stretches, without_speech
+from train.waveforms import Waveforms, to_float
 
-# Of decoded audio that a process keeps, so that a small competition is decoded once.
-CACHE_BYTES = 1 << 30
+# What is left of a recording without its speech is used where it is at least so long.
+LEAST_WITHOUT_SPEECH_S = 1.0
+
+Samples = NDArray[np.int16]
+Sample = tuple[NDArray[np.float32], NDArray[np.float32]]  # (samples,) and (classes,)
 
 
 def split(
@@ -97,31 +103,7 @@ def sampling_weights(recordings: Sequence[Recording], balance: float) -> NDArray
     return weights / weights.sum()
 
 
-class Waveforms:
-    """Decoded recordings, the latest of them kept in memory."""
-
-    def __init__(self, sample_rate: int, first_s: float, cache_bytes: int = CACHE_BYTES) -> None:
-        self.sample_rate = sample_rate
-        self.first_s = first_s
-        self._free = cache_bytes
-        self._kept: OrderedDict[Path, NDArray[np.float32]] = OrderedDict()
-
-    def __call__(self, path: Path) -> NDArray[np.float32]:
-        if path in self._kept:
-            self._kept.move_to_end(path)
-            return self._kept[path]
-        waveform = audio.read(path, self.sample_rate, max_s=self.first_s)
-        self._free -= waveform.nbytes
-        self._kept[path] = waveform
-        while self._free < 0:
-            _, oldest = self._kept.popitem(last=False)
-            self._free += oldest.nbytes
-        return waveform
-
-
-def random_crop(
-    waveform: NDArray[np.float32], n_samples: int, rng: np.random.Generator
-) -> NDArray[np.float32]:
+def random_crop(waveform: Samples, n_samples: int, rng: np.random.Generator) -> Samples:
     """A random stretch of a recording; one shorter than that is repeated, begun at random."""
     if waveform.size < n_samples:
         turned = np.roll(waveform, rng.integers(waveform.size))
@@ -130,18 +112,70 @@ def random_crop(
     return waveform[start : start + n_samples]
 
 
+@dataclass(frozen=True)
+class LabelledWindows:
+    """Windows of soundscapes and what is to be learnt of them: the truth, or a teacher's opinion."""
+
+    paths: tuple[Path, ...]
+    file: NDArray[np.int64]  # (windows,) index into `paths`
+    window: NDArray[np.int64]  # (windows,) on the grid of its file
+    targets: NDArray[np.float32]  # (windows, classes) in 0..1
+    chance: NDArray[np.float64]  # (windows,) to be drawn; their sum is 1
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+def true_windows(
+    soundscapes: Sequence[LabelledSoundscape], contract: Contract
+) -> LabelledWindows | None:
+    """The windows that label rows cover, all drawn alike."""
+    truths = [window_truth(each, contract.classes, contract.window_s) for each in soundscapes]
+    file = np.concatenate([[i] * int(known.sum()) for i, (_, known) in enumerate(truths)] or [[]])
+    if not file.size:
+        return None
+    return LabelledWindows(
+        tuple(each.path for each in soundscapes),
+        file.astype(np.int64),
+        np.concatenate([np.flatnonzero(known) for _, known in truths]),
+        np.concatenate([truth[known] for truth, known in truths]).astype(np.float32),
+        np.full(file.size, 1.0 / file.size),
+    )
+
+
+@dataclass(frozen=True)
+class Sources:
+    """All that a model trains on."""
+
+    recordings: Sequence[Recording]
+    waveforms: Waveforms
+    speech: Mapping[Path, Stretches]
+    truth: LabelledWindows | None = None
+    pseudo: LabelledWindows | None = None
+
+    def soundscapes(self) -> tuple[str, ...]:
+        """Names of the soundscapes that are drawn from."""
+        names = set()
+        for windows in (self.truth, self.pseudo):
+            if windows is not None:
+                names |= {windows.paths[index].name for index in windows.file[windows.chance > 0]}
+        return tuple(sorted(names))
+
+
 class Batches(Dataset[tuple[Tensor, Tensor]]):
     """Item `step` is a whole training batch: waveforms (batch, samples), targets (batch, classes)."""
 
-    def __init__(self, recordings: Sequence[Recording], contract: Contract, recipe: Recipe) -> None:
-        self.recordings = recordings
+    def __init__(self, sources: Sources, contract: Contract, recipe: Recipe) -> None:
+        self.sources = sources
         self.contract = contract
         self.batch = recipe.fit.batch
-        self.seed = recipe.fit.seed
+        self.seed = member_seed(recipe)
         self.augment: Augment = recipe.augment
+        self.data: Data = recipe.data
+        self.mixing: Pseudo = recipe.rounds[0].pseudo
+        recordings = sources.recordings
         self.targets = target_matrix(recordings, contract.classes, recipe.data.secondary_target)
         self.weights = sampling_weights(recordings, recipe.data.balance)
-        self.waveforms = Waveforms(contract.sample_rate, recipe.data.first_s)
         self.noise = noise_bank(contract.sample_rate, self.seed)
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
@@ -150,17 +184,46 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         chunks, targets = zip(*items, strict=True)
         return torch.from_numpy(np.stack(chunks)), torch.from_numpy(np.stack(targets))
 
-    def _item(self, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _item(self, rng: np.random.Generator) -> Sample:
         chunk, target = self._draw(rng)
         if rng.random() < self.augment.mixup:
-            other, other_target = self._draw(rng)
-            chunk = mix(chunk, other, self.augment.mixup_gain_db, rng)
-            target = np.maximum(target, other_target)
+            other = self._recording(rng)
+            chunk, target = _joined((chunk, target), other, self.augment.mixup_gain_db, rng)
+        pseudo, mixing = self.sources.pseudo, self.mixing
+        if pseudo is not None and mixing.mixing == "mixed" and rng.random() < mixing.share:
+            window = self._window(pseudo, rng)
+            chunk, target = _joined((chunk, target), window, mixing.gain_db, rng)
         if rng.random() < self.augment.noise:
             chunk = add_noise(chunk, self.noise, self.augment.noise_snr_db, rng)
         return to_full_scale(chunk), target
 
-    def _draw(self, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        index = rng.choice(len(self.recordings), p=self.weights)
-        waveform = self.waveforms(self.recordings[index].path)
-        return random_crop(waveform, self.contract.chunk_samples, rng), self.targets[index]
+    def _draw(self, rng: np.random.Generator) -> Sample:
+        """A window of a soundscape, or a recording."""
+        truth, pseudo = self.sources.truth, self.sources.pseudo
+        if truth is not None and rng.random() < self.data.labelled_share:
+            return self._window(truth, rng)
+        if pseudo is not None and self.mixing.mixing == "own" and rng.random() < self.mixing.share:
+            return self._window(pseudo, rng)
+        return self._recording(rng)
+
+    def _window(self, windows: LabelledWindows, rng: np.random.Generator) -> Sample:
+        index = rng.choice(len(windows), p=windows.chance)
+        waveform = self.sources.waveforms(windows.paths[windows.file[index]])
+        chunk = cut_chunk(waveform, int(windows.window[index]), self.contract)
+        return to_float(chunk), windows.targets[index]
+
+    def _recording(self, rng: np.random.Generator) -> Sample:
+        index = rng.choice(len(self.sources.recordings), p=self.weights)
+        path = self.sources.recordings[index].path
+        waveform = self.sources.waveforms(path, self.data.first_s)
+        speech = self.sources.speech.get(path, ())
+        if speech and (self.data.speech == "cut" or rng.random() < 0.5):
+            rate = self.contract.sample_rate
+            waveform = without_speech(waveform, speech, rate, LEAST_WITHOUT_SPEECH_S)
+        chunk = random_crop(waveform, self.contract.chunk_samples, rng)
+        return to_float(chunk), self.targets[index]
+
+
+def _joined(first: Sample, second: Sample, gain_db: float, rng: np.random.Generator) -> Sample:
+    """Both sounds, and the labels of both: their union, where they are doubtful the higher."""
+    return mix(first[0], second[0], gain_db, rng), np.maximum(first[1], second[1])

@@ -29,7 +29,7 @@ from train.checkpoint import MadeBy
 from train.data import Batches
 from train.losses import sed_loss
 from train.model import Predictor
-from train.recipe import Fit, Recipe
+from train.recipe import Fit, Recipe, member_seed
 
 # Output of validation: set of data → output → macro-AUC.
 Metrics = dict[str, dict[str, float]]
@@ -82,6 +82,7 @@ class Trainer:
     def __init__(self, predictor: Predictor, recipe: Recipe, total_steps: int, device: torch.device):
         fit = recipe.fit
         self.recipe = recipe
+        self.seed = member_seed(recipe)
         self.total_steps = total_steps
         self.device = device
         self.precision = Precision.choose(device, fit.amp)
@@ -95,7 +96,7 @@ class Trainer:
     def step(self, waveforms: Tensor, targets: Tensor, step: int) -> float:
         """One optimiser step; `step` seeds what is random in it. Returns the loss."""
         fit = self.recipe.fit
-        seed = fit.seed * 1_000_003 + step
+        seed = self.seed * 1_000_003 + step
         torch.manual_seed(seed)
         for group in self.optimizer.param_groups:
             group["lr"] = fit.lr * lr_factor(step, self.total_steps, fit.warmup)

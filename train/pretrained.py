@@ -10,9 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from birdkit.errors import UserError
+from train import checkpoint
+from train.model import Predictor
 from train.recipe import Model
 
 PACKAGED = "tf_efficientnet_lite0"
+
+
+def start(predictor: Predictor, config: Model) -> str:
+    """Give a new model its first weights, those that `config.weights` names; a line for people.
+
+    A final checkpoint of this kit warm-starts the whole network: rows of the head are matched by
+    class name, those of new classes keep their random start. Anything else is for the encoder.
+    """
+    if Path(config.weights).name == checkpoint.FINAL_NAME:
+        return _warm_start(predictor, Path(config.weights))
+    return load_into(predictor.network.encoder, config)
 
 
 def load_into(encoder: nn.Module, config: Model) -> str:
@@ -40,6 +53,32 @@ def load_into(encoder: nn.Module, config: Model) -> str:
         state, source = _from_file(Path(config.weights)), config.weights
     _load_backbone(encoder, state, f"{config.encoder}: {source}")
     return f"{config.encoder}: {source}"
+
+
+def parents(config: Model) -> dict[str, str]:
+    """The weight file's path → its sha256, where the weights are a file."""
+    path = Path(config.weights)
+    return {config.weights: checkpoint.sha256(path)} if path.is_file() else {}
+
+
+def _warm_start(predictor: Predictor, path: Path) -> str:
+    final = checkpoint.Final.load(path)
+    known = {name: row for row, name in enumerate(final.contract.classes)}
+    rows = [(row, known[name]) for row, name in enumerate(predictor.contract.classes) if name in known]
+    own = predictor.network.state_dict()
+    theirs = {k.removeprefix("network."): v for k, v in final.state.items() if k.startswith("network.")}
+    for key, value in own.items():
+        if key.startswith("att_block."):
+            for row, other in rows:
+                value[row] = theirs[key][other]
+        elif key not in theirs or theirs[key].shape != value.shape:
+            raise UserError(
+                f"{path}: '{key}' does not fit; warm-start from a model of the same encoder"
+            )
+        else:
+            own[key] = theirs[key]
+    predictor.network.load_state_dict(own)
+    return f"{path}: warm start, {len(rows)} of {len(predictor.contract.classes)} classes by name"
 
 
 def _from_timm(name: str) -> dict[str, Tensor]:

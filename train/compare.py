@@ -1,0 +1,126 @@
+"""What rounds of pseudo labels gained, over the seeds of a recipe.
+
+    python train/compare.py RUN [RUN …] [--set validation] [--into FILE]
+
+Each RUN is a finished run of the same recipe with another seed. Round 0 is compared with the last
+round: each model that is in both, single against single, and the ensembles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "submission")]
+
+import numpy as np
+
+from birdkit.errors import UserError, run_command
+from train import plan, report
+from train.metrics import Difference
+from train.summary import Scored
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Round 0 and the last round of one run, on one set."""
+
+    first: Scored
+    last: Scored
+
+
+@dataclass(frozen=True)
+class Gain:
+    """One model and output over all runs: macro-AUC of each run, before and after."""
+
+    model: str
+    output: str
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+    mean: Difference  # over the runs, of one resampling of the files for all of them
+
+
+def pair(run: Path, set_name: str) -> Pair:
+    last = plan.finished(run)
+    if last.index == 0:
+        raise UserError(f"{run}: has one round only; compare runs of a recipe with rounds")
+    paths = [
+        folder / f"scores-{set_name}.npz"
+        for folder in (plan.finished(run / "round0").folder, last.folder)
+    ]
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"{path}: not found; run train/run.py again, with --validation DIR")
+    return Pair(*(Scored.load(path) for path in paths))
+
+
+def gains(pairs: Sequence[Pair]) -> list[Gain]:
+    """Of every model that is in both rounds; the ensembles last."""
+    first = pairs[0]
+    for each in pairs[1:]:
+        if each.last.facts.models != first.last.facts.models or not np.array_equal(
+            each.last.truth, first.last.truth
+        ):
+            raise UserError("these runs differ in models or in the set; compare seeds of one recipe")
+    shared = [name for name in first.last.facts.models if name in first.first.facts.models]
+    return [_gain(pairs, model, output) for model in shared for output in first.last.facts.outputs]
+
+
+def _gain(pairs: Sequence[Pair], model: str, output: str) -> Gain:
+    # Each run's bootstrap draws the same files, so that the runs' draws may be averaged one by one.
+    each = [p.last.gain(p.first, output, model) for p in pairs]
+    mean = Difference(
+        float(np.mean([gain.estimate for gain in each])),
+        np.mean([gain.draws for gain in each], axis=0),
+    )
+    return Gain(
+        model,
+        output,
+        tuple(p.first.auc(output, model).macro for p in pairs),
+        tuple(p.last.auc(output, model).macro for p in pairs),
+        mean,
+    )
+
+
+def markdown(found: Sequence[Gain]) -> str:
+    n_runs = len(found[0].before)
+    lines = [
+        f"| model | output | round 0 | last round | gain, {n_runs} seeds | mean gain [90 %] |",
+        "|---|---|---|---|---|---|",
+    ]
+    for gain in found:
+        each = ", ".join(
+            f"{after - before:+.3f}" for before, after in zip(gain.before, gain.after, strict=True)
+        )
+        lines.append(
+            f"| {gain.model} | {gain.output} | {_spread(gain.before)} | {_spread(gain.after)} | {each} "
+            f"| {gain.mean} |"
+        )
+    return "\n".join(lines).replace("-0", "−0")
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.3f} ({min(values):.3f}–{max(values):.3f})"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="What rounds of pseudo labels gained.")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("--set", default="validation", dest="set_name", help="or soundscapes")
+    parser.add_argument("--into", type=Path, help="put the table there, between its marks")
+    parser.add_argument("--mark", help="of the table in that file (default: the recipe's name)")
+    args = parser.parse_args(argv)
+    text = markdown(gains([pair(run, args.set_name) for run in args.runs]))
+    print(text)
+    if args.into:
+        name = plan.finished(args.runs[0]).members[0].config.name
+        report.put_between_marks(args.into, f"rounds {args.mark or name}", text)
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

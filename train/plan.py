@@ -1,0 +1,170 @@
+"""What a run will do: rounds, models, steps, time, and what is done already."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from birdkit.contract import Contract
+from birdkit.errors import UserError
+from train import checkpoint, recipe
+from train.fit import Trainer, steps_per_epoch
+from train.model import Predictor
+from train.recipe import Recipe, Round
+
+PROBE_BATCH = 4  # samples of the timed steps; the time of a whole batch is in proportion
+# A forward pass costs about a third of a training step.
+FORWARD_SHARE = 1 / 3
+
+
+@dataclass(frozen=True)
+class Member:
+    """A model that a round trains."""
+
+    name: str
+    config: Recipe  # for this model alone
+    folder: Path
+
+    @property
+    def final(self) -> Path:
+        return self.folder / checkpoint.FINAL_NAME
+
+    def steps(self, n_recordings: int) -> int:
+        return self.config.fit.epochs * steps_per_epoch(self.config.fit, n_recordings)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A round, its folder and its models."""
+
+    index: int
+    round: Round
+    folder: Path
+    members: tuple[Member, ...]
+
+
+def stages(config: Recipe, out: Path) -> list[Stage]:
+    found = []
+    for index, each in enumerate(recipe.every_round(config)):
+        folder = out / checkpoint.ROUND_NAME.format(index)
+        members = tuple(
+            Member(name, recipe.for_member(config, index, name), folder / name) for name in each.models
+        )
+        found.append(Stage(index, each, folder, members))
+    return found
+
+
+def finished(folder: Path) -> Stage:
+    """The last round of a finished run, or the round whose folder is given.
+
+    Raises `UserError` where the run is not finished.
+    """
+    is_round = re.fullmatch(checkpoint.ROUND_NAME.format(r"\d+"), folder.name) is not None
+    run = folder.parent if is_round else folder
+    path = run / checkpoint.RECIPE_NAME
+    if not path.is_file():
+        raise UserError(
+            f"{run}: no {checkpoint.RECIPE_NAME}, so no finished run; finish it with "
+            "train/run.py, or give another RUN_DIR"
+        )
+    every = stages(recipe.from_dict(json.loads(path.read_text()), str(path)), run)
+    if not is_round:
+        return every[-1]
+    found = [stage for stage in every if stage.folder.name == folder.name]
+    if not found:
+        raise UserError(f"{folder}: the run's recipe has {len(every)} rounds, the first of them 0")
+    return found[0]
+
+
+class Clock:
+    """Seconds of a step of each encoder on this device, timed on a few samples."""
+
+    def __init__(self, contract: Contract, device: torch.device) -> None:
+        self.contract, self.device = contract, device
+        self._step_s: dict[str, float] = {}
+
+    def step_s(self, member: Member) -> float:
+        encoder = member.config.models[0].encoder
+        if encoder not in self._step_s:
+            self._step_s[encoder] = self._probe(member.config)
+        return self._step_s[encoder]
+
+    def _probe(self, config: Recipe) -> float:
+        predictor = Predictor(config.frontend, config.models[0], self.contract)
+        trainer = Trainer(predictor, config, 2, self.device)
+        generator = torch.Generator().manual_seed(0)
+        sound = torch.rand(PROBE_BATCH, self.contract.chunk_samples, generator=generator) - 0.5
+        target = torch.zeros(PROBE_BATCH, len(self.contract.classes))
+        trainer.step(sound, target, 0)  # warms up
+        start = time.perf_counter()
+        trainer.step(sound, target, 1)
+        return (time.perf_counter() - start) * config.fit.batch / PROBE_BATCH
+
+    def label_s(self, teachers: Sequence[Member], n_windows: int, n_passes: int) -> float:
+        """Seconds for the teachers to score so many windows."""
+        each_s = sum(self.step_s(member) / member.config.fit.batch for member in teachers)
+        return FORWARD_SHARE * each_s * n_windows * n_passes
+
+
+def describe(
+    every: Sequence[Stage], clock: Clock, n_recordings: int, n_windows: int, done: Set[Path]
+) -> list[str]:
+    """The plan, a line a step.
+
+    Parameters
+    ----------
+    n_recordings : that train
+    n_windows : of the soundscapes that pseudo labels are made of
+    done : checkpoints and pseudo labels that need not be made again
+    """
+    found, left_s = [], 0.0
+    for stage in every:
+        found.append(_headline(stage, n_windows))
+        if stage.index:
+            teachers = [m for m in every[stage.index - 1].members if m.name in stage.round.teacher]
+            passes = 1 + len(stage.round.pseudo.shifts)
+            need_s = clock.label_s(teachers, n_windows, passes)
+            is_done = stage.folder in done
+            left_s += 0.0 if is_done else need_s
+            found.append(f"  pseudo labels        {_status(is_done, need_s)}")
+        for member in stage.members:
+            steps = member.steps(n_recordings)
+            need_s = steps * clock.step_s(member)
+            is_done = member.final in done
+            left_s += 0.0 if is_done else need_s
+            model, fit = member.config.models[0], member.config.fit
+            found.append(
+                f"  {member.name:<20} {model.encoder}, {steps:,} steps of {fit.batch}, "
+                f"{_status(is_done, need_s)}"
+            )
+    found.append(f"left to do: about {_duration(left_s)} on {clock.device}")
+    return found
+
+
+def _headline(stage: Stage, n_windows: int) -> str:
+    if stage.index == 0:
+        return "round 0: labelled data"
+    pseudo = stage.round.pseudo
+    how = f"{pseudo.share:g} of samples" + (" mixed into" if pseudo.mixing == "mixed" else "")
+    fold = ", out of fold" if pseudo.out_of_fold else ""
+    return (
+        f"round {stage.index}: labelled data and {n_windows:,} pseudo-labelled windows ({how}), "
+        f"{pseudo.output} of {' + '.join(stage.round.teacher)}{fold}"
+    )
+
+
+def _status(is_done: bool, need_s: float) -> str:
+    return "done already" if is_done else f"about {_duration(need_s)}"
+
+
+def _duration(seconds: float) -> str:
+    for limit_s, unit_s, unit in ((90.0, 1.0, "s"), (5400.0, 60.0, "min"), (float("inf"), 3600.0, "h")):
+        if seconds < limit_s:
+            return f"{seconds / unit_s:.0f} {unit}" if unit != "h" else f"{seconds / unit_s:.1f} h"
+    raise AssertionError

@@ -1,0 +1,334 @@
+"""Pseudo labels: what a round's teacher says of the soundscapes, and what made it.
+
+A round's labels are one parquet file: a row a window of the kit's own grid, the teacher's plain
+probabilities, and in the file's metadata the teachers' hashes, the output, the transform, each class's
+mass and the share of windows kept. The transform is applied on reading, so that another one needs no
+scoring.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import soundfile
+import torch
+from numpy.typing import NDArray
+
+from birdkit.contract import Contract
+from birdkit.ensemble import Ensemble, Spec, combine, common_contract
+from birdkit.errors import UserError
+from birdkit.predict import Scores, SoundFile, predict
+from train.checkpoint import Final
+from train.data import LabelledWindows
+from train.evaluate import TorchEngine
+from train.recipe import Pseudo
+
+NAME = "pseudo.parquet"
+METADATA_KEY = b"birdkit.pseudo"
+VERSION = 1
+TRANSFORM = ("power", "zero_below", "keep_above", "weighting")
+# Files between two saves: minutes of work at most are lost to a kill.
+BLOCK_FILES = 64
+
+Report = Callable[[int, int], None]  # files done, files in all
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Models of the round before."""
+
+    finals: Mapping[str, Final]
+    hashes: Mapping[str, str]  # of their checkpoints
+    smoothing: tuple[float, ...]
+    device: torch.device
+
+    @cached_property
+    def engines(self) -> dict[str, TorchEngine]:
+        return {
+            name: TorchEngine(final.predictor().to(self.device), self.device)
+            for name, final in self.finals.items()
+        }
+
+    @property
+    def contract(self) -> Contract:
+        return common_contract({name: final.contract for name, final in self.finals.items()})
+
+    def allowed(self, soundscape: Path, out_of_fold: bool) -> tuple[str, ...]:
+        """Those that may label it."""
+        names = tuple(self.finals)
+        if not out_of_fold:
+            return names
+        kept = tuple(n for n in names if soundscape.name not in self.finals[n].trained_on)
+        if not kept:
+            raise UserError(
+                f"{soundscape}: every teacher was trained on it; pseudo.out_of_fold needs it in the "
+                "round before, too, and two models there or more"
+            )
+        return kept
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A round's table: plain probabilities of its teacher."""
+
+    names: tuple[str, ...]  # of the soundscapes
+    file: NDArray[np.int64]  # (windows,) index into `names`
+    window: NDArray[np.int64]  # (windows,)
+    scores: NDArray[np.float32]  # (windows, classes)
+    facts: dict[str, Any]
+
+
+def soundscape_files(paths: Sequence[Path], contract: Contract) -> list[SoundFile]:
+    """Each with the windows that lie wholly within it, by its header; at least one."""
+    found = []
+    for path in paths:
+        try:
+            seconds = soundfile.info(str(path)).duration
+        except (soundfile.LibsndfileError, OSError):
+            seconds = 0.0  # it is named when its turn comes
+        found.append(SoundFile(path, max(1, math.floor(seconds / contract.window_s + 1e-6))))
+    return found
+
+
+def made_by(teacher: Teacher, files: Sequence[SoundFile], pseudo: Pseudo) -> dict[str, Any]:
+    """What the probabilities depend on."""
+    listed = [f"{f.path.name} {f.n_windows} {f.path.stat().st_size}" for f in files]
+    return {
+        "version": VERSION,
+        "teachers": dict(teacher.hashes),
+        "output": pseudo.output,
+        "shifts": list(pseudo.shifts),
+        "out_of_fold": pseudo.out_of_fold,
+        "smoothing": list(teacher.smoothing),
+        "soundscapes": hashlib.sha256("\n".join(listed).encode()).hexdigest(),
+    }
+
+
+def label(
+    teacher: Teacher,
+    files: Sequence[SoundFile],
+    pseudo: Pseudo,
+    folder: Path,
+    report: Report = lambda done, total: None,
+) -> Path:
+    """Have the teacher score the soundscapes; returns the parquet's path.
+
+    At once where the same was done before. Scored in blocks that are kept, so that a run that was
+    killed goes on; time grows with the number of files, and the memory with their scores alone.
+    """
+    path = folder / NAME
+    wanted = made_by(teacher, files, pseudo)
+    if path.is_file() and provenance(path)["made_by"] == wanted:
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
+    scores: list[Scores] = []
+    failures: dict[str, str] = {}
+    for start in range(0, len(files), BLOCK_FILES):
+        block = files[start : start + BLOCK_FILES]
+        kept = folder / f"pseudo-{key}-{start:06d}.npz"
+        found, failed = _kept_block(kept) or _score_block(teacher, block, pseudo, kept)
+        scores += found
+        failures |= failed
+        report(len(scores), len(files))
+    _write(path, files, scores, teacher.contract, {"made_by": wanted, "failures": failures})
+    for kept in folder.glob("pseudo-*.npz"):
+        kept.unlink()
+    return path
+
+
+def _kept_block(path: Path) -> tuple[list[Scores], dict[str, str]] | None:
+    if not path.is_file():
+        return None
+    with np.load(path) as block:
+        scores = np.split(block["scores"], np.cumsum(block["counts"])[:-1])
+        found = [None if not len(each) else each for each in scores]
+        return found, json.loads(str(block["failures"]))
+
+
+def _score_block(
+    teacher: Teacher, files: Sequence[SoundFile], pseudo: Pseudo, path: Path
+) -> tuple[list[Scores], dict[str, str]]:
+    """Scores of each file, and why some have none; kept in `path`."""
+    scores: list[Scores] = [None] * len(files)
+    failures: dict[str, str] = {}
+    groups: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
+    for index, file in enumerate(files):
+        groups[teacher.allowed(file.path, pseudo.out_of_fold)].append(index)
+    for names, indices in groups.items():
+        group = [files[index] for index in indices]
+        found, failed = _score(teacher, names, group, pseudo)
+        failures |= failed
+        for index, each in zip(indices, found, strict=True):
+            scores[index] = each
+    empty = np.zeros((0, len(teacher.contract.classes)), dtype=np.float32)
+    every = [empty if each is None else each for each in scores]
+    partial = path.with_name("partial-" + path.name)
+    np.savez(
+        partial,
+        scores=np.concatenate(every),
+        counts=[len(each) for each in every],
+        failures=json.dumps(failures),
+    )
+    os.replace(partial, path)
+    return scores, failures
+
+
+def _score(
+    teacher: Teacher,
+    names: Sequence[str],
+    files: Sequence[SoundFile],
+    pseudo: Pseudo,
+) -> tuple[list[Scores], dict[str, str]]:
+    """By birdkit's grid, decoding and post-processing, as a submission is scored."""
+    spec = Spec(dict.fromkeys(names, 1.0), pseudo.output, teacher.smoothing)
+    ensemble = Ensemble({name: teacher.engines[name] for name in names}, spec)
+
+    def score(waveform: NDArray[np.float32], n_windows: int) -> NDArray[np.float32]:
+        passes = [ensemble.score(waveform, n_windows, shift) for shift in (0.0, *pseudo.shifts)]
+        return np.asarray(np.mean(passes, axis=0, dtype=np.float64), dtype=np.float32)
+
+    prediction = predict(files, score, ensemble.contract)
+    return combine(prediction.scores, spec), prediction.failures
+
+
+def _write(
+    path: Path,
+    files: Sequence[SoundFile],
+    scores: Sequence[Scores],
+    contract: Contract,
+    facts: Mapping[str, Any],
+) -> None:
+    known = [(file, each) for file, each in zip(files, scores, strict=True) if each is not None]
+    if not known:
+        raise UserError(
+            f"no soundscape could be scored ({'; '.join(facts['failures'].values()) or 'none there'}); "
+            "pseudo labels need train_soundscapes/"
+        )
+    counts = [len(each) for _, each in known]
+    columns = {
+        "soundscape": pa.array(
+            np.repeat([file.path.name for file, _ in known], counts)
+        ).dictionary_encode(),
+        "window": pa.array(np.concatenate([np.arange(count) for count in counts]), pa.int32()),
+    }
+    cells = np.concatenate([each for _, each in known])
+    columns |= {name: pa.array(cells[:, i]) for i, name in enumerate(contract.classes)}
+    table = pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(facts)})
+    partial = path.with_name(path.name + ".partial")
+    pq.write_table(table, partial, compression="zstd")
+    os.replace(partial, path)
+
+
+def provenance(path: Path) -> dict[str, Any]:
+    """Raises `UserError` where the file is no such table."""
+    try:
+        return dict(json.loads(pq.read_schema(path).metadata[METADATA_KEY]))
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: no pseudo labels of this kit ({error}); remove it") from error
+
+
+def is_made_by(path: Path, wanted: Mapping[str, Any], pseudo: Pseudo) -> bool:
+    """Whether a table is there, of this origin and this transform."""
+    if not path.is_file():
+        return False
+    facts = provenance(path)
+    return facts["made_by"] == wanted and facts.get("transform") == _transform(pseudo)
+
+
+def read(path: Path) -> Labels:
+    """Raises `UserError` where the file is no such table."""
+    facts = provenance(path)
+    table = pq.read_table(path)
+    codes = table["soundscape"].combine_chunks()
+    cells = [table[name].to_numpy() for name in table.column_names[2:]]
+    return Labels(
+        tuple(codes.dictionary.to_pylist()),
+        codes.indices.to_numpy().astype(np.int64),
+        table["window"].to_numpy().astype(np.int64),
+        np.stack(cells, axis=1),
+        facts,
+    )
+
+
+def transformed(
+    scores: NDArray[np.float32], pseudo: Pseudo
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Probabilities (windows, classes) → targets of the same shape, and chances to be drawn (windows,).
+
+    Thresholds are on the teacher's probabilities, before the power. Raises `UserError` where no
+    window is kept.
+    """
+    targets = np.where(scores < pseudo.zero_below, 0.0, scores) ** pseudo.power
+    kept = scores.max(axis=1) >= pseudo.keep_above
+    worth = {"none": np.ones(len(targets)), "max": targets.max(axis=1), "sum": targets.sum(axis=1)}
+    chance = np.where(kept, worth[pseudo.weighting], 0.0).astype(np.float64)
+    if not chance.sum() > 0:
+        raise UserError(
+            f"pseudo.keep_above {pseudo.keep_above:g}, zero_below {pseudo.zero_below:g}: no window is "
+            f"left (the surest has {scores.max():.3g}); lower them"
+        )
+    return targets.astype(np.float32), chance / chance.sum()
+
+
+def to_train_on(
+    labels: Labels, pseudo: Pseudo, soundscapes: Sequence[Path], leave_out: Sequence[str] = ()
+) -> LabelledWindows:
+    """What a student draws from; `leave_out` names soundscapes of another fold."""
+    where = {path.name: path for path in soundscapes}
+    targets, chance = transformed(labels.scores, pseudo)
+    elsewhere = np.array([name in leave_out for name in labels.names])
+    chance = np.where(elsewhere[labels.file], 0.0, chance)
+    if not chance.sum() > 0:
+        raise UserError("pseudo.out_of_fold leaves this model no window; lower pseudo.keep_above")
+    paths = tuple(where[name] for name in labels.names)
+    return LabelledWindows(paths, labels.file, labels.window, targets, chance / chance.sum())
+
+
+def _transform(pseudo: Pseudo) -> dict[str, Any]:
+    return {name: getattr(pseudo, name) for name in TRANSFORM}
+
+
+def describe(path: Path, pseudo: Pseudo) -> dict[str, Any]:
+    """Write transform, mass and share kept into the table's provenance; returns them.
+
+    The bytes change with the transform, so that students know by the file's hash.
+    """
+    labels = read(path)
+    targets, chance = transformed(labels.scores, pseudo)
+    classes = pq.read_schema(path).names[2:]
+    facts = labels.facts | {
+        "transform": _transform(pseudo),
+        "mass": dict(zip(classes, targets.sum(axis=0, dtype=np.float64).tolist(), strict=True)),
+        "spread": dict(zip(classes, np.ptp(labels.scores, axis=0).tolist(), strict=True)),
+        "kept": float(np.mean(chance > 0)),
+        "n_windows": len(targets),
+        "n_soundscapes": len(labels.names),
+    }
+    if facts != labels.facts:
+        table = pq.read_table(path).replace_schema_metadata({METADATA_KEY: json.dumps(facts)})
+        partial = path.with_name(path.name + ".partial")
+        pq.write_table(table, partial, compression="zstd")
+        os.replace(partial, path)
+    return facts
+
+
+def line(facts: Mapping[str, Any], path: Path) -> str:
+    """What a round's labels are, for people."""
+    total = sum(facts["mass"].values())
+    return (
+        f"{path}: {facts['n_windows']} windows of {facts['n_soundscapes']} soundscapes, "
+        f"{facts['kept']:.0%} of them drawn from, {total / facts['n_windows']:.2f} species a window"
+    )
