@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,11 +22,11 @@ from train.competition import (
     split_by_site,
 )
 from train.data import Sources, crop_notes, split, true_windows
-from train.recipe import Recipe
+from train.settings import Recipe
 from train.speech import Stretches
 from train.waveforms import Waveforms, to_float
 
-SPEECH_NAME = "speech.json"
+SPEECH_NAME, DUPLICATES_NAME = "speech.json", "duplicates.json"
 
 
 @dataclass(frozen=True)
@@ -62,10 +65,8 @@ def read(roots: Sequence[Path], config: Recipe, cache: Path) -> Material:
     sounds = Waveforms(rate, cache if data.cache else None)
     notes = list(competition.left_out)
 
-    def sound_of(path: Path) -> NDArray[np.float32]:
-        return to_float(sounds(path, data.first_s))
-
-    found = duplicates.find_duplicates(competition.recordings, sound_of, rate)
+    fingerprint = checkpoint.data_fingerprint(competition)
+    found = _duplicates(competition, sounds, data.first_s, cache / DUPLICATES_NAME, fingerprint)
     recordings = list(competition.recordings)
     if found:
         notes.append(duplicates.line(found))
@@ -85,11 +86,33 @@ def read(roots: Sequence[Path], config: Recipe, cache: Path) -> Material:
         tuple(training),
         tuple(validating),
         tuple(competition.unlabelled()),
-        checkpoint.data_fingerprint(competition),
+        fingerprint,
         tuple(notes),
         {},
         sounds,
     )
+
+
+def _duplicates(
+    competition: Competition, sounds: Waveforms, first_s: float, store: Path, fingerprint: str
+) -> list[duplicates.Group]:
+    """Found once for a set of recordings; `store` holds them by number."""
+    recordings = competition.recordings
+    made_by = f"{duplicates.VERSION} {fingerprint} {sounds.sample_rate} {first_s}"
+    kept: dict[str, list[list[int]]] = {}
+    with suppress(FileNotFoundError, ValueError):
+        kept = json.loads(store.read_text())
+    if made_by not in kept:
+        found = duplicates.find_duplicates(
+            recordings, lambda path: to_float(sounds(path, first_s)), sounds.sample_rate
+        )
+        number = {recording: index for index, recording in enumerate(recordings)}
+        kept[made_by] = [[number[recording] for recording in group] for group in found]
+        store.parent.mkdir(parents=True, exist_ok=True)
+        partial = store.with_name(f"{store.name}.{os.getpid()}.partial")
+        partial.write_text(json.dumps(kept))
+        os.replace(partial, store)
+    return [tuple(recordings[index] for index in group) for group in kept[made_by]]
 
 
 def _labelled(
