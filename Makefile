@@ -28,14 +28,15 @@ demo: setup
 ifeq ($(DATA),)
 	$(PY) train/demo.py --out $(COMPETITION)
 endif
-	$(PY) train/run.py --recipe $(RECIPE) --data $(COMPETITION) --out $(RUN)
-	$(PY) export/to_onnx.py $(RUN) --data $(COMPETITION) --out submission/model
-	$(PY) export/to_openvino.py submission/model --data $(COMPETITION)
-	@$(MAKE) --no-print-directory submit RECIPE=$(RECIPE) DATA=$(DATA)
+	@$(MAKE) --no-print-directory train-and-submit RECIPE=$(RECIPE) DATA=$(DATA)
 
 # Apart from `demo`, so that its validation folder is looked for once the demo data is there.
-.PHONY: submit
-submit:
+.PHONY: train-and-submit
+train-and-submit:
+	$(PY) train/run.py --recipe $(RECIPE) --data $(COMPETITION) --out $(RUN) \
+		$(addprefix --validation ,$(VALIDATION))
+	$(PY) export/to_onnx.py $(RUN) --data $(COMPETITION) --out submission/model
+	$(PY) export/to_openvino.py submission/model --data $(COMPETITION)
 ifeq ($(VALIDATION),)
 	$(PY) submission/run.py --data $(COMPETITION) --out $(OUT)
 else

@@ -39,7 +39,8 @@ from export.to_onnx import export_onnx
 from train.checkpoint import Final, MadeBy
 from train.frontend import LogMel, mel_matrix, to_picture
 from train.model import Predictor
-from train.recipe import FrontEnd, Model, Recipe, to_json
+from train.recipe import to_json
+from train.settings import FrontEnd, Model, Recipe
 
 openvino = import_openvino()
 

@@ -14,7 +14,7 @@ from birdkit.errors import UserError
 from export import bench, bench_report, stopwatch
 from export.contenders import ConvMel, EagerEngine
 from train.frontend import LogMel
-from train.recipe import FrontEnd
+from train.settings import FrontEnd
 
 
 def test_the_published_front_ends_hear_the_same(contract):

@@ -13,7 +13,8 @@ from export import card, model_folder, precision
 from export.judge import Judgement
 from export.parity import Parity
 from export.precision import Verdict
-from train.recipe import FrontEnd, Model, Recipe, to_json
+from train.recipe import to_json
+from train.settings import FrontEnd, Model, Recipe
 
 RECIPE = Recipe(name="marsh", frontend=FrontEnd(n_mels=96, hop=640))
 ONNXRUNTIME = Parity("onnxruntime", 3.3e-6, 1.4e-5, 1.3e-5, 0, 0.99, 32)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from train.data import (
     target_matrix,
     true_windows,
 )
-from train.recipe import Augment, Data
+from train.settings import Augment, Data
 from train.waveforms import Waveforms
 
 
@@ -154,6 +155,23 @@ def test_noise_has_the_ratio_asked_for_and_silence_stays_near_silent():
     assert np.abs(silence).max() < 1e-4
 
 
+def test_from_afar_dulls_and_reverberates_and_keeps_the_power():
+    rng = np.random.default_rng(0)
+    click = np.zeros(32000, dtype=np.float32)
+    click[1000] = 1.0
+    spectra = []
+    for _ in range(50):
+        heard = augment.from_afar(click, 32000, rng)
+        assert heard.dtype == np.float32
+        assert augment.rms(heard) == pytest.approx(augment.rms(click), rel=1e-3)
+        assert np.abs(heard[1100:]).max() > 1e-4  # a tail
+        spectra.append(np.abs(np.fft.rfft(heard)))
+    mean = np.mean(spectra, axis=0)
+    low, high = mean[500:1500].mean(), mean[12000:15000].mean()
+    assert high < 0.7 * low
+    assert augment.from_afar(0 * click, 32000, rng).max() == 0.0
+
+
 def test_spec_augment_masks_bands_and_stretches_and_repeats_by_its_generator():
     config = Augment(freq_masks=1, time_masks=1)
     picture = torch.rand(4, 1, 64, 100)
@@ -226,6 +244,16 @@ def test_pseudo_windows_are_mixed_into_labelled_samples_and_their_labels_join(to
     for chunk, target in zip(chunks, targets, strict=True):
         assert has_tone(chunk, 1000)
         assert has_tone(chunk, 6000) == (target[1] > 0)
+
+
+def test_what_is_unsure_stays_so_in_a_mix_unless_the_other_is_certain(tones, contract):
+    plain, soundscape = tones
+    windows = replace(opinion(soundscape), targets=np.float32([[0, 0, 0], [np.nan, np.nan, 0]]))
+    batches = make_batches(
+        [recording("a", "x", path=plain)], contract, *PLAIN, "rounds.1.pseudo.share=1.0",
+        "rounds.1.pseudo.mixing=mixed", pseudo=windows,
+    )  # fmt: skip
+    np.testing.assert_array_equal(batches[0][1][0], [1.0, np.nan, 0.0])
 
 
 def test_labelled_soundscapes_train_on_their_truth_where_rows_cover_the_window(tones, contract):

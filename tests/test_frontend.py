@@ -7,7 +7,7 @@ import torch
 from conftest import tiny_predictor
 
 from train.frontend import LogMel, to_picture
-from train.recipe import FrontEnd
+from train.settings import FrontEnd
 
 N = 160_000
 RATE = 32000

@@ -25,7 +25,7 @@ from export.fuse import contract_of, group
 from export.judge import Judgement
 from train.checkpoint import Final
 from train.evaluate import TruthSet
-from train.recipe import FrontEnd
+from train.settings import FrontEnd
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from birdkit.errors import UserError
 from train import pretrained
 from train.losses import sed_loss
 from train.model import AttBlockV2, SedNetwork, central_frames, fine_sigmoid
-from train.recipe import Model
+from train.settings import Model
 
 
 def test_the_attention_block_is_the_write_ups():

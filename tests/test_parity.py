@@ -21,7 +21,7 @@ from birdkit.ensemble import Spec
 from birdkit.errors import UserError
 from export import model_folder, parity, to_onnx, to_openvino
 from export.contenders import WRITE_UP, untrained
-from train import recipe
+from train import recipe, settings
 from train.checkpoint import Final, sha256
 from train.evaluate import TorchEngine
 
@@ -52,7 +52,7 @@ def test_a_trained_models_exports_agree_in_every_engine(model_dir):
 @pytest.mark.parametrize("encoder", WRITE_UP)
 def test_the_write_ups_encoders_agree_in_every_engine(encoder, tmp_path):
     contract = Contract(32000, 5.0, 5.0, tuple(f"class{i}" for i in range(206)))
-    config = recipe.Recipe(models=(recipe.Model(encoder, "none"),))
+    config = settings.Recipe(models=(settings.Model(encoder, "none"),))
     recordings = sorted((REAL / "train_soundscapes").glob("*.ogg"))[:1]
     for found in engine_parities(untrained(config, contract), tmp_path / "m.onnx", recordings):
         print(encoder, found)
@@ -64,7 +64,7 @@ def test_a_front_end_whose_hop_does_not_divide_and_a_longer_chunk_export_too(chu
     contract = Contract(32000, chunk_s, 5.0, ("a", "b", "c"))
     config = replace(
         recipe.load("demo", ["models.encoder=test_resnet", "models.drop_path_rate=0.0"]),
-        frontend=recipe.FrontEnd(n_fft=1024, hop=626, n_mels=40),
+        frontend=settings.FrontEnd(n_fft=1024, hop=626, n_mels=40),
     )
     for found in engine_parities(untrained(config, contract), tmp_path / "m.onnx"):
         assert found.faults() == []

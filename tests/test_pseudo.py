@@ -18,7 +18,9 @@ from train import pseudo
 from train.alarms import alarms
 from train.checkpoint import Final, MadeBy
 from train.evaluate import TorchEngine
-from train.recipe import Alarms, Pseudo, for_member, to_json
+from train.losses import sed_loss
+from train.recipe import for_member, to_json
+from train.settings import Alarms, Pseudo
 
 CPU = torch.device("cpu")
 
@@ -205,6 +207,15 @@ def test_transforms_keep_order_range_and_thresholds(scores, power, zero, keep, w
         np.testing.assert_allclose(
             chance[drawn] / chance.max(), worth[drawn] / worth[drawn].max(), 1e-4
         )
+
+
+def test_what_a_teacher_is_unsure_of_is_not_learnt():
+    scores = np.float32([[0.01, 0.1, 0.3, 0.9]])
+    targets, _ = pseudo.transformed(scores, Pseudo(unsure=(0.1, 0.4), zero_below=0.05, weighting="sum"))
+    np.testing.assert_allclose(targets, [[0, np.nan, np.nan, 0.9]], rtol=1e-6)
+    logits = torch.zeros(1, 4, requires_grad=True)
+    sed_loss(torch.sigmoid(logits), logits, torch.from_numpy(targets), 0.5).backward()
+    assert (logits.grad[0] != 0).tolist() == [True, False, False, True]
 
 
 def test_a_student_leaves_out_the_soundscapes_of_another_fold(teacher, files, tmp_path):

@@ -6,7 +6,7 @@ import tomllib
 import pytest
 
 from birdkit.errors import UserError
-from train import recipe
+from train import recipe, settings
 
 
 def write(tmp_path, text):
@@ -24,7 +24,7 @@ def test_every_recipe_of_the_kit_loads_and_survives_json(path):
 
 def test_a_recipe_is_a_list_of_differences(tmp_path):
     loaded = recipe.load(write(tmp_path, "[fit]\nepochs = 3\n"))
-    assert loaded == recipe.Recipe(name="mine", fit=recipe.Fit(epochs=3))
+    assert loaded == settings.Recipe(name="mine", fit=settings.Fit(epochs=3))
 
 
 def test_an_unknown_key_names_the_nearest_one(tmp_path):
@@ -74,12 +74,12 @@ def test_an_override_without_a_value_and_an_unknown_recipe_are_named():
 
 def test_members_of_one_encoder_get_folders_of_their_own():
     models = (
-        recipe.Model("a.x"),
-        recipe.Model("a.x"),
-        recipe.Model("a.y"),
-        recipe.Model("b", name="c"),
+        settings.Model("a.x"),
+        settings.Model("a.x"),
+        settings.Model("a.y"),
+        settings.Model("b", name="c"),
     )
-    names = recipe.member_names(recipe.Recipe(models=models))
+    names = recipe.member_names(settings.Recipe(models=models))
     assert names == ["a", "a-2", "a-3", "c"]
 
 
@@ -116,6 +116,7 @@ def test_rounds_are_listed_one_by_one_each_taught_by_the_one_before(tmp_path):
         ('[[rounds]]\npseudo.output = "framewise"\n', "choose clipwise, segmentwise"),
         ("[[rounds]]\npseudo.share = 1.5\n", r"pseudo\.share 1\.5 must be in 0\.\.1"),
         ("[[rounds]]\npseudo.shifts = [1.0]\n", "shifts between 0 and 1"),
+        ("[[rounds]]\npseudo.unsure = [0.5, 0.1]\n", "two probabilities, the lower first"),
         ('[data]\nspeech = "no"\n', "data.speech 'no' is unknown; choose keep, cut, half"),
     ],
 )
@@ -168,6 +169,6 @@ def test_recipes_hold_differences_only():
     for path in recipe.RECIPES.glob("*.toml"):
         table = tomllib.loads(path.read_text())
         for section in ("frontend", "data", "augment", "fit", "postprocess"):
-            default = getattr(recipe.Recipe(), section)
+            default = getattr(settings.Recipe(), section)
             for key, value in table.get(section, {}).items():
                 assert value != getattr(default, key), f"{path.name}: {section}.{key}"

@@ -20,7 +20,7 @@ from conftest import ROOT, TINY, submit
 
 from birdkit.errors import UserError
 from export import to_onnx
-from train import checkpoint, compare, metrics, pretrained, pseudo, rounds, summary
+from train import checkpoint, compare, label, metrics, pretrained, pseudo, rounds, summary
 from train import run as train_run
 from train.model import Predictor
 
@@ -323,3 +323,18 @@ def test_runs_that_cant_be_compared_are_named(uninterrupted, run_dir):
     with pytest.raises(UserError, match=r"scores-validation\.npz: not found; run train/run\.py again"):
         compare.pair(uninterrupted, "validation")
     assert compare.main([str(uninterrupted), "--set", "soundscapes"]) == 0
+
+
+def test_a_runs_models_label_any_folder_of_soundscapes(uninterrupted, competition, tmp_path, capsys):
+    hidden = competition / "validation" / "soundscapes"
+    arguments = [str(uninterrupted), "--soundscapes", str(hidden), "--out", str(tmp_path)]
+    assert label.main([*arguments, "--set", "output=clipwise", "--device", "cpu"]) == 0
+    found = pseudo.read(tmp_path / "pseudo.parquet")
+    assert list(found.names) == [path.name for path in sorted(hidden.glob("*.ogg"))]
+    assert found.facts["made_by"]["output"] == "clipwise"
+    assert "s each" in capsys.readouterr().out
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UserError, match="holds no sound files"):
+        label.main(
+            [str(uninterrupted), "--soundscapes", str(tmp_path / "none"), "--out", str(tmp_path)]
+        )

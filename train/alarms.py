@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from train.recipe import Alarms, Limits
+from train.settings import Alarms, Limits
 
 
 def alarms(facts: Mapping[str, Any], before: Mapping[str, Any] | None, config: Alarms) -> list[str]:

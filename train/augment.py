@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.fft
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from train.recipe import Augment
+from train.settings import Augment
 
 # Spectral slopes of the noise bank, power ~ 1/f^slope: white, pink, brown, and between.
 _SLOPES = (0.0, 0.5, 1.0, 1.5, 2.0)
@@ -25,6 +26,27 @@ def noise_bank(sample_rate: int, seed: int) -> NDArray[np.float32]:
         noise = np.fft.irfft(spectrum, n)
         bank.append(noise / noise.std())
     return np.array(bank, dtype=np.float32)
+
+
+def from_afar(
+    chunk: NDArray[np.float32], sample_rate: int, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """As a recording sounds from a distance: with its highs taken by the air, and reverberated.
+
+    A first-order low-pass and a decaying noise tail (Polack's model of late reverberation); the power
+    stays what it was.
+    """
+    tail_s = rng.uniform(0.1, 0.5)  # to -60 dB
+    decay = np.exp(-6.9 * np.arange(round(tail_s * sample_rate)) / (tail_s * sample_rate))
+    echo = rng.standard_normal(decay.size) * decay
+    echo *= rng.uniform(0.1, 1.0) / np.linalg.norm(echo)
+    echo[0] += 1.0
+    n_fft = scipy.fft.next_fast_len(chunk.size + echo.size, real=True)
+    cutoff_hz = np.exp(rng.uniform(np.log(3000.0), np.log(12000.0)))
+    low_pass = 1.0 / np.sqrt(1.0 + (scipy.fft.rfftfreq(n_fft, 1.0 / sample_rate) / cutoff_hz) ** 2)
+    spectrum = scipy.fft.rfft(chunk, n_fft) * scipy.fft.rfft(echo.astype(np.float32), n_fft)
+    heard = scipy.fft.irfft(spectrum * low_pass.astype(np.float32), n_fft)[: chunk.size]
+    return np.asarray(heard * (rms(chunk) / max(rms(heard), 1e-6)), dtype=np.float32)
 
 
 def add_noise(

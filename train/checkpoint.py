@@ -23,7 +23,7 @@ from birdkit.manifest import sha256 as sha256
 from train import recipe as recipes
 from train.competition import Competition
 from train.model import Predictor
-from train.recipe import Recipe
+from train.settings import Recipe
 
 VERSION = 2
 STATE_NAME = "state.pt"

@@ -22,9 +22,10 @@ from torch.utils.data import Dataset
 from birdkit.contract import Contract
 from birdkit.errors import UserError
 from birdkit.grid import cut_chunk
-from train.augment import add_noise, mix, noise_bank, to_full_scale
+from train.augment import add_noise, from_afar, mix, noise_bank, to_full_scale
 from train.competition import LabelledSoundscape, Recording, window_truth
-from train.recipe import Augment, Data, Pseudo, Recipe, member_seed
+from train.recipe import member_seed
+from train.settings import Augment, Data, Pseudo, Recipe
 from train.speech import Stretches, without_speech
 from train.waveforms import Waveforms, to_float
 
@@ -119,7 +120,7 @@ class LabelledWindows:
     paths: tuple[Path, ...]
     file: NDArray[np.int64]  # (windows,) index into `paths`
     window: NDArray[np.int64]  # (windows,) on the grid of its file
-    targets: NDArray[np.float32]  # (windows, classes) in 0..1
+    targets: NDArray[np.float32]  # (windows, classes) in 0..1, NaN: not to be learnt
     chance: NDArray[np.float64]  # (windows,) to be drawn; their sum is 1
 
     def __len__(self) -> int:
@@ -220,10 +221,17 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         if speech and (self.data.speech == "cut" or rng.random() < 0.5):
             rate = self.contract.sample_rate
             waveform = without_speech(waveform, speech, rate, LEAST_WITHOUT_SPEECH_S)
-        chunk = random_crop(waveform, self.contract.chunk_samples, rng)
-        return to_float(chunk), self.targets[index]
+        chunk = to_float(random_crop(waveform, self.contract.chunk_samples, rng))
+        if rng.random() < self.augment.afar:
+            chunk = from_afar(chunk, self.contract.sample_rate, rng)
+        return chunk, self.targets[index]
 
 
 def _joined(first: Sample, second: Sample, gain_db: float, rng: np.random.Generator) -> Sample:
-    """Both sounds, and the labels of both: their union, where they are doubtful the higher."""
-    return mix(first[0], second[0], gain_db, rng), np.maximum(first[1], second[1])
+    """Both sounds, and the labels of both: their union, where they are doubtful the higher.
+
+    What is unsure in one is so in both, unless the other is certain of it.
+    """
+    target = np.maximum(first[1], second[1])
+    target[(first[1] == 1.0) | (second[1] == 1.0)] = 1.0
+    return mix(first[0], second[0], gain_db, rng), target

@@ -29,7 +29,8 @@ from train.checkpoint import MadeBy
 from train.data import Batches
 from train.losses import sed_loss
 from train.model import Predictor
-from train.recipe import Fit, Recipe, member_seed
+from train.recipe import member_seed
+from train.settings import Fit, Recipe
 
 # Output of validation: set of data → output → macro-AUC.
 Metrics = dict[str, dict[str, float]]

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from train.recipe import FrontEnd
+from train.settings import FrontEnd
 
 # Mel power below this is silence: -140 dB, under the noise of 16-bit audio.
 POWER_FLOOR = 1e-14

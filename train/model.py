@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from birdkit.contract import Contract
 from birdkit.errors import UserError
 from train.frontend import LogMel
-from train.recipe import FrontEnd, Model
+from train.settings import FrontEnd, Model
 
 
 class AttBlockV2(nn.Module):

@@ -16,7 +16,7 @@ from birdkit.errors import UserError
 from train import checkpoint, recipe
 from train.fit import Trainer, steps_per_epoch
 from train.model import Predictor
-from train.recipe import Recipe, Round
+from train.settings import Recipe, Round
 
 PROBE_BATCH = 4  # samples of the timed steps; the time of a whole batch is in proportion
 # A forward pass costs about a third of a training step.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from birdkit.errors import UserError
 from train import checkpoint
 from train.model import Predictor
-from train.recipe import Model
+from train.settings import Model
 
 PACKAGED = "tf_efficientnet_lite0"
 

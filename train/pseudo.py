@@ -33,12 +33,12 @@ from birdkit.predict import Scores, SoundFile, predict
 from train.checkpoint import Final
 from train.data import LabelledWindows
 from train.evaluate import TorchEngine
-from train.recipe import Pseudo
+from train.settings import Pseudo
 
 NAME = "pseudo.parquet"
 METADATA_KEY = b"birdkit.pseudo"
 VERSION = 1
-TRANSFORM = ("power", "zero_below", "keep_above", "weighting")
+TRANSFORM = ("power", "zero_below", "unsure", "keep_above", "weighting")
 # Files between two saves: minutes of work at most are lost to a kill.
 BLOCK_FILES = 64
 
@@ -268,8 +268,8 @@ def transformed(
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Probabilities (windows, classes) → targets of the same shape, and chances to be drawn (windows,).
 
-    Thresholds are on the teacher's probabilities, before the power. Raises `UserError` where no
-    window is kept.
+    Thresholds are on the teacher's probabilities, before the power. A target is NaN where the teacher
+    is unsure. Raises `UserError` where no window is kept.
     """
     targets = np.where(scores < pseudo.zero_below, 0.0, scores) ** pseudo.power
     kept = scores.max(axis=1) >= pseudo.keep_above
@@ -280,6 +280,8 @@ def transformed(
             f"pseudo.keep_above {pseudo.keep_above:g}, zero_below {pseudo.zero_below:g}: no window is "
             f"left (the surest has {scores.max():.3g}); lower them"
         )
+    low, high = pseudo.unsure or (1.0, 1.0)
+    targets = np.where((scores >= low) & (scores < high), np.nan, targets)
     return targets.astype(np.float32), chance / chance.sum()
 
 
@@ -298,7 +300,8 @@ def to_train_on(
 
 
 def _transform(pseudo: Pseudo) -> dict[str, Any]:
-    return {name: getattr(pseudo, name) for name in TRANSFORM}
+    facts = {name: getattr(pseudo, name) for name in TRANSFORM}
+    return facts | {"unsure": list(pseudo.unsure)}  # as JSON gives it back
 
 
 def describe(path: Path, pseudo: Pseudo) -> dict[str, Any]:
@@ -309,9 +312,10 @@ def describe(path: Path, pseudo: Pseudo) -> dict[str, Any]:
     labels = read(path)
     targets, chance = transformed(labels.scores, pseudo)
     classes = pq.read_schema(path).names[2:]
+    mass = np.nan_to_num(targets).sum(axis=0, dtype=np.float64)
     facts = labels.facts | {
         "transform": _transform(pseudo),
-        "mass": dict(zip(classes, targets.sum(axis=0, dtype=np.float64).tolist(), strict=True)),
+        "mass": dict(zip(classes, mass.tolist(), strict=True)),
         "spread": dict(zip(classes, np.ptp(labels.scores, axis=0).tolist(), strict=True)),
         "kept": float(np.mean(chance > 0)),
         "n_windows": len(targets),

@@ -23,7 +23,7 @@ from train.fit import Metrics, Trainer, run_fit
 from train.material import Material
 from train.model import Predictor
 from train.plan import Member, Stage
-from train.recipe import Recipe
+from train.settings import Recipe
 from train.summary import Scored
 
 LABELS = "pseudo labels"  # as a parent of what was trained on them

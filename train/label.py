@@ -1,0 +1,70 @@
+"""Have a run's models label a folder of soundscapes, as a round does.
+
+    python train/label.py RUN_DIR --soundscapes DIR --out DIR [--set key=value …]
+
+RUN_DIR is a finished run, whose last round labels, or a round's folder. `--set` changes the `pseudo`
+settings: --set output=clipwise. Writes `pseudo.parquet`, and says what it cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "submission")]
+
+import torch
+from tqdm import tqdm
+
+from birdkit import kaggle
+from birdkit.errors import UserError, run_command
+from train import checkpoint, plan, pseudo, recipe
+from train.checkpoint import Final
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Label a folder of soundscapes with a run's models.")
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--soundscapes", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the table")
+    parser.add_argument("--set", action="append", default=[], metavar="key=value", dest="overrides")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    stage = plan.finished(args.run_dir)
+    paths = kaggle.soundscapes(args.soundscapes)
+    if not paths:
+        raise UserError(f"{args.soundscapes}: holds no sound files")
+    settings = recipe.pseudo_of(args.overrides)
+    teacher = pseudo.Teacher(
+        {member.name: Final.load(member.final) for member in stage.members},
+        {member.name: checkpoint.sha256(member.final) for member in stage.members},
+        stage.members[0].config.postprocess.smoothing,
+        torch.device(args.device),
+    )
+    files = pseudo.soundscape_files(paths, teacher.contract)
+    start = time.monotonic()
+    with tqdm(total=len(files), desc="labels", leave=False, disable=None) as bar:
+        path = pseudo.label(
+            teacher, files, settings, args.out, lambda done, _: bar.update(done - bar.n)
+        )
+    elapsed_s = time.monotonic() - start
+    print(pseudo.line(pseudo.describe(path, settings), path))
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(
+        f"{len(files)} files in {elapsed_s:.1f} s, {elapsed_s / len(files):.3f} s each, "
+        f"{time.process_time():.0f} s of CPU; peak memory {peak_mib:.0f} MiB"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
