@@ -282,14 +282,14 @@ def test_a_run_warm_starts_from_another_of_wider_classes(uninterrupted, competit
     assert pretrained.parents(model) == {str(path): checkpoint.sha256(path)}
 
 
-def scored(truth, before, after, seed):
+def scored(truth, before, after, seed, models=("a", "b", "ensemble")):
     """A pair of rounds whose tables are noise around the truth, of these sizes."""
     rng = np.random.default_rng(seed)
-    facts = summary.Facts("validation", ("clipwise",), ("a", "ensemble"), ("x", "y"), {})
+    facts = summary.Facts("validation", ("clipwise",), models, ("x", "y"), {})
     groups = np.repeat(np.arange(len(truth) // 4), 4)
 
     def table(noise):
-        each = [truth + noise * rng.standard_normal(truth.shape) for _ in range(2)]
+        each = [truth + noise * rng.standard_normal(truth.shape) for _ in models]
         return np.float32([each])
 
     pairs = [
@@ -302,10 +302,9 @@ def test_gains_are_means_over_seeds_of_one_resampling(tmp_path):
     truth = np.random.default_rng(9).random((80, 2)) < 0.3
     pairs = [scored(truth, 3.0, 0.7, seed) for seed in range(3)]
     found = compare.gains(pairs)
-    assert [(gain.model, gain.output) for gain in found] == [
-        ("a", "clipwise"),
-        ("ensemble", "clipwise"),
-    ]
+    assert [gain.model for gain in found] == ["a", "b", "ensemble"]
+    of_one = compare.gains([scored(truth, 3.0, 0.7, 0, ("a", "ensemble"))])
+    assert [gain.model for gain in of_one] == ["a"]  # an ensemble of one is that one
     for gain in found:
         assert gain.mean.estimate == pytest.approx(np.mean(gain.after) - np.mean(gain.before))
         assert 0 < gain.mean.bound(0.05) < gain.mean.estimate < gain.mean.bound(0.95)

@@ -22,7 +22,7 @@ import numpy as np
 from birdkit.errors import UserError, run_command
 from train import plan, report
 from train.metrics import Difference
-from train.summary import Scored
+from train.summary import ENSEMBLE, Scored
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ def gains(pairs: Sequence[Pair]) -> list[Gain]:
         ):
             raise UserError("these runs differ in models or in the set; compare seeds of one recipe")
     shared = [name for name in first.last.facts.models if name in first.first.facts.models]
+    if len(first.first.facts.models) == len(first.last.facts.models) == 2:
+        shared.remove(ENSEMBLE)  # of one model: that model
     return [_gain(pairs, model, output) for model in shared for output in first.last.facts.outputs]
 
 
@@ -89,7 +91,7 @@ def _gain(pairs: Sequence[Pair], model: str, output: str) -> Gain:
 def markdown(found: Sequence[Gain]) -> str:
     n_runs = len(found[0].before)
     lines = [
-        f"| model | output | round 0 | last round | gain, {n_runs} seeds | mean gain [90 %] |",
+        f"| model | output | round 0 | last round | gain, {n_runs} seeds | mean gain |",
         "|---|---|---|---|---|---|",
     ]
     for gain in found:

@@ -26,7 +26,8 @@ from train.settings import Recipe
 from train.speech import Stretches
 from train.waveforms import Waveforms, to_float
 
-SPEECH_NAME, DUPLICATES_NAME = "speech.json", "duplicates.json"
+# Speech is looked for in what training hears of a recording, so its store is of that length.
+SPEECH_NAME, DUPLICATES_NAME = "speech-{:g}s.json", "duplicates.json"
 
 
 @dataclass(frozen=True)
@@ -144,5 +145,5 @@ def prepare(material: Material, config: Recipe, cache: Path) -> tuple[Material, 
         return to_float(material.waveforms(path, data.first_s))
 
     paths = [recording.path for recording in material.recordings]
-    found = speech.find_speech(paths, sound_of, rate, cache / SPEECH_NAME)
+    found = speech.find_speech(paths, sound_of, rate, cache / SPEECH_NAME.format(data.first_s))
     return replace(material, speech=found), [*lines, *speech.notes(found)]
