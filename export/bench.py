@@ -43,6 +43,7 @@ from train import checkpoint
 from train.checkpoint import Final
 from train.demo import write_ogg
 from train.frontend import LogMel
+from train.report import put_between_marks
 
 MINUTE_S = 60
 OURS = "(c) ours, OpenVINO"
@@ -295,7 +296,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.chart:
         bench_report.chart(report, args.chart)
     if args.readme:
-        bench_report.into(args.readme, report)
+        put_between_marks(args.readme, bench_report.MARK, bench_report.markdown(report))
     return 0
 
 

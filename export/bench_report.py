@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from train.report import put_between_marks
-
 MARK = "bench"  # of the table in README
 PARTS = ("decode", "front_end", "networks", "rest")
 
@@ -151,7 +149,3 @@ def chart(report: Mapping[str, Any], path: Path) -> None:
     axes.margins(x=0.1)
     figure.savefig(path, dpi=110)
     plt.close(figure)
-
-
-def into(path: Path, report: Mapping[str, Any]) -> None:
-    put_between_marks(path, MARK, markdown(report))

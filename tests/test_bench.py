@@ -14,6 +14,7 @@ from birdkit.errors import UserError
 from export import bench, bench_report, stopwatch
 from export.contenders import ConvMel, EagerEngine
 from train.frontend import LogMel
+from train.report import put_between_marks
 from train.settings import FrontEnd
 
 
@@ -91,4 +92,4 @@ def test_slopes_leave_out_what_every_run_pays_once():
 def test_a_file_without_the_markers_is_named(tmp_path):
     (tmp_path / "x.md").write_text("nothing")
     with pytest.raises(UserError, match="needs a line <!-- bench -->"):
-        bench_report.into(tmp_path / "x.md", {})
+        put_between_marks(tmp_path / "x.md", "bench", "")

@@ -147,7 +147,9 @@ class Runner:
             made_by,
             weights_from,
             commit,
-            metrics=progress.epochs[-1]["metrics"],
+            # Its strings made anew, for pickle tells shared ones from equal ones: the bytes, and so the
+            # hash, must not depend on whether the figures were read back from a state.
+            metrics=json.loads(json.dumps(progress.epochs[-1]["metrics"])),
             state={key: value.cpu() for key, value in trainer.averaged().state_dict().items()},
             trained_on=sources.soundscapes(),
         )
