@@ -1,5 +1,5 @@
 # make demo [DATA=DIR]   train, export, submit offline and score, on the demo competition or DIR
-# make test              all tests; make quick: those under three minutes
+# make test              all tests; make quick: without the slow ones
 # make lint              ruff and mypy
 # make kaggle-sim        the submission as Kaggle runs it, on its Pythons, without network
 # make bench [DATA=DIR]  the speed table of README, measured on this machine (20 minutes)

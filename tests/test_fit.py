@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -123,22 +121,6 @@ def command(competition, out, *overrides):
 
 def same_threads():
     return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-
-
-@pytest.mark.slow
-def test_killed_by_sigkill(competition, uninterrupted, tmp_path):
-    process = subprocess.Popen(
-        command(competition, tmp_path), env=same_threads(), stdout=subprocess.DEVNULL
-    )
-    state = tmp_path / "round0" / "efficientnet_lite0" / "state.pt"
-    limit = time.monotonic() + 120
-    while not state.is_file() and process.poll() is None and time.monotonic() < limit:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "round0" / "efficientnet_lite0" / "final.pt").exists()
-    assert train(competition, tmp_path) == 0
-    assert_same(outcome(tmp_path), uninterrupted)
 
 
 def test_a_finished_run_is_not_done_again_and_a_changed_one_is(competition, tmp_path, capsys):

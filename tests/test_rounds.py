@@ -151,7 +151,7 @@ def test_the_last_rounds_ensemble_submits_what_torch_says(competition, tmp_path)
     recipe = tmp_path / "two.toml"
     recipe.write_text("[[models]]\n[[models]]\n[[rounds]]\n[[rounds]]\n")
     run, hidden = tmp_path / "run", competition / "validation"
-    trained_enough = ["fit.steps_per_epoch=40", "fit.batch=16", "fit.seed=1"]
+    trained_enough = ["fit.steps_per_epoch=25", "fit.batch=16", "fit.seed=1"]
     more = [word for each in trained_enough for word in ("--set", each)]
     assert train_run.main(arguments(competition, run, recipe, "--validation", str(hidden), *more)) == 0
     model, out = tmp_path / "model", tmp_path / "submission.csv"
