@@ -78,7 +78,8 @@ def test_killed_mid_epoch(competition, uninterrupted, tmp_path, monkeypatch, at_
     assert_same(outcome(tmp_path), uninterrupted)
 
 
-@pytest.mark.parametrize("at_write", [4, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("at_write", [4, 2])
 def test_killed_mid_checkpoint_write(competition, uninterrupted, tmp_path, monkeypatch, at_write):
     """Half a file is on disk, under its temporary name; the last whole state is what counts."""
     writes = []
@@ -99,6 +100,7 @@ def test_killed_mid_checkpoint_write(competition, uninterrupted, tmp_path, monke
     assert_same(outcome(tmp_path), uninterrupted)
 
 
+@pytest.mark.slow
 def test_killed_in_validation(competition, uninterrupted, tmp_path, monkeypatch):
     def dies(*arguments):
         raise Killed
@@ -150,6 +152,7 @@ def test_a_loss_that_is_no_number_stops_the_run_with_a_remedy(competition, tmp_p
         train(competition, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_moving_average_is_what_is_kept_and_it_lags_behind_the_weights(competition, tmp_path):
     assert train(competition, tmp_path) == 0
     folder = tmp_path / "round0" / "efficientnet_lite0"

@@ -59,6 +59,7 @@ def test_the_write_ups_encoders_agree_in_every_engine(encoder, tmp_path):
         assert found.faults() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk_s", [5.0, 10.0])
 def test_a_front_end_whose_hop_does_not_divide_and_a_longer_chunk_export_too(chunk_s, tmp_path):
     contract = Contract(32000, chunk_s, 5.0, ("a", "b", "c"))
@@ -153,6 +154,7 @@ def test_every_batch_size_is_asked_for(contract):
     np.testing.assert_allclose(found["segmentwise"], predictor(inputs)["segmentwise"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_whose_export_differs_is_not_written(run_dir, tmp_path, monkeypatch):
     """The exported file is tampered with: one weight of the head is off by a hundredth."""
     export = to_onnx.export_onnx
@@ -170,6 +172,7 @@ def test_a_checkpoint_whose_export_differs_is_not_written(run_dir, tmp_path, mon
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_refused_export_leaves_the_last_good_folder_as_it_was(run_dir, model_dir, monkeypatch):
     before = {path.name: path.read_bytes() for path in model_dir.iterdir()}
     monkeypatch.setattr(parity, "MIN_SPREAD", 2.0)

@@ -100,6 +100,7 @@ def folder(model_dir, tmp_path):
     return tmp_path / "model"
 
 
+@pytest.mark.slow
 def test_what_passes_ships_and_is_used_and_what_does_not_leaves_no_file(
     folder, competition, tmp_path, monkeypatch, capsys
 ):
