@@ -20,7 +20,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "submission")]
 import numpy as np
 
 from birdkit.errors import UserError, run_command
-from train import plan, report
+from train import checkpoint, plan, report, summary
 from train.metrics import Difference
 from train.summary import ENSEMBLE, Scored
 
@@ -49,8 +49,8 @@ def pair(run: Path, set_name: str) -> Pair:
     if last.index == 0:
         raise UserError(f"{run}: has one round only; compare runs of a recipe with rounds")
     paths = [
-        folder / f"scores-{set_name}.npz"
-        for folder in (plan.finished(run / "round0").folder, last.folder)
+        summary.scores_path(folder, set_name)
+        for folder in (last.folder.with_name(checkpoint.ROUND_NAME.format(0)), last.folder)
     ]
     for path in paths:
         if not path.is_file():

@@ -77,6 +77,19 @@ class Precision:
         return str(self.dtype).removeprefix("torch.")
 
 
+def choose_device(name: str) -> torch.device:
+    """Of a command's `--device`. Raises `UserError` for one that is unknown or not there."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"--device {name} is unknown; choose cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"--device {name}: this torch sees no CUDA device; see README, Install")
+    # The log-mel must not be rounded to TF32 on the way.
+    torch.set_float32_matmul_precision("highest")
+    return device
+
+
 class Trainer:
     """A predictor, its optimiser and its moving average, one step at a time."""
 

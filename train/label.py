@@ -19,12 +19,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "submission")]
 
 import torch
-from tqdm import tqdm
 
 from birdkit import kaggle
 from birdkit.errors import UserError, run_command
-from train import checkpoint, plan, pseudo, recipe
-from train.checkpoint import Final
+from train import plan, pseudo, recipe
+from train.fit import choose_device
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -39,23 +38,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
+    device = choose_device(args.device)
     stage = plan.finished(args.run_dir)
     paths = kaggle.soundscapes(args.soundscapes)
     if not paths:
         raise UserError(f"{args.soundscapes}: holds no sound files")
     settings = recipe.pseudo_of(args.overrides)
-    teacher = pseudo.Teacher(
-        {member.name: Final.load(member.final) for member in stage.members},
-        {member.name: checkpoint.sha256(member.final) for member in stage.members},
-        stage.members[0].config.postprocess.smoothing,
-        torch.device(args.device),
-    )
+    teacher = pseudo.Teacher.load({m.name: m.final for m in stage.members}, device)
     files = pseudo.soundscape_files(paths, teacher.contract)
     start = time.monotonic()
-    with tqdm(total=len(files), desc="labels", leave=False, disable=None) as bar:
-        path = pseudo.label(
-            teacher, files, settings, args.out, lambda done, _: bar.update(done - bar.n)
-        )
+    path = pseudo.label(teacher, files, settings, args.out)
     elapsed_s = time.monotonic() - start
     print(pseudo.line(pseudo.describe(path, settings), path))
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from train.competition import (
     split_by_site,
 )
 from train.data import Sources, crop_notes, split, true_windows
+from train.files import write_whole
 from train.settings import Recipe
 from train.speech import Stretches
 from train.waveforms import Waveforms, to_float
@@ -110,9 +110,7 @@ def _duplicates(
         number = {recording: index for index, recording in enumerate(recordings)}
         kept[made_by] = [[number[recording] for recording in group] for group in found]
         store.parent.mkdir(parents=True, exist_ok=True)
-        partial = store.with_name(f"{store.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps(kept))
-        os.replace(partial, store)
+        write_whole(store, json.dumps(kept).encode())
     return [tuple(recordings[index] for index in group) for group in kept[made_by]]
 
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,16 @@ import pyarrow.parquet as pq
 import soundfile
 import torch
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from birdkit.contract import Contract
 from birdkit.ensemble import Ensemble, Spec, combine, common_contract
 from birdkit.errors import UserError
 from birdkit.predict import Scores, SoundFile, predict
-from train.checkpoint import Final
+from train.checkpoint import Final, sha256
 from train.data import LabelledWindows
 from train.evaluate import TorchEngine
+from train.files import write_whole
 from train.settings import Pseudo
 
 NAME = "pseudo.parquet"
@@ -41,8 +43,6 @@ VERSION = 1
 TRANSFORM = ("power", "zero_below", "unsure", "keep_above", "weighting")
 # Files between two saves: minutes of work at most are lost to a kill.
 BLOCK_FILES = 64
-
-Report = Callable[[int, int], None]  # files done, files in all
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,13 @@ class Teacher:
     hashes: Mapping[str, str]  # of their checkpoints
     smoothing: tuple[float, ...]
     device: torch.device
+
+    @classmethod
+    def load(cls, checkpoints: Mapping[str, Path], device: torch.device) -> Teacher:
+        """By name; all of one recipe, so of one smoothing."""
+        finals = {name: Final.load(path) for name, path in checkpoints.items()}
+        smoothing = next(iter(finals.values())).recipe.postprocess.smoothing
+        return cls(finals, {n: sha256(path) for n, path in checkpoints.items()}, smoothing, device)
 
     @cached_property
     def engines(self) -> dict[str, TorchEngine]:
@@ -116,13 +123,7 @@ def made_by(teacher: Teacher, files: Sequence[SoundFile], pseudo: Pseudo) -> dic
     }
 
 
-def label(
-    teacher: Teacher,
-    files: Sequence[SoundFile],
-    pseudo: Pseudo,
-    folder: Path,
-    report: Report = lambda done, total: None,
-) -> Path:
+def label(teacher: Teacher, files: Sequence[SoundFile], pseudo: Pseudo, folder: Path) -> Path:
     """Have the teacher score the soundscapes; returns the parquet's path.
 
     At once where the same was done before. Scored in blocks that are kept, so that a run that was
@@ -136,13 +137,14 @@ def label(
     key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
     scores: list[Scores] = []
     failures: dict[str, str] = {}
-    for start in range(0, len(files), BLOCK_FILES):
-        block = files[start : start + BLOCK_FILES]
-        kept = folder / f"pseudo-{key}-{start:06d}.npz"
-        found, failed = _kept_block(kept) or _score_block(teacher, block, pseudo, kept)
-        scores += found
-        failures |= failed
-        report(len(scores), len(files))
+    with tqdm(total=len(files), desc="pseudo labels", leave=False, disable=None) as bar:
+        for start in range(0, len(files), BLOCK_FILES):
+            block = files[start : start + BLOCK_FILES]
+            kept = folder / f"pseudo-{key}-{start:06d}.npz"
+            found, failed = _kept_block(kept) or _score_block(teacher, block, pseudo, kept)
+            scores += found
+            failures |= failed
+            bar.update(len(block))
     _write(path, files, scores, teacher.contract, {"made_by": wanted, "failures": failures})
     for kept in folder.glob("pseudo-*.npz"):
         kept.unlink()
@@ -175,14 +177,14 @@ def _score_block(
             scores[index] = each
     empty = np.zeros((0, len(teacher.contract.classes)), dtype=np.float32)
     every = [empty if each is None else each for each in scores]
-    partial = path.with_name("partial-" + path.name)
+    content = BytesIO()
     np.savez(
-        partial,
+        content,
         scores=np.concatenate(every),
         counts=[len(each) for each in every],
         failures=json.dumps(failures),
     )
-    os.replace(partial, path)
+    write_whole(path, content.getvalue())
     return scores, failures
 
 
@@ -226,10 +228,14 @@ def _write(
     }
     cells = np.concatenate([each for _, each in known])
     columns |= {name: pa.array(cells[:, i]) for i, name in enumerate(contract.classes)}
-    table = pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(facts)})
-    partial = path.with_name(path.name + ".partial")
-    pq.write_table(table, partial, compression="zstd")
-    os.replace(partial, path)
+    _save(path, pa.table(columns), facts)
+
+
+def _save(path: Path, table: pa.Table, facts: Mapping[str, Any]) -> None:
+    content = BytesIO()
+    described = table.replace_schema_metadata({METADATA_KEY: json.dumps(facts)})
+    pq.write_table(described, content, compression="zstd")
+    write_whole(path, content.getvalue())
 
 
 def provenance(path: Path) -> dict[str, Any]:
@@ -322,10 +328,7 @@ def describe(path: Path, pseudo: Pseudo) -> dict[str, Any]:
         "n_soundscapes": len(labels.names),
     }
     if facts != labels.facts:
-        table = pq.read_table(path).replace_schema_metadata({METADATA_KEY: json.dumps(facts)})
-        partial = path.with_name(path.name + ".partial")
-        pq.write_table(table, partial, compression="zstd")
-        os.replace(partial, path)
+        _save(path, pq.read_table(path), facts)
     return facts
 
 

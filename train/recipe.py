@@ -1,14 +1,16 @@
 """A recipe: what a run does, as a TOML file of differences from the defaults in settings.py.
 
-[[models]]
-encoder = "tf_efficientnet_b3.ns_jft_in1k"
+    [[models]]
+    encoder = "tf_efficientnet_b3.ns_jft_in1k"
 
-[fit]
-epochs = 15
+    [fit]
+    epochs = 15
 
-[[rounds]]               # round 0: labelled recordings alone
-[[rounds]]               # round 1: with what round 0's models say of the soundscapes
-pseudo.output = "clipwise"
+    [[rounds]]               # round 0: labelled recordings alone
+    [[rounds]]               # round 1: with what round 0's models say of the soundscapes
+    pseudo.output = "clipwise"
+
+`--set key=value` changes one of them.
 """
 
 from __future__ import annotations

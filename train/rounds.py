@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from birdkit.ensemble import Spec
 from birdkit.errors import UserError
@@ -24,7 +23,7 @@ from train.material import Material
 from train.model import Predictor
 from train.plan import Member, Stage
 from train.settings import Recipe
-from train.summary import Scored
+from train.summary import Scored, Tables
 
 LABELS = "pseudo labels"  # as a parent of what was trained on them
 
@@ -72,13 +71,8 @@ class Runner:
         return pseudo.soundscape_files(paths, self.material.contract)
 
     def teacher(self, stage: Stage, before: Stage) -> pseudo.Teacher:
-        members = [member for member in before.members if member.name in stage.round.teacher]
-        return pseudo.Teacher(
-            {member.name: Final.load(member.final) for member in members},
-            {member.name: checkpoint.sha256(member.final) for member in members},
-            self.config.postprocess.smoothing,
-            self.device,
-        )
+        checkpoints = {m.name: m.final for m in before.members if m.name in stage.round.teacher}
+        return pseudo.Teacher.load(checkpoints, self.device)
 
     def label(self, stage: Stage, before: Stage, last: Mapping[str, Any] | None) -> dict[str, Any]:
         """The round's pseudo labels; returns their provenance.
@@ -93,10 +87,7 @@ class Runner:
             f"{len(files)} soundscapes",
             flush=True,
         )
-        with tqdm(total=len(files), desc="pseudo labels", leave=False, disable=None) as bar:
-            path = pseudo.label(
-                teacher, files, settings, stage.folder, lambda done, _: bar.update(done - bar.n)
-            )
+        path = pseudo.label(teacher, files, settings, stage.folder)
         facts = pseudo.describe(path, settings)
         print(pseudo.line(facts, path))
         for name, why in facts["failures"].items():
@@ -181,11 +172,10 @@ class Runner:
     def score(self, stage: Stage, finals: Mapping[str, Final]) -> list[Scored]:
         """The round's models and their mean on labelled soundscapes, and on `--validation`."""
         sets = [soundscape_set(self.material.validating, self.material.contract), self.validation]
-        predictors = {name: final.predictor() for name, final in finals.items()}
         hashes = {member.name: checkpoint.sha256(member.final) for member in stage.members}
         smoothing = self.config.postprocess.smoothing
         return [
-            summary.score_round(predictors, hashes, each, smoothing, self.device, stage.folder)
+            summary.score_round(finals, hashes, each, smoothing, self.device, stage.folder)
             for each in sets
             if each is not None
         ]
@@ -193,7 +183,8 @@ class Runner:
     def run(self, stages: Sequence[Stage], out: Path) -> None:
         """Every round in turn, its figures after it."""
         facts: dict[str, Any] | None = None
-        scored: list[list[Scored]] = []
+        last: list[Scored] = []
+        tables: list[Tables] = []
         for stage, before in zip(stages, [None, *stages], strict=False):
             if before is not None:
                 facts = self.label(stage, before, facts)
@@ -201,9 +192,11 @@ class Runner:
             for member in stage.members:
                 print(f"\nround {stage.index}, {member.name}: {member.config.models[0].encoder}")
                 finals[member.name] = self.train(member, stage)
-            scored.append(self.score(stage, finals))
-            table = summary.write(scored, out)
-            for line in summary.lines(table, stage.index):
+            scored = self.score(stage, finals)
+            tables.append(summary.of_round(stage.index, scored, last))
+            last = scored
+            summary.write(tables, out)
+            for line in summary.lines(tables[-1].models):
                 print(line)
         (out / checkpoint.RECIPE_NAME).write_text(recipe.to_json(self.config) + "\n")
 

@@ -19,10 +19,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "submission")]
 
 import torch
 
-from birdkit.errors import UserError, run_command
+from birdkit.errors import run_command
 from train import material, plan, recipe
 from train.demo import make_competition
 from train.evaluate import validation_set
+from train.fit import choose_device
 from train.rounds import Runner
 
 DEMO_DATA = ROOT / "build" / "demo"
@@ -48,22 +49,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def choose_device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"--device {name} is unknown; choose cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"--device {name}: this torch sees no CUDA device; see README, Install")
-    return device
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     config = recipe.load(args.recipe, args.overrides)
     device = choose_device(args.device)
-    # The log-mel must not be rounded to TF32 on the way.
-    torch.set_float32_matmul_precision("highest")
     folders = args.data or [make_competition(DEMO_DATA)]
     out = args.out or RUNS / config.name
     found = material.read(folders, config, args.cache)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from birdkit.errors import UserError
+from train.files import write_whole
 
 Stretches = tuple[tuple[float, float], ...]  # (start s, end s), in order and apart from each other
 Sound = TypeVar("Sound", NDArray[np.float32], NDArray[np.int16])
@@ -158,11 +158,8 @@ def _read_store(store: Path, made_by: str) -> dict[str, Stretches]:
 
 
 def _write_store(store: Path, made_by: str, known: Mapping[str, Stretches]) -> None:
-    """A kill at any moment leaves the old file or the whole new one."""
     store.parent.mkdir(parents=True, exist_ok=True)
-    partial = store.with_name(store.name + ".partial")
-    partial.write_text(json.dumps({"made_by": made_by, "found": known}), encoding="utf-8")
-    os.replace(partial, store)
+    write_whole(store, json.dumps({"made_by": made_by, "found": known}).encode())
 
 
 def without_speech(waveform: Sound, stretches: Stretches, sample_rate: int, least_s: float) -> Sound:

@@ -6,9 +6,10 @@ Models are scored as a submission is: by birdkit's grid, decoding and post-proce
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from io import BytesIO
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,11 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from birdkit.contract import Contract
 from birdkit.ensemble import Ensemble, Spec, combine
+from train.checkpoint import Final
 from train.evaluate import TorchEngine, TruthSet, member_scores
+from train.files import write_whole
 from train.metrics import Difference, MacroAuc, macro_auc, paired_bootstrap
-from train.model import Predictor
 
 SUMMARY_NAME, PER_CLASS_NAME = "summary.csv", "per_class.csv"
 ENSEMBLE = "ensemble"  # the mean of a round's models
@@ -54,24 +55,24 @@ class Scored:
     def auc(self, output: str, model: str) -> MacroAuc:
         return macro_auc(self.truth, self.table(output, model), ~self.decided)
 
-    def gain(self, before: Scored, output: str, model: str, of: str | None = None) -> Difference:
-        """Over the model of an earlier round that has the same name, or is named `of`."""
+    def gain(self, before: Scored, output: str, model: str) -> Difference:
+        """Over the model of an earlier round that has the same name."""
         return paired_bootstrap(
-            self.truth, before.table(output, of or model), self.table(output, model), self.groups,
+            self.truth, before.table(output, model), self.table(output, model), self.groups,
             ~self.decided, draws=DRAWS,
         )  # fmt: skip
 
     def save(self, path: Path) -> None:
-        partial = path.with_name("partial-" + path.name)
+        content = BytesIO()
         np.savez_compressed(
-            partial,
+            content,
             facts=json.dumps(asdict(self.facts)),
             scores=self.scores,
             truth=self.truth,
             decided=self.decided,
             groups=self.groups,
         )
-        os.replace(partial, path)
+        write_whole(path, content.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> Scored:
@@ -84,8 +85,12 @@ class Scored:
             )  # fmt: skip
 
 
+def scores_path(folder: Path, set_name: str) -> Path:
+    return folder / f"scores-{set_name}.npz"
+
+
 def score_round(
-    predictors: Mapping[str, Predictor],
+    finals: Mapping[str, Final],
     hashes: Mapping[str, str],
     truth_set: TruthSet,
     smoothing: Sequence[float],
@@ -93,16 +98,17 @@ def score_round(
     folder: Path,
 ) -> Scored:
     """Every model of a round on a set; kept in the round's folder, and at once where it was kept."""
-    path = folder / f"scores-{truth_set.name}.npz"
-    contract = next(iter(predictors.values())).contract
-    facts = _facts(predictors, hashes, truth_set, contract)
+    path = scores_path(folder, truth_set.name)
+    contract = next(iter(finals.values())).contract
+    models = (*finals, ENSEMBLE)
+    facts = Facts(truth_set.name, contract.outputs, models, contract.classes, dict(hashes))
     if path.is_file():
         kept = Scored.load(path)
         same_truth = kept.truth.shape == truth_set.truth.shape and (kept.truth == truth_set.truth).all()
         if kept.facts == facts and same_truth:
             return kept
-    engines = {name: TorchEngine(each.to(device), device) for name, each in predictors.items()}
-    spec = Spec(dict.fromkeys(predictors, 1.0), smoothing=tuple(smoothing))
+    engines = {n: TorchEngine(final.predictor().to(device), device) for n, final in finals.items()}
+    spec = Spec(dict.fromkeys(finals, 1.0), smoothing=tuple(smoothing))
     found = member_scores(Ensemble(engines, spec), truth_set)
     alone = [
         replace(spec, members={n: float(n == name) for n in spec.members}) for name in spec.members
@@ -115,78 +121,66 @@ def score_round(
     return scored
 
 
-def _facts(
-    predictors: Mapping[str, Predictor],
-    hashes: Mapping[str, str],
-    truth_set: TruthSet,
-    contract: Contract,
-) -> Facts:
-    models = (*predictors, ENSEMBLE)
-    return Facts(truth_set.name, contract.outputs, models, contract.classes, dict(hashes))
+@dataclass(frozen=True)
+class Tables:
+    """A round's rows of `summary.csv` and of `per_class.csv`."""
+
+    models: pd.DataFrame
+    classes: pd.DataFrame
 
 
-def summary(rounds: Sequence[Sequence[Scored]]) -> pd.DataFrame:
-    """A row for each round, model, set and output: macro-AUC, and the gain over the round before.
+def of_round(index: int, scored: Sequence[Scored], before: Sequence[Scored]) -> Tables:
+    """A row for each model, set and output, with its gain over the round `before`; and for each class.
 
     `gain_low` and `gain_high` hold 90 % of a paired bootstrap over files.
     """
-    rows = []
-    for index, sets in enumerate(rounds):
-        before = {each.facts.name: each for each in rounds[index - 1]} if index else {}
-        for scored in sets:
-            for model in scored.facts.models:
-                for output in scored.facts.outputs:
-                    auc = scored.auc(output, model)
-                    row = {
-                        "round": index, "model": model, "set": scored.facts.name, "output": output,
-                        "macro_auc": auc.macro, "n_scored": auc.n_scored,
-                    }  # fmt: skip
-                    last = before.get(scored.facts.name)
-                    if last is not None and model in last.facts.models:
-                        gain = scored.gain(last, output, model)
-                        row |= {
-                            "gain": gain.estimate,
-                            "gain_low": gain.bound(0.05),
-                            "gain_high": gain.bound(0.95),
-                        }
-                    rows.append(row)
-    return pd.DataFrame(rows)
+    last = {each.facts.name: each for each in before}
+    models, classes = [], []
+    for each in scored:
+        facts, positives = each.facts, (each.truth & each.decided).sum(axis=0)
+        for model, output in product(facts.models, facts.outputs):
+            auc = each.auc(output, model)
+            where = {"round": index, "model": model, "set": facts.name, "output": output}
+            gain = _gain(each, last.get(facts.name), output, model)
+            models.append(where | {"macro_auc": auc.macro, "n_scored": auc.n_scored} | gain)
+            classes += [
+                where | {"class": facts.classes[i], "n_positive": int(positives[i]), "auc": value}
+                for i, value in auc.per_class.items()
+            ]
+    return Tables(pd.DataFrame(models), pd.DataFrame(classes))
 
 
-def per_class(rounds: Sequence[Sequence[Scored]]) -> pd.DataFrame:
-    """A row for each round, model, set, output and class that can be scored: its AUC."""
-    rows = []
-    for index, sets in enumerate(rounds):
-        for scored in sets:
-            positives = (scored.truth & scored.decided).sum(axis=0)
-            for model in scored.facts.models:
-                for output in scored.facts.outputs:
-                    for column, auc in scored.auc(output, model).per_class.items():
-                        where = (index, model, scored.facts.name, output, scored.facts.classes[column])
-                        rows.append((*where, int(positives[column]), auc))
-    names = ["round", "model", "set", "output", "class", "n_positive", "auc"]
-    return pd.DataFrame(rows, columns=names)
+def _gain(scored: Scored, last: Scored | None, output: str, model: str) -> dict[str, float]:
+    if last is None or model not in last.facts.models:
+        return {}
+    gain = scored.gain(last, output, model)
+    return {
+        "gain": gain.estimate,
+        "gain_low": gain.bound(0.05),
+        "gain_high": gain.bound(0.95),
+    }
 
 
-def write(rounds: Sequence[Sequence[Scored]], out: Path) -> pd.DataFrame:
-    """`summary.csv` and `per_class.csv` of a run; returns the summary."""
-    table = summary(rounds)
-    for name, each in ((SUMMARY_NAME, table), (PER_CLASS_NAME, per_class(rounds))):
-        partial = out / (name + ".partial")
-        each.to_csv(partial, index=False, float_format="%.5f")
-        os.replace(partial, out / name)
-    return table
+def write(rounds: Sequence[Tables], out: Path) -> None:
+    """`summary.csv` and `per_class.csv` of a run so far."""
+    for name, parts in (
+        (SUMMARY_NAME, [each.models for each in rounds]),
+        (PER_CLASS_NAME, [each.classes for each in rounds]),
+    ):
+        text = pd.concat(parts).to_csv(index=False, float_format="%.5f")
+        write_whole(out / name, text.encode())
 
 
-def lines(table: pd.DataFrame, index: int) -> list[str]:
+def lines(models: pd.DataFrame) -> list[str]:
     """What a round's log says: a line a model and set, with the gains."""
+    if models.empty:
+        return []
     found = []
-    of_round = table[table["round"] == index]
-    for (model, name), rows in of_round.groupby(["model", "set"], sort=False):
+    for (index, model, name), rows in models.groupby(["round", "model", "set"], sort=False):
         parts = []
         for row in rows.itertuples():
             part = f"{row.output} {row.macro_auc:.4f}"
-            if index and not np.isnan(getattr(row, "gain", np.nan)):
+            if not np.isnan(getattr(row, "gain", np.nan)):
                 part += f" ({row.gain:+.4f}, 90 % {row.gain_low:+.4f} … {row.gain_high:+.4f})"
             parts.append(part)
         found.append(f"round {index}, {model}, on {name}: {', '.join(parts)}")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from tqdm.contrib.concurrent import thread_map
 
 from birdkit import audio
 from birdkit.engine import usable_cores
+from train.files import write_whole
 
 # What the values depend on beside the file; the number is ours, for a change of `_decode`.
 VERSION = f"1, libsndfile {soundfile.__libsndfile_version__}, soxr {soxr.__version__}"
@@ -121,25 +121,12 @@ def _write(folder: Path, missing: Sources, index: dict[str, str], sample_rate: i
     def write_entry(name: str) -> None:
         content = BytesIO()  # for np.save to a file drops the errno of a full disk
         np.save(content, _decode(*missing[name], sample_rate))
-        _write_whole(folder / name, content.getvalue())
+        write_whole(folder / name, content.getvalue())
 
     # The index first, so that it knows every entry, whenever this ends.
     index |= {name: str(path.resolve()) for name, (path, _) in missing.items()}
-    _write_whole(folder / INDEX, json.dumps(index, indent=0).encode())
+    write_whole(folder / INDEX, json.dumps(index, indent=0).encode())
     thread_map(write_entry, missing, max_workers=usable_cores(), leave=False, disable=None)
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Only a whole file gets the name; a process that has mapped the one before keeps that."""
-    partial = path.with_name(f"{path.name}.{os.urandom(8).hex()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _entry_name(path: Path, max_s: float | None, sample_rate: int) -> str:
