@@ -14,7 +14,9 @@ from conftest import ROOT, TINY, tiny_predictor, tiny_recipe
 from birdkit.errors import UserError
 from train import checkpoint, fit, rounds
 from train import run as train_run
+from train.checkpoint import MadeBy
 from train.fit import Precision, lr_factor
+from train.recipe import to_json
 
 # Everything random is on: masks, mixing, noise, dropout, drop path, the moving average.
 SETTINGS = [
@@ -135,6 +137,17 @@ def test_a_finished_run_is_not_done_again_and_a_changed_one_is(competition, tmp_
     assert train(competition, tmp_path, *quick, "fit.lr=0.002") == 0
     assert (tmp_path / "round0" / "test_resnet" / "final.pt").stat().st_mtime_ns > made_at
     assert "made by another recipe" in capsys.readouterr().out
+
+
+def test_a_setting_that_the_kit_has_learnt_since_redoes_nothing():
+    now = MadeBy(to_json(tiny_recipe()), "data")
+    old, other = json.loads(now.recipe), json.loads(now.recipe)
+    del old["augment"]["afar"], old["rounds"][0]["pseudo"]["gain_db"]
+    other["augment"]["afar"] = 0.5
+    renamed = old | {"colour": "blue"}
+    assert now.differences(MadeBy(json.dumps(old), "data")) == ""
+    for changed in (other, renamed):
+        assert now.differences(MadeBy(json.dumps(changed), "data")) == "recipe"
 
 
 @pytest.mark.slow

@@ -42,10 +42,22 @@ class MadeBy:
     parents: dict[str, str] = field(default_factory=dict)  # what else it was made of → its sha256
 
     def differences(self, other: MadeBy) -> str:
-        names = [name for name in ("recipe", "data") if getattr(self, name) != getattr(other, name)]
+        """What the two were made by that is not the same, in words; "" where nothing is."""
+        names = [] if _same_recipe(self.recipe, other.recipe) else ["recipe"]
+        names += [] if self.data == other.data else ["data"]
         every = sorted(self.parents.keys() | other.parents.keys())
         names += [name for name in every if self.parents.get(name) != other.parents.get(name)]
         return " and ".join(names)
+
+
+def _same_recipe(one: str, other: str) -> bool:
+    """Equal once read: a setting that the kit has learnt since counts as its default."""
+    if one == other:
+        return True
+    try:
+        return recipes.from_dict(json.loads(one), "") == recipes.from_dict(json.loads(other), "")
+    except UserError:  # of a kit whose settings had other names
+        return False
 
 
 @dataclass(frozen=True)
