@@ -114,6 +114,7 @@ def make_batches(recordings, contract, *overrides, **more):
         Sources(recordings, Waveforms(contract.sample_rate), more.pop("speech", {}), **more),
         contract,
         recipe.for_member(tiny_recipe(*overrides), min(1, len(more)), "test_resnet"),
+        total_steps=16,
     )
 
 
@@ -135,13 +136,14 @@ def test_mixup_joins_the_labels_of_both(batches):
     assert 0.15 < labels_each[2.0] / len(targets) < 0.5
 
 
-def test_a_mix_is_a_sum_within_the_gain():
+@pytest.mark.parametrize("levels_db", [(-6.0, 6.0), (-20.0, -3.0)])
+def test_a_mix_is_a_sum_within_the_levels(levels_db):
     rng = np.random.default_rng(0)
     first, second = np.float32([0.5, -0.5] * 50), np.float32([0.01] * 100)
     for _ in range(20):
-        added = augment.mix(first, second, 6.0, rng) - first
+        added = augment.mix(first, second, levels_db, rng) - first
         ratio_db = 20 * np.log10(augment.rms(added) / augment.rms(first))
-        assert abs(ratio_db) <= 6.0 + 1e-3
+        assert levels_db[0] - 1e-3 <= ratio_db <= levels_db[1] + 1e-3
         np.testing.assert_allclose(added, added[0], rtol=1e-5)
 
 
@@ -244,6 +246,35 @@ def test_pseudo_windows_are_mixed_into_labelled_samples_and_their_labels_join(to
     for chunk, target in zip(chunks, targets, strict=True):
         assert has_tone(chunk, 1000)
         assert has_tone(chunk, 6000) == (target[1] > 0)
+
+
+@pytest.mark.parametrize("mixing", ["own", "mixed"])
+def test_pseudo_labels_come_in_late_and_change_nothing_before(tones, contract, mixing):
+    plain, soundscape = tones
+    settings = [*PLAIN, f"rounds.1.pseudo.mixing={mixing}", "rounds.1.pseudo.after=0.5"]
+    recordings, windows = [recording("a", "x", path=plain)], opinion(soundscape)
+    late = make_batches(recordings, contract, *settings, pseudo=windows)
+    before = make_batches(recordings, contract, *settings)  # round 0
+    for step in range(16):
+        heard = bool((late[step][1][:, 1] > 0).any())
+        assert heard == (step >= 8)
+        if not heard:
+            assert torch.equal(late[step][0], before[step][0])
+
+
+def test_the_soundscapes_level_is_over_the_recordings(tones, contract):
+    plain, soundscape = tones
+    batches = make_batches(
+        [recording("a", "x", path=plain)], contract, *PLAIN, "rounds.1.pseudo.share=1.0",
+        "rounds.1.pseudo.mixing=mixed", "rounds.1.pseudo.level_db=-20.0", "rounds.1.pseudo.gain_db=0.0",
+        pseudo=opinion(soundscape),
+    )  # fmt: skip
+    chunks, targets = batches[0]
+    for chunk in chunks[targets[:, 1] > 0].numpy():
+        spectrum = np.abs(np.fft.rfft(chunk))
+        hz = np.fft.rfftfreq(chunk.size, 1 / contract.sample_rate)
+        power = [(spectrum[abs(hz - tone) < 100] ** 2).sum() for tone in (6000, 1000)]
+        assert 10 * np.log10(power[0] / power[1]) == pytest.approx(-20.0, abs=0.5)
 
 
 def test_what_is_unsure_stays_so_in_a_mix_unless_the_other_is_certain(tones, contract):

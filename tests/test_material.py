@@ -87,7 +87,7 @@ def test_with_and_without_the_cache_a_batch_is_the_same_bit_for_bit(competition,
     assert lines == []
     assert plain.waveforms.folder is None
     first, second = (
-        Batches(each.sources(), each.contract, recipe.for_member(config, 0, "test_resnet"))[3]
+        Batches(each.sources(), each.contract, recipe.for_member(config, 0, "test_resnet"), 4)[3]
         for each in (found, plain)
     )
     assert first[0].equal(second[0])

@@ -109,6 +109,14 @@ def test_the_loss_is_bce_with_logits_on_both_outputs():
     assert sed_loss(clipwise, segmentwise, target, 0.3).isclose(expected)
 
 
+def test_soft_labels_can_be_left_to_segmentwise():
+    clipwise, segmentwise = torch.rand(1, 4, requires_grad=True), torch.randn(1, 4, requires_grad=True)
+    target = torch.tensor([[0.0, 0.3, 1.0, torch.nan]])
+    sed_loss(clipwise, segmentwise, target, 0.5, soft_clipwise=False).backward()
+    assert (clipwise.grad[0] != 0).tolist() == [True, False, True, False]
+    assert (segmentwise.grad[0] != 0).tolist() == [True, True, True, False]
+
+
 def test_packaged_weights_are_taken_and_said():
     config = Model("tf_efficientnet_lite0", "package")
     encoder = SedNetwork(config, 3).encoder

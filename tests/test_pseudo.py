@@ -181,7 +181,9 @@ def test_a_table_of_somebody_elses_is_refused(tmp_path):
 
 
 tables = hnp.arrays(
-    np.float32, hnp.array_shapes(min_dims=2, max_dims=2), elements=st.floats(0, 1, width=32)
+    np.float32,
+    hnp.array_shapes(min_dims=2, max_dims=2),
+    elements=st.floats(0, 1, width=32, allow_subnormal=False),
 )
 
 
@@ -216,6 +218,22 @@ def test_what_a_teacher_is_unsure_of_is_not_learnt():
     logits = torch.zeros(1, 4, requires_grad=True)
     sed_loss(torch.sigmoid(logits), logits, torch.from_numpy(targets), 0.5).backward()
     assert (logits.grad[0] != 0).tolist() == [True, False, False, True]
+
+
+@given(tables, st.floats(0, 0.9))
+def test_ranks_treat_every_class_alike(scores, quiet):
+    settings = Pseudo(scale="rank", zero_below=quiet)
+    try:
+        targets, _ = pseudo.transformed(scores, settings)
+    except UserError:
+        assert len(scores) == 1 or quiet > 1 - 1 / len(scores)
+        return
+    assert len(np.unique((targets == 0).sum(axis=0))) == 1
+    assert ((targets >= 0) & (targets < 1)).all()
+    # Whoever sounds surer is not ranked lower, and another scale of a class's scores changes nothing.
+    for column, values in zip(targets.T, scores.T, strict=True):
+        assert (np.diff(column[np.argsort(values, kind="stable")]) >= 0).all()
+    np.testing.assert_array_equal(pseudo.transformed(scores / 2, settings)[0], targets)
 
 
 def test_a_student_leaves_out_the_soundscapes_of_another_fold(teacher, files, tmp_path):

@@ -66,15 +66,15 @@ def add_noise(
 def mix(
     first: NDArray[np.float32],
     second: NDArray[np.float32],
-    gain_db: float,
+    levels_db: tuple[float, float],
     rng: np.random.Generator,
 ) -> NDArray[np.float32]:
-    """The sum of two chunks, the second's power within `gain_db` of the first's.
+    """The sum of two chunks, the second's power over the first's within `levels_db`.
 
     Both stay audible, so the target is the union of their labels: under the write-up's loss on
     clipwise, weighted targets of 0.5 or less would act as negatives.
     """
-    level = 10 ** (rng.uniform(-gain_db, gain_db) / 20) * rms(first) / max(rms(second), 1e-6)
+    level = 10 ** (rng.uniform(*levels_db) / 20) * rms(first) / max(rms(second), 1e-6)
     return first + np.float32(level) * second
 
 

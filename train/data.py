@@ -166,7 +166,7 @@ class Sources:
 class Batches(Dataset[tuple[Tensor, Tensor]]):
     """Item `step` is a whole training batch: waveforms (batch, samples), targets (batch, classes)."""
 
-    def __init__(self, sources: Sources, contract: Contract, recipe: Recipe) -> None:
+    def __init__(self, sources: Sources, contract: Contract, recipe: Recipe, total_steps: int) -> None:
         self.sources = sources
         self.contract = contract
         self.batch = recipe.fit.batch
@@ -174,6 +174,7 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         self.augment: Augment = recipe.augment
         self.data: Data = recipe.data
         self.mixing: Pseudo = recipe.rounds[0].pseudo
+        self.pseudo_from = round(self.mixing.after * total_steps)
         recordings = sources.recordings
         self.targets = target_matrix(recordings, contract.classes, recipe.data.secondary_target)
         self.weights = sampling_weights(recordings, recipe.data.balance)
@@ -181,26 +182,29 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng([self.seed, step])
-        items = [self._item(rng) for _ in range(self.batch)]
+        pseudo = self.sources.pseudo if step >= self.pseudo_from else None
+        items = [self._item(rng, pseudo) for _ in range(self.batch)]
         chunks, targets = zip(*items, strict=True)
         return torch.from_numpy(np.stack(chunks)), torch.from_numpy(np.stack(targets))
 
-    def _item(self, rng: np.random.Generator) -> Sample:
-        chunk, target = self._draw(rng)
+    def _item(self, rng: np.random.Generator, pseudo: LabelledWindows | None) -> Sample:
+        chunk, target = self._draw(rng, pseudo)
         if rng.random() < self.augment.mixup:
             other = self._recording(rng)
-            chunk, target = _joined((chunk, target), other, self.augment.mixup_gain_db, rng)
-        pseudo, mixing = self.sources.pseudo, self.mixing
+            gain_db = self.augment.mixup_gain_db
+            chunk, target = _joined((chunk, target), other, (-gain_db, gain_db), rng)
+        mixing = self.mixing
         if pseudo is not None and mixing.mixing == "mixed" and rng.random() < mixing.share:
             window = self._window(pseudo, rng)
-            chunk, target = _joined((chunk, target), window, mixing.gain_db, rng)
+            levels_db = (mixing.level_db - mixing.gain_db, mixing.level_db + mixing.gain_db)
+            chunk, target = _joined((chunk, target), window, levels_db, rng)
         if rng.random() < self.augment.noise:
             chunk = add_noise(chunk, self.noise, self.augment.noise_snr_db, rng)
         return to_full_scale(chunk), target
 
-    def _draw(self, rng: np.random.Generator) -> Sample:
+    def _draw(self, rng: np.random.Generator, pseudo: LabelledWindows | None) -> Sample:
         """A window of a soundscape, or a recording."""
-        truth, pseudo = self.sources.truth, self.sources.pseudo
+        truth = self.sources.truth
         if truth is not None and rng.random() < self.data.labelled_share:
             return self._window(truth, rng)
         if pseudo is not None and self.mixing.mixing == "own" and rng.random() < self.mixing.share:
@@ -227,11 +231,13 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         return chunk, self.targets[index]
 
 
-def _joined(first: Sample, second: Sample, gain_db: float, rng: np.random.Generator) -> Sample:
+def _joined(
+    first: Sample, second: Sample, levels_db: tuple[float, float], rng: np.random.Generator
+) -> Sample:
     """Both sounds, and the labels of both: their union, where they are doubtful the higher.
 
     What is unsure in one is so in both, unless the other is certain of it.
     """
     target = np.maximum(first[1], second[1])
     target[(first[1] == 1.0) | (second[1] == 1.0)] = 1.0
-    return mix(first[0], second[0], gain_db, rng), target
+    return mix(first[0], second[0], levels_db, rng), target

@@ -124,7 +124,8 @@ class Trainer:
             picture = picture.contiguous(memory_format=torch.channels_last)
         with self.precision.autocast():
             clipwise, segmentwise = self.predictor.network(picture)
-        loss = sed_loss(clipwise, segmentwise, targets, fit.clipwise_weight)
+        soft_clipwise = self.recipe.rounds[0].pseudo.soft_clipwise
+        loss = sed_loss(clipwise, segmentwise, targets, fit.clipwise_weight, soft_clipwise)
         self._update(loss, fit.grad_clip)
         self.ema.update(self.predictor, step=step)
         return float(loss.detach())

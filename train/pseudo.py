@@ -40,7 +40,7 @@ from train.settings import Pseudo
 NAME = "pseudo.parquet"
 METADATA_KEY = b"birdkit.pseudo"
 VERSION = 1
-TRANSFORM = ("power", "zero_below", "unsure", "keep_above", "weighting")
+TRANSFORM = ("scale", "power", "zero_below", "unsure", "keep_above", "weighting")
 # Files between two saves: minutes of work at most are lost to a kill.
 BLOCK_FILES = 64
 
@@ -274,9 +274,12 @@ def transformed(
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Probabilities (windows, classes) → targets of the same shape, and chances to be drawn (windows,).
 
-    Thresholds are on the teacher's probabilities, before the power. A target is NaN where the teacher
-    is unsure. Raises `UserError` where no window is kept.
+    Thresholds are on the teacher's probabilities or on their ranks, before the power. A target is NaN
+    where the teacher is unsure. Raises `UserError` where no window is kept.
     """
+    if pseudo.scale == "rank":
+        order = scores.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable")
+        scores = (order / len(scores)).astype(np.float32)
     targets = np.where(scores < pseudo.zero_below, 0.0, scores) ** pseudo.power
     kept = scores.max(axis=1) >= pseudo.keep_above
     worth = {"none": np.ones(len(targets)), "max": targets.max(axis=1), "sum": targets.sum(axis=1)}

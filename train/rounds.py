@@ -129,7 +129,7 @@ class Runner:
         def validate(averaged: Predictor) -> Metrics:
             return figures(averaged, known, config, self.device)
 
-        batches = Batches(sources, contract, config)
+        batches = Batches(sources, contract, config, total)
         progress = run_fit(trainer, batches, validate, member.folder / checkpoint.STATE_NAME, made_by)
         report.draw_curves(progress, member.folder / "curves.png", model.encoder)
         (member.folder / "history.json").write_text(json.dumps(asdict(progress)) + "\n")

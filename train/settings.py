@@ -157,6 +157,10 @@ class Pseudo:
     shifts: tuple[float, ...] = ()  # moved grids averaged into the teacher's answer, in windows
     out_of_fold: bool = False  # no model labels a soundscape that it was trained on
     validating: bool = False  # label the soundscapes, too, whose truth validates
+    # What is transformed: the probabilities, or each window's rank among a class's, from 0 up to 1. A
+    # teacher's probabilities are lowest for the classes with the fewest recordings, which no threshold
+    # on them does justice to.
+    scale: str = "probability"
     power: float = 1.0  # of the probabilities; above 1 it quiets doubtful labels
     zero_below: float = 0.0  # lower probabilities count as 0
     # Probabilities from the one up to the other say too little to learn from: no loss on such a class.
@@ -165,14 +169,23 @@ class Pseudo:
     weighting: str = "none"  # a window is drawn in proportion to its labels' max or sum, or all alike
     mixing: str = "own"  # samples of their own, or mixed: into labelled samples
     share: float = 0.5  # of the samples
-    gain_db: float = 6.0  # where mixed: the soundscape's level, at most so far from the recording's
+    # So much of the training is without pseudo labels: soundscapes are harder than recordings, and
+    # their labels worse, so a short training that begins with both learns less of either.
+    after: float = 0.0
+    # Where mixed: the soundscape's level over the recording's, and how far from it at most.
+    level_db: float = 0.0
+    gain_db: float = 6.0
+    # Under the write-up's loss on clipwise whatever is 0.5 or less acts as a negative; false: labels
+    # between 0 and 1 teach segmentwise alone.
+    soft_clipwise: bool = True
     alarms: Alarms = field(default_factory=Alarms)
 
     def __post_init__(self) -> None:
         _one_of("pseudo.output", self.output, ("clipwise", "segmentwise"))
+        _one_of("pseudo.scale", self.scale, ("probability", "rank"))
         _one_of("pseudo.weighting", self.weighting, ("none", "max", "sum"))
         _one_of("pseudo.mixing", self.mixing, ("own", "mixed"))
-        for name in ("zero_below", "keep_above", "share"):
+        for name in ("zero_below", "keep_above", "share", "after"):
             _a_share(f"pseudo.{name}", getattr(self, name))
         if self.unsure and (len(self.unsure) != 2 or not 0 <= self.unsure[0] < self.unsure[1] <= 1):
             raise UserError(f"pseudo.unsure {self.unsure} must be two probabilities, the lower first")
