@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -183,6 +184,30 @@ def test_the_learning_rate_warms_up_and_ends_at_zero():
     assert max(factors) == 1.0
     assert factors[10:] == sorted(factors[10:], reverse=True)
     assert factors[-1] < 0.001
+
+
+def test_from_average_from_on_the_rate_stays_and_the_plain_mean_of_the_weights_is_kept(contract):
+    def trainer():
+        recipe = tiny_recipe("fit.average_from=0.5", "fit.amp=f32")
+        return fit.Trainer(tiny_predictor(contract), recipe, 8, torch.device("cpu"))
+
+    whole, target = trainer(), torch.eye(3)
+    sounds = torch.sin(torch.arange(160_000) * torch.tensor([[0.1], [0.4], [1.5]]))
+    rates, weights = [], []
+    for step in range(8):
+        whole.step(sounds, target, step)
+        rates.append(whole.optimizer.param_groups[0]["lr"])
+        weights.append(whole.predictor.network.hidden.weight.detach().clone())
+        if step == 5:
+            resumed = trainer()
+            resumed.load_state(copy.deepcopy(whole.state()))
+    assert rates[2] > rates[3] > rates[4] == rates[5] == rates[7] > 0
+    mean = torch.stack(weights[4:]).mean(dim=0)
+    torch.testing.assert_close(whole.averaged().network.hidden.weight, mean)
+    assert not torch.allclose(mean, weights[-1])
+    for step in (6, 7):
+        resumed.step(sounds, target, step)
+    assert torch.equal(resumed.averaged().network.hidden.weight, whole.averaged().network.hidden.weight)
 
 
 def test_precision_is_what_the_device_has():

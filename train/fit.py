@@ -98,6 +98,7 @@ class Trainer:
         self.recipe = recipe
         self.seed = member_seed(recipe)
         self.total_steps = total_steps
+        self.average_from = round(fit.average_from * total_steps)
         self.device = device
         self.precision = Precision.choose(device, fit.amp)
         self.predictor = predictor.to(device)
@@ -113,7 +114,8 @@ class Trainer:
         seed = self.seed * 1_000_003 + step
         torch.manual_seed(seed)
         for group in self.optimizer.param_groups:
-            group["lr"] = fit.lr * lr_factor(step, self.total_steps, fit.warmup)
+            held = min(step, self.average_from)
+            group["lr"] = fit.lr * lr_factor(held, self.total_steps, fit.warmup)
         waveforms = waveforms.to(self.device, non_blocking=True)
         targets = targets.to(self.device, non_blocking=True)
         self.predictor.train()
@@ -127,7 +129,7 @@ class Trainer:
         soft_clipwise = self.recipe.rounds[0].pseudo.soft_clipwise
         loss = sed_loss(clipwise, segmentwise, targets, fit.clipwise_weight, soft_clipwise)
         self._update(loss, fit.grad_clip)
-        self.ema.update(self.predictor, step=step)
+        self._average(step)
         return float(loss.detach())
 
     def _update(self, loss: Tensor, grad_clip: float) -> None:
@@ -139,8 +141,14 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
+    def _average(self, step: int) -> None:
+        before = step - self.average_from
+        if before >= 0:  # the plain mean, of weights before this step and these
+            self.ema.use_warmup, self.ema.decay = False, before / (before + 1)
+        self.ema.update(self.predictor, step=step)
+
     def averaged(self) -> Predictor:
-        """The moving average of the weights: what is validated and exported."""
+        """The average of the weights: what is validated and exported."""
         module = self.ema.module
         assert isinstance(module, Predictor)
         return module.eval()

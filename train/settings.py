@@ -116,6 +116,9 @@ class Fit:
     weight_decay: float = 1e-2
     warmup: float = 0.1  # share of the steps
     ema_decay: float = 0.999
+    # From this share of the steps on, the rate stays where it is and the weights' plain mean is kept,
+    # in place of a rate that falls to 0 and a moving average (https://arxiv.org/abs/1803.05407).
+    average_from: float = 1.0
     clipwise_weight: float = 0.5  # of the loss on clipwise; the rest is on segmentwise
     grad_clip: float = 5.0  # norm; 0: none
     amp: str = "auto"  # auto, bf16, fp16, f32
@@ -125,6 +128,7 @@ class Fit:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch < 2 or self.steps_per_epoch < 0:
             raise UserError("fit: needs epochs >= 1, batch >= 2 and steps_per_epoch >= 0")
+        _a_share("fit.average_from", self.average_from)
 
 
 @dataclass(frozen=True)
