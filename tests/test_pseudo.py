@@ -92,7 +92,9 @@ def test_only_what_changed_is_scored_again(teacher, files, tmp_path, monkeypatch
     scored = []
     predict = pseudo.predict
     monkeypatch.setattr(
-        pseudo, "predict", lambda group, *rest: scored.extend(group) or predict(group, *rest)
+        pseudo,
+        "predict",
+        lambda group, *rest, **more: scored.extend(group) or predict(group, *rest, **more),
     )
     settings = Pseudo()
     path = pseudo.label(teacher, files, settings, tmp_path)
@@ -119,29 +121,41 @@ def test_killed_between_two_blocks_it_goes_on_to_the_same_table(
 ):
     monkeypatch.setattr(pseudo, "BLOCK_FILES", 1)
     whole = pseudo.label(teacher, files, Pseudo(), tmp_path / "whole")
-    scored = []
-    predict = pseudo.predict
+    predict, save = pseudo.predict, pseudo._Blocks.save
 
     class Killed(BaseException):
         pass
 
-    def dies(group, *rest):
-        if len(scored) == at:
+    def dies(blocks, start, *rest):
+        if start == at:
             raise Killed
-        scored.append(group)
-        return predict(group, *rest)
+        save(blocks, start, *rest)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(pseudo, "predict", dies)
+        patch.setattr(pseudo._Blocks, "save", dies)
         pseudo.label(teacher, files, Pseudo(), tmp_path / "killed")
     scored_again = []
     monkeypatch.setattr(
-        pseudo, "predict", lambda group, *rest: scored_again.append(group) or predict(group, *rest)
+        pseudo,
+        "predict",
+        lambda group, *rest, **more: scored_again.extend(group) or predict(group, *rest, **more),
     )
     path = pseudo.label(teacher, files, Pseudo(), tmp_path / "killed")
     assert len(scored_again) == 3 - at
     assert path.read_bytes() == whole.read_bytes()
     assert [each.name for each in path.parent.iterdir()] == [pseudo.NAME]
+
+
+def test_kept_blocks_give_back_scores_gaps_and_reasons(tmp_path):
+    blocks = pseudo._Blocks(tmp_path / "pseudo-key-0")
+    assert blocks.load() == ([], {})
+    scores = np.random.default_rng(0).random((2, 3), dtype=np.float32)
+    blocks.save(0, [scores, None], {"b.ogg": "not a sound"})
+    blocks.save(2, [None], {"c.ogg": "empty"})
+    found, failures = blocks.load()
+    np.testing.assert_array_equal(found[0], scores)
+    assert found[1:] == [None, None]
+    assert failures == {"b.ogg": "not a sound", "c.ogg": "empty"}
 
 
 def test_out_of_fold_no_model_labels_what_it_was_trained_on(contract, files, tmp_path):

@@ -30,7 +30,7 @@ from tqdm import tqdm
 from birdkit.contract import Contract
 from birdkit.ensemble import Ensemble, Spec, combine, common_contract
 from birdkit.errors import UserError
-from birdkit.predict import Scores, SoundFile, predict
+from birdkit.predict import Prediction, Scores, SoundFile, predict
 from train.checkpoint import Final, sha256
 from train.data import LabelledWindows
 from train.evaluate import TorchEngine
@@ -135,57 +135,56 @@ def label(teacher: Teacher, files: Sequence[SoundFile], pseudo: Pseudo, folder: 
         return path
     folder.mkdir(parents=True, exist_ok=True)
     key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
-    scores: list[Scores] = []
+    groups: defaultdict[tuple[str, ...], list[SoundFile]] = defaultdict(list)
+    for file in files:
+        groups[teacher.allowed(file.path, pseudo.out_of_fold)].append(file)
+    found: dict[Path, Scores] = {}
     failures: dict[str, str] = {}
     with tqdm(total=len(files), desc="pseudo labels", leave=False, disable=None) as bar:
-        for start in range(0, len(files), BLOCK_FILES):
-            block = files[start : start + BLOCK_FILES]
-            kept = folder / f"pseudo-{key}-{start:06d}.npz"
-            found, failed = _kept_block(kept) or _score_block(teacher, block, pseudo, kept)
-            scores += found
+        for number, (names, group) in enumerate(groups.items()):
+            blocks = _Blocks(folder / f"pseudo-{key}-{number}")
+            scores, failed = _score(teacher, names, group, pseudo, blocks, bar)
+            found |= dict(zip((file.path for file in group), scores, strict=True))
             failures |= failed
-            bar.update(len(block))
-    _write(path, files, scores, teacher.contract, {"made_by": wanted, "failures": failures})
+    facts = {"made_by": wanted, "failures": failures}
+    _write(path, files, [found[file.path] for file in files], teacher.contract, facts)
     for kept in folder.glob("pseudo-*.npz"):
         kept.unlink()
     return path
 
 
-def _kept_block(path: Path) -> tuple[list[Scores], dict[str, str]] | None:
-    if not path.is_file():
-        return None
-    with np.load(path) as block:
-        scores = np.split(block["scores"], np.cumsum(block["counts"])[:-1])
-        found = [None if not len(each) else each for each in scores]
-        return found, json.loads(str(block["failures"]))
+@dataclass(frozen=True)
+class _Blocks:
+    """What is scored already, block by block, in files beside the table to be."""
 
+    stem: Path
 
-def _score_block(
-    teacher: Teacher, files: Sequence[SoundFile], pseudo: Pseudo, path: Path
-) -> tuple[list[Scores], dict[str, str]]:
-    """Scores of each file, and why some have none; kept in `path`."""
-    scores: list[Scores] = [None] * len(files)
-    failures: dict[str, str] = {}
-    groups: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
-    for index, file in enumerate(files):
-        groups[teacher.allowed(file.path, pseudo.out_of_fold)].append(index)
-    for names, indices in groups.items():
-        group = [files[index] for index in indices]
-        found, failed = _score(teacher, names, group, pseudo)
-        failures |= failed
-        for index, each in zip(indices, found, strict=True):
-            scores[index] = each
-    empty = np.zeros((0, len(teacher.contract.classes)), dtype=np.float32)
-    every = [empty if each is None else each for each in scores]
-    content = BytesIO()
-    np.savez(
-        content,
-        scores=np.concatenate(every),
-        counts=[len(each) for each in every],
-        failures=json.dumps(failures),
-    )
-    write_whole(path, content.getvalue())
-    return scores, failures
+    def _path(self, start: int) -> Path:
+        return self.stem.with_name(f"{self.stem.name}-{start:06d}.npz")
+
+    def save(self, start: int, scores: Sequence[Scores], failures: Mapping[str, str]) -> None:
+        """Of files from `start` on, each (windows, classes)."""
+        n_classes = next((each.shape[1] for each in scores if each is not None), 0)
+        empty = np.zeros((0, n_classes), dtype=np.float32)
+        every = [empty if each is None else each for each in scores]
+        content = BytesIO()
+        np.savez(
+            content,
+            scores=np.concatenate(every),
+            counts=[len(each) for each in every],
+            failures=json.dumps(failures),
+        )
+        write_whole(self._path(start), content.getvalue())
+
+    def load(self) -> tuple[list[Scores], dict[str, str]]:
+        scores: list[Scores] = []
+        failures: dict[str, str] = {}
+        while (path := self._path(len(scores))).is_file():
+            with np.load(path) as block:
+                each = np.split(block["scores"], np.cumsum(block["counts"])[:-1])
+                scores += [part if len(part) else None for part in each]
+                failures |= json.loads(str(block["failures"]))
+        return scores, failures
 
 
 def _score(
@@ -193,17 +192,38 @@ def _score(
     names: Sequence[str],
     files: Sequence[SoundFile],
     pseudo: Pseudo,
+    blocks: _Blocks,
+    bar: tqdm[None],
 ) -> tuple[list[Scores], dict[str, str]]:
-    """By birdkit's grid, decoding and post-processing, as a submission is scored."""
+    """Scores of each file, and why some have none, as a submission is scored.
+
+    In one go and not block by block: each call has threads of its own, and what torch keeps for a
+    thread outlives it, so that memory would grow with the blocks.
+    """
     spec = Spec(dict.fromkeys(names, 1.0), pseudo.output, teacher.smoothing)
     ensemble = Ensemble({name: teacher.engines[name] for name in names}, spec)
+    scores, failures = blocks.load()
+    kept = len(scores)
+    bar.update(kept)
+    prediction = Prediction([])
 
     def score(waveform: NDArray[np.float32], n_windows: int) -> NDArray[np.float32]:
         passes = [ensemble.score(waveform, n_windows, shift) for shift in (0.0, *pseudo.shifts)]
-        return np.asarray(np.mean(passes, axis=0, dtype=np.float64), dtype=np.float32)
+        mean = np.asarray(np.mean(passes, axis=0, dtype=np.float64), dtype=np.float32)
+        combined = combine([mean], spec)[0]
+        assert combined is not None
+        return combined
 
-    prediction = predict(files, score, ensemble.contract)
-    return combine(prediction.scores, spec), prediction.failures
+    def report(n_done: int, n_files: int, _: float) -> None:
+        bar.update(1)
+        if n_done % BLOCK_FILES == 0 or n_done == n_files:
+            start = (n_done - 1) // BLOCK_FILES * BLOCK_FILES
+            block = {file.path.name for file in files[kept + start : kept + n_done]}
+            failed = {name: why for name, why in prediction.failures.items() if name in block}
+            blocks.save(kept + start, prediction.scores[start:n_done], failed)
+
+    predict(files[kept:], score, ensemble.contract, into=prediction, report=report)
+    return [*scores, *prediction.scores], failures | prediction.failures
 
 
 def _write(
