@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import soundfile as sf
 import soxr
+from conftest import SMALL
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
@@ -50,7 +51,7 @@ def stems_of(table: pd.DataFrame) -> list[str]:
 
 
 def test_one_seed_gives_the_same_tables_and_the_same_audio(small: Path, tmp_path: Path) -> None:
-    again = make_competition(tmp_path / "again", scale=0.25)
+    again = make_competition(tmp_path / "again", scale=SMALL)
     tables = sorted(p.relative_to(small) for p in small.rglob("*.csv"))
     assert len(tables) == 6
     assert filecmp.cmpfiles(small, again, tables, shallow=False) == (tables, [], [])
@@ -189,7 +190,7 @@ def test_song_shorter_than_400_ms_in_a_window_is_undecided() -> None:
 
 def test_a_second_call_leaves_the_finished_competition_as_it_is(small: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in small.rglob("*")}
-    assert make_competition(small, scale=0.25) == small
+    assert make_competition(small, scale=SMALL) == small
     assert {path: path.stat().st_mtime_ns for path in small.rglob("*")} == before
 
 
@@ -203,7 +204,7 @@ def test_a_folder_of_something_else_is_refused_and_untouched(tmp_path: Path, nam
 
 def test_a_demo_of_another_seed_is_refused(small: Path) -> None:
     with pytest.raises(UserError, match="seed 7"):
-        make_competition(small, seed=7, scale=0.25)
+        make_competition(small, seed=7, scale=SMALL)
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,7 @@ SETTINGS = [
     "fit.steps_per_epoch=3",
     "fit.epochs=2",
     "fit.checkpoint_every_s=0.0",  # after every step
+    "rounds=[{}]",
 ]
 
 
