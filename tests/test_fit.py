@@ -64,9 +64,8 @@ def assert_same(found, expected):
     assert all(torch.equal(found[1][key], expected[1][key]) for key in expected[1])
 
 
-@pytest.mark.parametrize(
-    "at_step", [4, *(pytest.param(step, marks=pytest.mark.slow) for step in (0, 1))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("at_step", [4, 0])
 def test_killed_mid_epoch(competition, uninterrupted, tmp_path, monkeypatch, at_step):
     step = fit.Trainer.step
 
