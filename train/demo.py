@@ -130,6 +130,12 @@ def soundscape_labels(stems: list[str], truth: Cells) -> pd.DataFrame:
     return table.loc[table.index.repeat(2)]
 
 
+def write_hidden(folder: Path, n_files: int, seed: int) -> None:
+    stems, truth, mask = write_soundscapes(folder / "soundscapes", n_files, seed, HIDDEN)
+    per_window(stems, truth).to_csv(folder / "truth.csv", index=False)
+    per_window(stems, mask).to_csv(folder / "mask.csv", index=False)
+
+
 def write_all(out: Path, seed: int, scale: float) -> None:
     def count(full: int, least: int) -> int:
         return max(least, round(scale * full))
@@ -139,10 +145,7 @@ def write_all(out: Path, seed: int, scale: float) -> None:
     labels = soundscape_labels(stems[: count(8, 3)], truth[: count(8, 3)])
     labels.to_csv(out / "train_soundscapes_labels.csv", index=False)
 
-    hidden = out / "validation"
-    stems, truth, mask = write_soundscapes(hidden / "soundscapes", count(16, 3), seed, HIDDEN)
-    per_window(stems, truth).to_csv(hidden / "truth.csv", index=False)
-    per_window(stems, mask).to_csv(hidden / "mask.csv", index=False)
+    write_hidden(out / "validation", count(16, 3), seed)
 
     TAXONOMY.to_csv(out / "taxonomy.csv")
     uniform = np.full((N_WINDOWS, len(LABELS)), 1 / len(LABELS))
