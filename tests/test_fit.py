@@ -65,11 +65,12 @@ def assert_same(found, expected):
 
 
 @pytest.mark.slow
-def test_killed_mid_epoch(competition, uninterrupted, tmp_path, monkeypatch):
+@pytest.mark.parametrize("at_step", [4, 0, 1])
+def test_killed_mid_epoch(competition, uninterrupted, tmp_path, monkeypatch, at_step):
     step = fit.Trainer.step
 
     def dies(self, waveforms, targets, number):
-        if number == 4:
+        if number == at_step:
             raise Killed
         return step(self, waveforms, targets, number)
 
@@ -81,13 +82,14 @@ def test_killed_mid_epoch(competition, uninterrupted, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_killed_mid_checkpoint_write(competition, uninterrupted, tmp_path, monkeypatch):
+@pytest.mark.parametrize("at_write", [4, 2])
+def test_killed_mid_checkpoint_write(competition, uninterrupted, tmp_path, monkeypatch, at_write):
     """Half a file is on disk, under its temporary name; the last whole state is what counts."""
     writes = []
 
     def dies(facts, file):
         writes.append(1)
-        if len(writes) == 4:
+        if len(writes) == at_write:
             file.write(b"half a checkp")
             raise Killed
         torch_save(facts, file)

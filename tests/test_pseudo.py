@@ -88,14 +88,20 @@ def test_provenance_tells_teachers_output_transform_mass_and_share_kept(teacher,
     np.testing.assert_array_equal(pseudo.read(path).scores, scores)  # stored plain
 
 
-def test_only_what_changed_is_scored_again(teacher, files, tmp_path, monkeypatch):
-    scored = []
+@pytest.fixture
+def scored(monkeypatch):
+    """The files that were handed to be scored, so far."""
+    found = []
     predict = pseudo.predict
     monkeypatch.setattr(
         pseudo,
         "predict",
-        lambda group, *rest, **more: scored.extend(group) or predict(group, *rest, **more),
+        lambda group, *rest, **more: found.extend(group) or predict(group, *rest, **more),
     )
+    return found
+
+
+def test_only_what_changed_is_scored_again(teacher, files, tmp_path, scored):
     settings = Pseudo()
     path = pseudo.label(teacher, files, settings, tmp_path)
     pseudo.describe(path, settings)
@@ -117,11 +123,11 @@ def test_only_what_changed_is_scored_again(teacher, files, tmp_path, monkeypatch
 
 @pytest.mark.parametrize("at", [0, 1, 2])
 def test_killed_between_two_blocks_it_goes_on_to_the_same_table(
-    teacher, files, tmp_path, monkeypatch, at
+    teacher, files, tmp_path, monkeypatch, scored, at
 ):
     monkeypatch.setattr(pseudo, "BLOCK_FILES", 1)
     whole = pseudo.label(teacher, files, Pseudo(), tmp_path / "whole")
-    predict, save = pseudo.predict, pseudo._Blocks.save
+    save = pseudo._Blocks.save
 
     class Killed(BaseException):
         pass
@@ -134,14 +140,9 @@ def test_killed_between_two_blocks_it_goes_on_to_the_same_table(
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(pseudo._Blocks, "save", dies)
         pseudo.label(teacher, files, Pseudo(), tmp_path / "killed")
-    scored_again = []
-    monkeypatch.setattr(
-        pseudo,
-        "predict",
-        lambda group, *rest, **more: scored_again.extend(group) or predict(group, *rest, **more),
-    )
+    scored.clear()
     path = pseudo.label(teacher, files, Pseudo(), tmp_path / "killed")
-    assert len(scored_again) == 3 - at
+    assert len(scored) == 3 - at
     assert path.read_bytes() == whole.read_bytes()
     assert [each.name for each in path.parent.iterdir()] == [pseudo.NAME]
 

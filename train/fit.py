@@ -113,9 +113,9 @@ class Trainer:
         fit = self.recipe.fit
         seed = self.seed * 1_000_003 + step
         torch.manual_seed(seed)
+        rate = fit.lr * lr_factor(min(step, self.average_from), self.total_steps, fit.warmup)
         for group in self.optimizer.param_groups:
-            held = min(step, self.average_from)
-            group["lr"] = fit.lr * lr_factor(held, self.total_steps, fit.warmup)
+            group["lr"] = rate
         waveforms = waveforms.to(self.device, non_blocking=True)
         targets = targets.to(self.device, non_blocking=True)
         self.predictor.train()
