@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,7 +18,9 @@ from train import checkpoint, fit, rounds
 from train import run as train_run
 from train.checkpoint import MadeBy
 from train.fit import Precision, lr_factor
+from train.model import Predictor
 from train.recipe import to_json
+from train.settings import Pseudo, Round
 
 # Everything random is on: masks, mixing, noise, dropout, drop path, the moving average.
 SETTINGS = [
@@ -208,6 +211,55 @@ def test_from_average_from_on_the_rate_stays_and_the_plain_mean_of_the_weights_i
     for step in (6, 7):
         resumed.step(sounds, target, step)
     assert torch.equal(resumed.averaged().network.hidden.weight, whole.averaged().network.hidden.weight)
+
+
+def distilling(contract, share, after=0.0, n_teachers=1):
+    """A trainer, and teachers of other weights than its own."""
+    recipe = tiny_recipe("fit.amp=f32", "fit.lr=0.02", "models.drop_rate=0.0")
+    heeding = Pseudo(distil=share, after=after)
+    recipe = replace(recipe, rounds=(Round(pseudo=heeding),))
+    predictors = []
+    for seed in range(1 + n_teachers):
+        torch.manual_seed(seed)
+        predictors.append(Predictor(recipe.frontend, recipe.models[0], contract))
+        torch.nn.init.constant_(predictors[-1].network.att_block.cla.bias, 2.0 if seed else 0.0)
+    return fit.Trainer(predictors[0], recipe, 8, torch.device("cpu"), predictors[1:]), predictors[1:]
+
+
+SOUNDS = torch.sin(torch.arange(160_000) * torch.tensor([[0.1], [0.4], [1.5]]))
+
+
+def test_a_student_that_distils_alone_comes_to_answer_as_its_teachers_do(contract):
+    trainer, teachers = distilling(contract, 1.0, n_teachers=2)
+    before = copy.deepcopy([each.state_dict() for each in teachers])
+    answers = [each.eval()(SOUNDS) for each in teachers]
+    told = (answers[0][0] + answers[1][0]) / 2, sum(a[1].sigmoid() for a in answers) / 2
+
+    def distance():
+        clipwise, segmentwise = trainer.predictor.eval()(SOUNDS)
+        return [
+            float((ours.detach() - theirs.detach()).abs().mean())
+            for ours, theirs in zip((clipwise, segmentwise.sigmoid()), told, strict=True)
+        ]
+
+    first = distance()
+    assert min(first) > 0.1
+    losses = [trainer.step(SOUNDS, 1.0 - torch.eye(3), step) for step in range(8)]
+    assert losses[-1] < losses[0]
+    assert all(now < 0.6 * then for now, then in zip(distance(), first, strict=True))
+    other, _ = distilling(contract, 1.0, n_teachers=2)
+    assert [other.step(SOUNDS, torch.eye(3), step) for step in range(8)] == losses  # no label counts
+    for teacher, state in zip(teachers, before, strict=True):  # nor do the teachers learn
+        assert all(torch.equal(each, state[key]) for key, each in teacher.state_dict().items())
+
+
+def test_distilling_begins_where_pseudo_labels_do(contract):
+    target = torch.eye(3)
+    plain, _ = distilling(contract, 0.0, n_teachers=0)
+    late, _ = distilling(contract, 0.5, after=0.5)
+    losses = [[each.step(SOUNDS, target, step) for step in range(5)] for each in (plain, late)]
+    assert losses[0][:4] == losses[1][:4]
+    assert losses[0][4] != losses[1][4]
 
 
 def test_precision_is_what_the_device_has():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -95,15 +96,35 @@ def test_pyproject_holds_settings_only():
     assert set(tomllib.loads((ROOT / "pyproject.toml").read_text())) == {"tool"}
 
 
-@pytest.mark.parametrize("command", ["train/run.py", "export/to_onnx.py", "train/metrics.py"])
-def test_a_users_mistake_is_one_line_and_exit_status_2(command, tmp_path):
-    arguments = {
-        "train/run.py": ["--data", str(tmp_path / "nowhere")],
-        "export/to_onnx.py": [str(tmp_path)],
-        "train/metrics.py": [str(tmp_path / "s.csv"), "--validation", str(tmp_path)],
-    }[command]
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("train/run.py", ["--data", "nowhere"]),
+        ("export/to_onnx.py", ["."]),
+        ("train/metrics.py", ["scores.csv", "--validation", "."]),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_status_2(
+    command, arguments, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [command, *arguments])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(ROOT / command), run_name="__main__")
+    assert left.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert told.count("\n") == 1
+
+
+@pytest.mark.slow  # imports torch and both engines anew
+def test_no_import_of_a_command_says_anything_beside_its_mistake(tmp_path):
     done = subprocess.run(
-        [sys.executable, str(ROOT / command), *arguments], capture_output=True, text=True, cwd=tmp_path
+        [sys.executable, str(ROOT / "export/to_onnx.py"), "."],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
     )
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")

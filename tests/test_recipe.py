@@ -113,6 +113,9 @@ def test_rounds_are_listed_one_by_one_each_taught_by_the_one_before(tmp_path):
         ('[[rounds]]\nteacher = ["c"]\n', "round 0: teacher 'c' is not among any"),
         ("[[rounds]]\nrepeat = 0\n", "rounds.repeat 0"),
         ("rounds = []\n", "at least one"),
+        ("[[rounds]]\nfit.rate = 0.1\n", r"rounds\.fit: unknown key 'rate'"),
+        ("[[rounds]]\nfit.lr = 'low'\n", r"rounds\.fit: lr: expected float"),
+        ("[[rounds]]\nfit = 3\n", "fit: expected a table"),
         ('[[rounds]]\npseudo.output = "framewise"\n', "choose clipwise, segmentwise"),
         ("[[rounds]]\npseudo.share = 1.5\n", r"pseudo\.share 1\.5 must be in 0\.\.1"),
         ("[[rounds]]\npseudo.shifts = [1.0]\n", "shifts between 0 and 1"),
@@ -150,6 +153,17 @@ def test_members_have_seeds_of_their_own_and_keep_them_from_round_to_round(tmp_p
         for index, name in ((0, "a"), (1, "a"), (1, "b"))
     }
     assert seed[0, "a"] == seed[1, "a"] != seed[1, "b"]
+
+
+def test_a_round_that_goes_on_from_the_last_has_a_fit_of_its_own_and_draws_other_batches(tmp_path):
+    text = ROUNDS.replace("repeat = 2", "repeat = 2\nwarm = true\nfit.lr = 0.5")
+    base = recipe.load(write(tmp_path, text))
+    configs = [recipe.for_member(base, index, "a") for index in range(3)]
+    assert [each.fit.lr for each in configs] == [base.fit.lr, 0.5, 0.5]
+    assert [each.fit.epochs for each in configs] == [base.fit.epochs] * 3
+    assert len({recipe.member_seed(each) for each in configs}) == 3
+    again = recipe.from_dict(json.loads(recipe.to_json(base)), "again")
+    assert again == base
 
 
 def test_the_write_ups_recipe_is_its_plan():

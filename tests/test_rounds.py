@@ -39,7 +39,10 @@ TWO_ROUNDS = """
 [[models]]
 [[rounds]]
 [[rounds]]
+warm = true
+fit.lr = 2e-4
 pseudo.output = "clipwise"
+pseudo.distil = 0.5
 """
 
 
@@ -251,6 +254,24 @@ def test_an_alarm_warns_or_stops_as_the_recipe_says(competition, tmp_path, capsy
         train_run.main(arguments(competition, tmp_path / "run", recipe, *more, *stop))
     assert train_run.main(arguments(competition, tmp_path / "run", recipe, *more)) == 0
     assert capsys.readouterr().out.count("alarm: ") == 16
+
+
+def test_a_warm_round_goes_on_from_the_last_rounds_model_and_falls_with_it(
+    uninterrupted, competition, tmp_path, capsys
+):
+    start, end = (next(uninterrupted.glob(f"round{index}/*/final.pt")) for index in range(2))
+    parents = checkpoint.Final.load(end).made_by.parents
+    assert parents["the round before's model"] == checkpoint.sha256(start)
+    out = tmp_path / "run"
+    shutil.copytree(uninterrupted, out)
+    # At a rate of nothing it stays what it was.
+    still = ["--set", "rounds.1.fit.lr=0.0", "--set", "rounds.1.fit.weight_decay=0.0"]
+    assert train_run.main(arguments(competition, out, two_rounds(tmp_path), *still)) == 0
+    assert "final.pt: warm start, 8 of 8 classes" in capsys.readouterr().out
+    weights = {path: checkpoint.Final.load(path).state for path in (start, *out.rglob("final.pt"))}
+    trained = [key for key in weights[start] if "running" not in key and "num_batches" not in key]
+    for state in weights.values():
+        assert all(torch.equal(state[key], weights[start][key]) for key in trained)
 
 
 def test_members_of_equal_settings_train_to_different_weights(run_dir):

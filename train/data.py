@@ -174,7 +174,7 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         self.augment: Augment = recipe.augment
         self.data: Data = recipe.data
         self.mixing: Pseudo = recipe.rounds[0].pseudo
-        self.pseudo_from = round(self.mixing.after * total_steps)
+        self.pseudo_from = self.mixing.first_step(total_steps)
         recordings = sources.recordings
         self.targets = target_matrix(recordings, contract.classes, recipe.data.secondary_target)
         self.weights = sampling_weights(recordings, recipe.data.balance)

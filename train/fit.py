@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,7 +27,7 @@ from train import checkpoint
 from train.augment import spec_augment
 from train.checkpoint import MadeBy
 from train.data import Batches
-from train.losses import sed_loss
+from train.losses import distillation_loss, sed_loss
 from train.model import Predictor
 from train.recipe import member_seed
 from train.settings import Fit, Recipe
@@ -91,9 +91,19 @@ def choose_device(name: str) -> torch.device:
 
 
 class Trainer:
-    """A predictor, its optimiser and its moving average, one step at a time."""
+    """A predictor, its optimiser and its moving average, one step at a time.
 
-    def __init__(self, predictor: Predictor, recipe: Recipe, total_steps: int, device: torch.device):
+    `teachers`, of the same front end, are heard where the recipe distils.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        recipe: Recipe,
+        total_steps: int,
+        device: torch.device,
+        teachers: Sequence[Predictor] = (),
+    ):
         fit = recipe.fit
         self.recipe = recipe
         self.seed = member_seed(recipe)
@@ -101,6 +111,11 @@ class Trainer:
         self.average_from = round(fit.average_from * total_steps)
         self.device = device
         self.precision = Precision.choose(device, fit.amp)
+        self.distil_from = recipe.rounds[0].pseudo.first_step(total_steps)
+        self.teachers = [
+            each.network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+            for each in teachers
+        ]
         self.predictor = predictor.to(device)
         self.predictor.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = ModelEmaV3(self.predictor, decay=fit.ema_decay, use_warmup=True)
@@ -121,16 +136,29 @@ class Trainer:
         self.predictor.train()
         with torch.no_grad():
             picture = self.predictor.front_end(waveforms)
+            told = self._told(picture) if self.teachers and step >= self.distil_from else None
             generator = torch.Generator().manual_seed(seed)
             picture = spec_augment(picture, self.recipe.augment, generator)
             picture = picture.contiguous(memory_format=torch.channels_last)
         with self.precision.autocast():
             clipwise, segmentwise = self.predictor.network(picture)
-        soft_clipwise = self.recipe.rounds[0].pseudo.soft_clipwise
-        loss = sed_loss(clipwise, segmentwise, targets, fit.clipwise_weight, soft_clipwise)
+        pseudo, weight = self.recipe.rounds[0].pseudo, fit.clipwise_weight
+        loss = sed_loss(clipwise, segmentwise, targets, weight, pseudo.soft_clipwise)
+        if told is not None:
+            on_told = distillation_loss(clipwise, segmentwise, *told, weight)
+            loss = (1.0 - pseudo.distil) * loss + pseudo.distil * on_told
         self._update(loss, fit.grad_clip)
         self._average(step)
         return float(loss.detach())
+
+    def _told(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """The teachers' mean probabilities, clipwise and segmentwise, of the sounds unmasked."""
+        picture = picture.contiguous(memory_format=torch.channels_last)
+        with self.precision.autocast():
+            told = [network(picture) for network in self.teachers]
+        clipwise = torch.stack([each.float() for each, _ in told]).mean(dim=0)
+        segmentwise = torch.stack([torch.sigmoid(each.float()) for _, each in told]).mean(dim=0)
+        return clipwise.clamp(0.0, 1.0), segmentwise
 
     def _update(self, loss: Tensor, grad_clip: float) -> None:
         self.optimizer.zero_grad(set_to_none=True)

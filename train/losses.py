@@ -1,10 +1,10 @@
-"""The write-up's loss."""
+"""The write-up's loss, and that of a student on its teacher's answers."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits
 
 
 def sed_loss(
@@ -27,4 +27,25 @@ def sed_loss(
     heard = known if soft_clipwise else certain
     on_clipwise = binary_cross_entropy_with_logits(clipwise.float(), target, heard)
     on_segmentwise = binary_cross_entropy_with_logits(segmentwise.float(), target, known)
+    return clipwise_weight * on_clipwise + (1.0 - clipwise_weight) * on_segmentwise
+
+
+def distillation_loss(
+    clipwise: Tensor,
+    segmentwise: Tensor,
+    teacher_clipwise: Tensor,
+    teacher_segmentwise: Tensor,
+    clipwise_weight: float,
+) -> Tensor:
+    """BCE on a teacher's probabilities, all (batch, classes); `segmentwise` alone is of logits.
+
+    A teacher's clipwise is what the student's is meant to be, so here it is taken as the probability
+    that it is. Knowledge distillation, https://arxiv.org/abs/1503.02531, with the teacher hearing what
+    the student hears, https://arxiv.org/abs/2106.05237.
+    """
+    # A rounded sum of shares can come out at 1 or above it.
+    heard = clipwise.float().clamp(1e-7, 1.0 - 1e-7)
+    with torch.autocast(clipwise.device.type, enabled=False):  # autocast refuses this loss
+        on_clipwise = binary_cross_entropy(heard, teacher_clipwise)
+    on_segmentwise = binary_cross_entropy_with_logits(segmentwise.float(), teacher_segmentwise)
     return clipwise_weight * on_clipwise + (1.0 - clipwise_weight) * on_segmentwise

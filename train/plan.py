@@ -30,6 +30,7 @@ class Member:
     name: str
     config: Recipe  # for this model alone
     folder: Path
+    start: Path | None = None  # the checkpoint that it goes on from
 
     @property
     def final(self) -> Path:
@@ -50,11 +51,13 @@ class Stage:
 
 
 def stages(config: Recipe, out: Path) -> list[Stage]:
-    found = []
+    found: list[Stage] = []
     for index, each in enumerate(recipe.every_round(config)):
         folder = out / checkpoint.ROUND_NAME.format(index)
+        starts = {m.name: m.final for m in found[-1].members} if found and each.warm else {}
         members = tuple(
-            Member(name, recipe.for_member(config, index, name), folder / name) for name in each.models
+            Member(name, recipe.for_member(config, index, name), folder / name, starts.get(name))
+            for name in each.models
         )
         found.append(Stage(index, each, folder, members))
     return found
@@ -106,6 +109,10 @@ class Clock:
         trainer.step(sound, target, 1)
         return (time.perf_counter() - start) * config.fit.batch / PROBE_BATCH
 
+    def told_s(self, teachers: Sequence[Member]) -> float:
+        """Seconds for the teachers to answer a training batch."""
+        return FORWARD_SHARE * sum(self.step_s(member) for member in teachers)
+
     def label_s(self, teachers: Sequence[Member], n_windows: int, n_passes: int) -> float:
         """Seconds for the teachers to score so many windows."""
         each_s = sum(self.step_s(member) / member.config.fit.batch for member in teachers)
@@ -126,6 +133,7 @@ def describe(
     found, left_s = [], 0.0
     for stage in every:
         found.append(_headline(stage, n_windows))
+        told_s = 0.0
         if stage.index:
             teachers = [m for m in every[stage.index - 1].members if m.name in stage.round.teacher]
             passes = 1 + len(stage.round.pseudo.shifts)
@@ -133,14 +141,17 @@ def describe(
             is_done = stage.folder in done
             left_s += 0.0 if is_done else need_s
             found.append(f"  pseudo labels        {_status(is_done, need_s)}")
+            if stage.round.pseudo.distil:
+                told_s = (1.0 - stage.round.pseudo.after) * clock.told_s(teachers)
         for member in stage.members:
             steps = member.steps(n_recordings)
-            need_s = steps * clock.step_s(member)
+            need_s = steps * (clock.step_s(member) + told_s)
             is_done = member.final in done
             left_s += 0.0 if is_done else need_s
             model, fit = member.config.models[0], member.config.fit
+            start = f" from round {stage.index - 1}'s" if member.start else ""
             found.append(
-                f"  {member.name:<20} {model.encoder}, {steps:,} steps of {fit.batch}, "
+                f"  {member.name:<20} {model.encoder}{start}, {steps:,} steps of {fit.batch}, "
                 f"{_status(is_done, need_s)}"
             )
     found.append(f"left to do: about {_duration(left_s)} on {clock.device}")
@@ -151,11 +162,13 @@ def _headline(stage: Stage, n_windows: int) -> str:
     if stage.index == 0:
         return "round 0: labelled data"
     pseudo = stage.round.pseudo
-    how = f"{pseudo.share:g} of samples" + (" mixed into" if pseudo.mixing == "mixed" else "")
+    into = " mixed into" if pseudo.mixing == "mixed" else ""
+    windows = f" and {n_windows:,} pseudo-labelled windows ({pseudo.share:g} of samples{into})"
     fold = ", out of fold" if pseudo.out_of_fold else ""
+    distil = f", {pseudo.distil:g} of the loss distilled" if pseudo.distil else ""
     return (
-        f"round {stage.index}: labelled data and {n_windows:,} pseudo-labelled windows ({how}), "
-        f"{pseudo.output} of {' + '.join(stage.round.teacher)}{fold}"
+        f"round {stage.index}: labelled data{windows if pseudo.share else ''}, "
+        f"{pseudo.output} of {' + '.join(stage.round.teacher)}{fold}{distil}"
     )
 
 

@@ -35,6 +35,7 @@ from train.checkpoint import Final, sha256
 from train.data import LabelledWindows
 from train.evaluate import TorchEngine
 from train.files import write_whole
+from train.model import Predictor
 from train.settings import Pseudo
 
 NAME = "pseudo.parquet"
@@ -62,11 +63,12 @@ class Teacher:
         return cls(finals, {n: sha256(path) for n, path in checkpoints.items()}, smoothing, device)
 
     @cached_property
+    def predictors(self) -> dict[str, Predictor]:
+        return {name: final.predictor().to(self.device) for name, final in self.finals.items()}
+
+    @cached_property
     def engines(self) -> dict[str, TorchEngine]:
-        return {
-            name: TorchEngine(final.predictor().to(self.device), self.device)
-            for name, final in self.finals.items()
-        }
+        return {name: TorchEngine(each, self.device) for name, each in self.predictors.items()}
 
     @property
     def contract(self) -> Contract:

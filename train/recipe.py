@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from birdkit.errors import UserError
-from train.settings import Alarms, Pseudo, Recipe, Round
+from train.settings import Alarms, Fit, Pseudo, Recipe, Round
 
 RECIPES = Path(__file__).parent / "recipes"
+ROUNDS_APART = 1000  # between the seeds of rounds that go on from one another
 
 
 def load(name_or_file: str, overrides: Iterable[str] = ()) -> Recipe:
@@ -82,19 +83,25 @@ def member_names(recipe: Recipe) -> list[str]:
 def every_round(recipe: Recipe) -> list[Round]:
     """The rounds one by one, with the names of their models and of their teacher's models.
 
-    Raises `UserError` for a name that is not there.
+    Raises `UserError` for a name that is not there, or a setting of the fit that is none.
     """
     known = member_names(recipe)
     found: list[Round] = []
     for listed in recipe.rounds:
         models = tuple(listed.models) or tuple(known)
         _all_known(f"round {len(found)}: model", models, known)
+        fit_of(recipe, listed)
         for _ in range(listed.repeat):
             before = found[-1].models if found else ()
             teacher = listed.teacher or before
             _all_known(f"round {len(found)}: teacher", teacher, before)
             found.append(replace(listed, models=models, teacher=tuple(teacher), repeat=1))
     return found
+
+
+def fit_of(recipe: Recipe, of_round: Round) -> Fit:
+    """[fit], with what the round has of its own. Raises `UserError` as `load` does."""
+    return typing.cast(Fit, _build(Fit, asdict(recipe.fit) | of_round.fit, "rounds.fit"))
 
 
 def for_member(recipe: Recipe, index: int, name: str) -> Recipe:
@@ -104,13 +111,17 @@ def for_member(recipe: Recipe, index: int, name: str) -> Recipe:
     """
     model = recipe.models[member_names(recipe).index(name)]
     of_round = every_round(recipe)[index]
+    fit = fit_of(recipe, of_round)
     if index == 0:
         own = Round(models=(name,))
     else:
         # Out of fold, which soundscapes a model leaves out depends on how many share them.
         models = of_round.models if of_round.pseudo.out_of_fold else (name,)
-        own = Round(models=models, pseudo=replace(of_round.pseudo, alarms=Alarms()))
-    return replace(recipe, models=(replace(model, name=name),), rounds=(own,))
+        heeding = replace(of_round.pseudo, alarms=Alarms())
+        own = Round(models=models, warm=of_round.warm, pseudo=heeding)
+        if of_round.warm:  # or it would go on with the very batches that it has seen
+            fit = replace(fit, seed=fit.seed + ROUNDS_APART * index)
+    return replace(recipe, models=(replace(model, name=name),), rounds=(own,), fit=fit)
 
 
 def member_seed(recipe: Recipe) -> int:
@@ -178,6 +189,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             raise UserError(f"{where}: expected a list, got {value!r}")
         item_hint = typing.get_args(hint)[0]
         return tuple(_convert(item_hint, item, where) for item in value)
+    if typing.get_origin(hint) is dict:
+        if not isinstance(value, dict):
+            raise UserError(f"{where}: expected a table, got {value!r}")
+        return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):

@@ -25,7 +25,8 @@ from train.plan import Member, Stage
 from train.settings import Recipe
 from train.summary import Scored, Tables
 
-LABELS = "pseudo labels"  # as a parent of what was trained on them
+# As parents of what was trained on them, and from it.
+LABELS, START = "pseudo labels", "the round before's model"
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,9 @@ class Runner:
     validation: TruthSet | None
 
     def wanted(self, member: Member, stage: Stage) -> MadeBy:
-        """What a model's checkpoint must be made by; its round's pseudo labels must be there."""
-        parents = pretrained.parents(member.config.models[0])
+        """What a model's checkpoint must be made by; what it is made from must be there."""
+        parents = {START: checkpoint.sha256(member.start)} if member.start else {}
+        parents |= pretrained.parents(member.config.models[0])
         if stage.index:
             parents[LABELS] = checkpoint.sha256(stage.folder / pseudo.NAME)
         return MadeBy(recipe.to_json(member.config), self.material.fingerprint, parents)
@@ -74,14 +76,15 @@ class Runner:
         checkpoints = {m.name: m.final for m in before.members if m.name in stage.round.teacher}
         return pseudo.Teacher.load(checkpoints, self.device)
 
-    def label(self, stage: Stage, before: Stage, last: Mapping[str, Any] | None) -> dict[str, Any]:
+    def label(
+        self, stage: Stage, teacher: pseudo.Teacher, last: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
         """The round's pseudo labels; returns their provenance.
 
         Raises `UserError` at an alarm, where the recipe says so.
         """
         settings = stage.round.pseudo
         files = self.to_label(stage)
-        teacher = self.teacher(stage, before)
         print(
             f"\nround {stage.index}: {settings.output} of {' + '.join(teacher.finals)} on "
             f"{len(files)} soundscapes",
@@ -102,8 +105,8 @@ class Runner:
             )
         return facts
 
-    def train(self, member: Member, stage: Stage) -> Final:
-        """Train one model, or load it where it is done.
+    def train(self, member: Member, stage: Stage, teacher: pseudo.Teacher | None) -> Final:
+        """Train one model, or load it where it is done. Round 0 has no teacher.
 
         Writes `state.pt`, `final.pt`, `history.json` and `curves.png`.
         """
@@ -118,11 +121,13 @@ class Runner:
         model = config.models[0]
         torch.manual_seed(recipe.member_seed(config))
         predictor = Predictor(config.frontend, model, contract)
-        weights_from = pretrained.start(predictor, model)
+        first = replace(model, weights=str(member.start)) if member.start else model
+        weights_from = pretrained.start(predictor, first)
         print(weights_from)
         sources = self._sources(member, stage)
         total = member.steps(len(sources.recordings))
-        trainer = Trainer(predictor, config, total, self.device)
+        teachers = teacher.predictors.values() if teacher and stage.round.pseudo.distil else ()
+        trainer = Trainer(predictor, config, total, self.device, tuple(teachers))
         print(f"{total} steps of {config.fit.batch} on {self.device}, {trainer.precision}", flush=True)
         known = self._validation_sets()
 
@@ -149,9 +154,9 @@ class Runner:
 
     def _sources(self, member: Member, stage: Stage) -> Sources:
         sources = self.material.sources()
-        if not stage.index:
-            return sources
         settings = stage.round.pseudo
+        if not stage.index or not settings.share:
+            return sources
         paths = self.material.soundscapes(validating=settings.validating)
         leave_out: list[str] = []
         if settings.out_of_fold:
@@ -186,12 +191,14 @@ class Runner:
         last: list[Scored] = []
         tables: list[Tables] = []
         for stage, before in zip(stages, [None, *stages], strict=False):
+            teacher = None
             if before is not None:
-                facts = self.label(stage, before, facts)
+                teacher = self.teacher(stage, before)
+                facts = self.label(stage, teacher, facts)
             finals = {}
             for member in stage.members:
                 print(f"\nround {stage.index}, {member.name}: {member.config.models[0].encoder}")
-                finals[member.name] = self.train(member, stage)
+                finals[member.name] = self.train(member, stage, teacher)
             scored = self.score(stage, finals)
             tables.append(summary.of_round(stage.index, scored, last))
             last = scored

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from birdkit.errors import UserError
 
@@ -182,6 +183,9 @@ class Pseudo:
     # Under the write-up's loss on clipwise whatever is 0.5 or less acts as a negative; false: labels
     # between 0 and 1 teach segmentwise alone.
     soft_clipwise: bool = True
+    # So much of the loss is on what the teacher says of the very batch, mixed and noisy as it is, and
+    # the rest on the labels: a recording's say that the bird is somewhere, the teacher's where.
+    distil: float = 0.0
     alarms: Alarms = field(default_factory=Alarms)
 
     def __post_init__(self) -> None:
@@ -189,12 +193,21 @@ class Pseudo:
         _one_of("pseudo.scale", self.scale, ("probability", "rank"))
         _one_of("pseudo.weighting", self.weighting, ("none", "max", "sum"))
         _one_of("pseudo.mixing", self.mixing, ("own", "mixed"))
-        for name in ("zero_below", "keep_above", "share", "after"):
+        for name in ("zero_below", "keep_above", "share", "after", "distil"):
             _a_share(f"pseudo.{name}", getattr(self, name))
         if self.unsure and (len(self.unsure) != 2 or not 0 <= self.unsure[0] < self.unsure[1] <= 1):
             raise UserError(f"pseudo.unsure {self.unsure} must be two probabilities, the lower first")
         if self.power <= 0 or not all(0 < shift < 1 for shift in self.shifts):
             raise UserError("pseudo: needs power > 0, and shifts between 0 and 1 window")
+        if self.distil and self.out_of_fold:
+            raise UserError(
+                "pseudo.distil has every teacher hear every sample, which pseudo.out_of_fold forbids; "
+                "set one of them"
+            )
+
+    def first_step(self, total_steps: int) -> int:
+        """From which a training heeds the teacher."""
+        return round(self.after * total_steps)
 
 
 @dataclass(frozen=True)
@@ -204,6 +217,9 @@ class Round:
     models: tuple[str, ...] = ()  # names among [[models]]; all where none is named
     teacher: tuple[str, ...] = ()  # of the round before; all of its models where none is named
     repeat: int = 1  # so many rounds alike, each taught by the one before it
+    # Students go on from the round before's model of their name, in place of models.weights.
+    warm: bool = False
+    fit: dict[str, Any] = field(default_factory=dict)  # what of [fit] is otherwise in this round
     pseudo: Pseudo = field(default_factory=Pseudo)
 
     def __post_init__(self) -> None:
