@@ -203,7 +203,14 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("place", ["label", "describe", "run_fit", "score_round"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("label", "run_fit")),
+        "describe",
+        "score_round",
+    ],
+)
 def test_a_run_killed_between_its_steps_ends_as_the_one_that_was_not(
     uninterrupted, competition, tmp_path, monkeypatch, place
 ):
@@ -324,12 +331,16 @@ def test_gains_are_means_over_seeds_of_one_resampling(tmp_path):
     truth = np.random.default_rng(9).random((80, 2)) < 0.3
     pairs = [scored(truth, 3.0, 0.7, seed) for seed in range(3)]
     found = compare.gains(pairs)
-    assert [gain.model for gain in found] == ["a", "b", "ensemble"]
+    assert [gain.model for gain in found] == ["a", "b", compare.MEAN, "ensemble"]
+    a, b, mean, ensemble = found
+    assert mean.before == pytest.approx(np.mean([a.before, b.before], axis=0))
+    assert mean.mean.estimate == pytest.approx((a.mean.estimate + b.mean.estimate) / 2)
     of_one = compare.gains([scored(truth, 3.0, 0.7, 0, ("a", "ensemble"))])
     assert [gain.model for gain in of_one] == ["a"]  # an ensemble of one is that one
     for gain in found:
         assert gain.mean.estimate == pytest.approx(np.mean(gain.after) - np.mean(gain.before))
         assert 0 < gain.mean.bound(0.05) < gain.mean.estimate < gain.mean.bound(0.95)
+    for gain in (a, b, ensemble):
         alone = [pair.last.gain(pair.first, gain.output, gain.model) for pair in pairs]
         widths = [each.bound(0.95) - each.bound(0.05) for each in alone]
         assert gain.mean.bound(0.95) - gain.mean.bound(0.05) < max(widths)

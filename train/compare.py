@@ -3,7 +3,7 @@
     python train/compare.py RUN [RUN …] [--set validation] [--into FILE]
 
 Each RUN is a finished run of the same recipe with another seed. Round 0 is compared with the last
-round: each model that is in both, single against single, and the ensembles.
+round: each model that is in both, single against single, the mean of those figures, and the ensembles.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from train import checkpoint, plan, report, summary
 from train.metrics import Difference
 from train.summary import ENSEMBLE, Scored
 
+MEAN = "mean of the models"
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -35,7 +37,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Gain:
-    """One model and output over all runs: macro-AUC of each run, before and after."""
+    """One output over all runs, of one model or the mean of several: macro-AUC, before and after."""
 
     model: str
     output: str
@@ -59,33 +61,41 @@ def pair(run: Path, set_name: str) -> Pair:
 
 
 def gains(pairs: Sequence[Pair]) -> list[Gain]:
-    """Of every model that is in both rounds; the ensembles last."""
+    """Of every model that is in both rounds, of their mean, and of the ensembles."""
     first = pairs[0]
     for each in pairs[1:]:
         if each.last.facts.models != first.last.facts.models or not np.array_equal(
             each.last.truth, first.last.truth
         ):
             raise UserError("these runs differ in models or in the set; compare seeds of one recipe")
-    shared = [name for name in first.last.facts.models if name in first.first.facts.models]
-    if len(first.first.facts.models) == len(first.last.facts.models) == 2:
-        shared.remove(ENSEMBLE)  # of one model: that model
-    return [_gain(pairs, model, output) for model in shared for output in first.last.facts.outputs]
+    singles = [
+        name
+        for name in first.last.facts.models
+        if name in first.first.facts.models and name != ENSEMBLE
+    ]
+    rows = {name: [name] for name in singles}
+    if len(singles) > 1:
+        rows[MEAN] = singles
+    if max(len(each.facts.models) for each in (first.first, first.last)) > 2:  # or it is one model
+        rows[ENSEMBLE] = [ENSEMBLE]
+    outputs = first.last.facts.outputs
+    return [_gain(pairs, row, models, output) for row, models in rows.items() for output in outputs]
 
 
-def _gain(pairs: Sequence[Pair], model: str, output: str) -> Gain:
+def _gain(pairs: Sequence[Pair], row: str, models: Sequence[str], output: str) -> Gain:
     # Each run's bootstrap draws the same files, so that the runs' draws may be averaged one by one.
-    each = [p.last.gain(p.first, output, model) for p in pairs]
+    each = [p.last.gain(p.first, output, model) for p in pairs for model in models]
     mean = Difference(
         float(np.mean([gain.estimate for gain in each])),
         np.mean([gain.draws for gain in each], axis=0),
     )
-    return Gain(
-        model,
-        output,
-        tuple(p.first.auc(output, model).macro for p in pairs),
-        tuple(p.last.auc(output, model).macro for p in pairs),
-        mean,
-    )
+
+    def figures(rounds: Sequence[Scored]) -> tuple[float, ...]:
+        return tuple(
+            float(np.mean([each.auc(output, model).macro for model in models])) for each in rounds
+        )
+
+    return Gain(row, output, figures([p.first for p in pairs]), figures([p.last for p in pairs]), mean)
 
 
 def markdown(found: Sequence[Gain]) -> str:
