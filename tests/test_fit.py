@@ -54,10 +54,15 @@ def outcome(out):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(competition, tmp_path_factory):
+def whole(competition, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "whole"
     assert train(competition, out) == 0
-    return outcome(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(whole):
+    return outcome(whole)
 
 
 def assert_same(found, expected):
@@ -170,9 +175,8 @@ def test_a_loss_that_is_no_number_stops_the_run_with_a_remedy(competition, tmp_p
 
 
 @pytest.mark.slow
-def test_the_moving_average_is_what_is_kept_and_it_lags_behind_the_weights(competition, tmp_path):
-    assert train(competition, tmp_path) == 0
-    folder = tmp_path / "round0" / "efficientnet_lite0"
+def test_the_moving_average_is_what_is_kept_and_it_lags_behind_the_weights(whole):
+    folder = whole / "round0" / "efficientnet_lite0"
     state, final = checkpoint.read(folder / "state.pt"), checkpoint.Final.load(folder / "final.pt")
     key = "network.att_block.cla.weight"
     assert torch.equal(final.state[key], state["ema"][key])
