@@ -7,14 +7,17 @@ Whether what comes out is still the same model is for `precision.py` to say.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from birdkit.contract import INPUT_NAME, METADATA_KEY, Contract
 from birdkit.engine import batches, import_openvino, split
@@ -48,15 +51,15 @@ def to_int8(model: Any, calibration: Pictures) -> Any:
     """The graph with its convolutions over pictures in INT8."""
     import nncf
 
-    _quiet(nncf)
     front_end, networks = split(model)
-    quantised = nncf.quantize(
-        networks,
-        nncf.Dataset(list(batches(calibration, 1))),
-        subset_size=len(calibration),
-        preset=nncf.QuantizationPreset.MIXED,
-        ignored_scope=nncf.IgnoredScope(names=without_a_picture(networks)),
-    )
+    with _quiet(nncf):
+        quantised = nncf.quantize(
+            networks,
+            nncf.Dataset(list(batches(calibration, 1))),
+            subset_size=len(calibration),
+            preset=nncf.QuantizationPreset.MIXED,
+            ignored_scope=nncf.IgnoredScope(names=without_a_picture(networks)),
+        )
     return join(front_end, quantised, model)
 
 
@@ -66,21 +69,28 @@ def to_int8_accuracy_aware(
     """As `to_int8`, and layers go back to f32, the most harmful first, until `validate` is content."""
     import nncf
 
-    _quiet(nncf)
     front_end, networks = split(model)
-    quantised = nncf.quantize_with_accuracy_control(
-        networks,
-        nncf.Dataset(list(batches(calibration, 1))),
-        nncf.Dataset(list(batches(judged_on, 1))),
-        validation_fn=lambda compiled, items: validate(compiled, np.concatenate(list(items))),
-        max_drop=MAX_DROP,
-        subset_size=len(calibration),
-        preset=nncf.QuantizationPreset.MIXED,
-        ignored_scope=nncf.IgnoredScope(names=without_a_picture(networks)),
-        advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
-            max_num_iterations=MAX_ROUNDS
-        ),
-    )
+    with _quiet(nncf), tqdm(desc="int8, layer by layer", leave=False, disable=None) as bar:
+
+        def watched(compiled: Any, items: Any) -> float:
+            found = validate(compiled, np.concatenate(list(items)))
+            bar.set_postfix(macro_auc=f"{found:.4f}", refresh=False)
+            bar.update(1)
+            return found
+
+        quantised = nncf.quantize_with_accuracy_control(
+            networks,
+            nncf.Dataset(list(batches(calibration, 1))),
+            nncf.Dataset(list(batches(judged_on, 1))),
+            validation_fn=watched,
+            max_drop=MAX_DROP,
+            subset_size=len(calibration),
+            preset=nncf.QuantizationPreset.MIXED,
+            ignored_scope=nncf.IgnoredScope(names=without_a_picture(networks)),
+            advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
+                max_num_iterations=MAX_ROUNDS
+            ),
+        )
     return join(front_end, quantised, model)
 
 
@@ -128,6 +138,9 @@ def pictures(
     return np.concatenate(parts)
 
 
-def _quiet(nncf: Any) -> None:
-    """NNCF reports through loguru-like info lines; its warnings stay."""
+@contextlib.contextmanager
+def _quiet(nncf: Any) -> Iterator[None]:
+    """NNCF's bars, hundreds of them where there is no terminal, and its info lines; warnings stay."""
     nncf.set_log_level(logging.WARNING)
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
