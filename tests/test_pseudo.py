@@ -127,7 +127,7 @@ def test_killed_between_two_blocks_it_goes_on_to_the_same_table(
 ):
     monkeypatch.setattr(pseudo, "BLOCK_FILES", 1)
     whole = pseudo.label(teacher, files, Pseudo(), tmp_path / "whole")
-    save = pseudo._Blocks.save
+    save = pseudo.Blocks.save
 
     class Killed(BaseException):
         pass
@@ -138,7 +138,7 @@ def test_killed_between_two_blocks_it_goes_on_to_the_same_table(
         save(blocks, start, *rest)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(pseudo._Blocks, "save", dies)
+        patch.setattr(pseudo.Blocks, "save", dies)
         pseudo.label(teacher, files, Pseudo(), tmp_path / "killed")
     scored.clear()
     path = pseudo.label(teacher, files, Pseudo(), tmp_path / "killed")
@@ -148,7 +148,7 @@ def test_killed_between_two_blocks_it_goes_on_to_the_same_table(
 
 
 def test_kept_blocks_give_back_scores_gaps_and_reasons(tmp_path):
-    blocks = pseudo._Blocks(tmp_path / "pseudo-key-0")
+    blocks = pseudo.Blocks(tmp_path / "pseudo-key-0")
     assert blocks.load() == ([], {})
     scores = np.random.default_rng(0).random((2, 3), dtype=np.float32)
     blocks.save(0, [scores, None], {"b.ogg": "not a sound"})

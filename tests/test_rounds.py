@@ -43,6 +43,7 @@ warm = true
 fit.lr = 2e-4
 pseudo.output = "clipwise"
 pseudo.distil = 0.5
+pseudo.crop_above = 0.5
 """
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +114,23 @@ def random_crop(waveform: Samples, n_samples: int, rng: np.random.Generator) -> 
 
 
 @dataclass(frozen=True)
+class Starts:
+    """Where a recording's crops begin."""
+
+    at: NDArray[np.int64]  # (starts,) samples, evenly apart
+    chance: NDArray[np.float64]  # (starts,) to be drawn; their sum is 1
+
+    def crop(self, waveform: Samples, n_samples: int, rng: np.random.Generator) -> Samples:
+        """A stretch that begins at one of them, or up to half of the way to the next."""
+        apart = int(self.at[1] - self.at[0])
+        start = self.at[rng.choice(len(self.at), p=self.chance)] + rng.integers(
+            -apart // 2, apart // 2 + 1
+        )
+        start = int(np.clip(start, 0, waveform.size - n_samples))
+        return waveform[start : start + n_samples]
+
+
+@dataclass(frozen=True)
 class LabelledWindows:
     """Windows of soundscapes and what is to be learnt of them: the truth, or a teacher's opinion."""
 
@@ -153,6 +170,10 @@ class Sources:
     speech: Mapping[Path, Stretches]
     truth: LabelledWindows | None = None
     pseudo: LabelledWindows | None = None
+    crops: Mapping[Path, Starts] = field(default_factory=dict)
+
+    def without_teacher(self) -> Sources:
+        return replace(self, pseudo=None, crops={})
 
     def soundscapes(self) -> tuple[str, ...]:
         """Names of the soundscapes that are drawn from."""
@@ -182,18 +203,18 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng([self.seed, step])
-        pseudo = self.sources.pseudo if step >= self.pseudo_from else None
-        items = [self._item(rng, pseudo) for _ in range(self.batch)]
+        sources = self.sources if step >= self.pseudo_from else self.sources.without_teacher()
+        items = [self._item(rng, sources) for _ in range(self.batch)]
         chunks, targets = zip(*items, strict=True)
         return torch.from_numpy(np.stack(chunks)), torch.from_numpy(np.stack(targets))
 
-    def _item(self, rng: np.random.Generator, pseudo: LabelledWindows | None) -> Sample:
-        chunk, target = self._draw(rng, pseudo)
+    def _item(self, rng: np.random.Generator, sources: Sources) -> Sample:
+        chunk, target = self._draw(rng, sources)
         if rng.random() < self.augment.mixup:
-            other = self._recording(rng)
+            other = self._recording(rng, sources)
             gain_db = self.augment.mixup_gain_db
             chunk, target = _joined((chunk, target), other, (-gain_db, gain_db), rng)
-        mixing = self.mixing
+        mixing, pseudo = self.mixing, sources.pseudo
         if pseudo is not None and mixing.mixing == "mixed" and rng.random() < mixing.share:
             window = self._window(pseudo, rng)
             levels_db = (mixing.level_db - mixing.gain_db, mixing.level_db + mixing.gain_db)
@@ -202,14 +223,14 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
             chunk = add_noise(chunk, self.noise, self.augment.noise_snr_db, rng)
         return to_full_scale(chunk), target
 
-    def _draw(self, rng: np.random.Generator, pseudo: LabelledWindows | None) -> Sample:
+    def _draw(self, rng: np.random.Generator, sources: Sources) -> Sample:
         """A window of a soundscape, or a recording."""
-        truth = self.sources.truth
+        truth, pseudo = sources.truth, sources.pseudo
         if truth is not None and rng.random() < self.data.labelled_share:
             return self._window(truth, rng)
         if pseudo is not None and self.mixing.mixing == "own" and rng.random() < self.mixing.share:
             return self._window(pseudo, rng)
-        return self._recording(rng)
+        return self._recording(rng, sources)
 
     def _window(self, windows: LabelledWindows, rng: np.random.Generator) -> Sample:
         index = rng.choice(len(windows), p=windows.chance)
@@ -217,15 +238,19 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         chunk = cut_chunk(waveform, int(windows.window[index]), self.contract)
         return to_float(chunk), windows.targets[index]
 
-    def _recording(self, rng: np.random.Generator) -> Sample:
-        index = rng.choice(len(self.sources.recordings), p=self.weights)
-        path = self.sources.recordings[index].path
-        waveform = self.sources.waveforms(path, self.data.first_s)
-        speech = self.sources.speech.get(path, ())
+    def _recording(self, rng: np.random.Generator, sources: Sources) -> Sample:
+        index = rng.choice(len(sources.recordings), p=self.weights)
+        path = sources.recordings[index].path
+        waveform = sources.waveforms(path, self.data.first_s)
+        starts = sources.crops.get(path)
+        speech = sources.speech.get(path, ())
         if speech and (self.data.speech == "cut" or rng.random() < 0.5):
             rate = self.contract.sample_rate
             waveform = without_speech(waveform, speech, rate, LEAST_WITHOUT_SPEECH_S)
-        chunk = to_float(random_crop(waveform, self.contract.chunk_samples, rng))
+            starts = None  # they are of the whole recording
+        n_samples = self.contract.chunk_samples
+        crop = starts.crop if starts is not None else random_crop
+        chunk = to_float(crop(waveform, n_samples, rng))
         if rng.random() < self.augment.afar:
             chunk = from_afar(chunk, self.contract.sample_rate, rng)
         return chunk, self.targets[index]

@@ -120,7 +120,12 @@ class Clock:
 
 
 def describe(
-    every: Sequence[Stage], clock: Clock, n_recordings: int, n_windows: int, done: Set[Path]
+    every: Sequence[Stage],
+    clock: Clock,
+    n_recordings: int,
+    n_windows: int,
+    n_starts: int,
+    done: Set[Path],
 ) -> list[str]:
     """The plan, a line a step.
 
@@ -128,6 +133,7 @@ def describe(
     ----------
     n_recordings : that train
     n_windows : of the soundscapes that pseudo labels are made of
+    n_starts : chunks of the recordings that a teacher listens to where a round chooses its crops
     done : checkpoints and pseudo labels that need not be made again
     """
     found, left_s = [], 0.0
@@ -138,6 +144,8 @@ def describe(
             teachers = [m for m in every[stage.index - 1].members if m.name in stage.round.teacher]
             passes = 1 + len(stage.round.pseudo.shifts)
             need_s = clock.label_s(teachers, n_windows, passes)
+            if stage.round.pseudo.crop_above:
+                need_s += clock.label_s(teachers, n_starts, 1)
             is_done = stage.folder in done
             left_s += 0.0 if is_done else need_s
             found.append(f"  pseudo labels        {_status(is_done, need_s)}")
@@ -165,10 +173,11 @@ def _headline(stage: Stage, n_windows: int) -> str:
     into = " mixed into" if pseudo.mixing == "mixed" else ""
     windows = f" and {n_windows:,} pseudo-labelled windows ({pseudo.share:g} of samples{into})"
     fold = ", out of fold" if pseudo.out_of_fold else ""
+    crops = ", crops where it hears their label" if pseudo.crop_above else ""
     distil = f", {pseudo.distil:g} of the loss distilled" if pseudo.distil else ""
     return (
         f"round {stage.index}: labelled data{windows if pseudo.share else ''}, "
-        f"{pseudo.output} of {' + '.join(stage.round.teacher)}{fold}{distil}"
+        f"{pseudo.output} of {' + '.join(stage.round.teacher)}{fold}{crops}{distil}"
     )
 
 

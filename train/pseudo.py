@@ -136,7 +136,6 @@ def label(teacher: Teacher, files: Sequence[SoundFile], pseudo: Pseudo, folder: 
     if path.is_file() and provenance(path)["made_by"] == wanted:
         return path
     folder.mkdir(parents=True, exist_ok=True)
-    key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
     groups: defaultdict[tuple[str, ...], list[SoundFile]] = defaultdict(list)
     for file in files:
         groups[teacher.allowed(file.path, pseudo.out_of_fold)].append(file)
@@ -144,7 +143,7 @@ def label(teacher: Teacher, files: Sequence[SoundFile], pseudo: Pseudo, folder: 
     failures: dict[str, str] = {}
     with tqdm(total=len(files), desc="pseudo labels", leave=False, disable=None) as bar:
         for number, (names, group) in enumerate(groups.items()):
-            blocks = _Blocks(folder / f"pseudo-{key}-{number}")
+            blocks = Blocks.of(folder, f"pseudo-{number}", wanted)
             scores, failed = _score(teacher, names, group, pseudo, blocks, bar)
             found |= dict(zip((file.path for file in group), scores, strict=True))
             failures |= failed
@@ -156,10 +155,15 @@ def label(teacher: Teacher, files: Sequence[SoundFile], pseudo: Pseudo, folder: 
 
 
 @dataclass(frozen=True)
-class _Blocks:
+class Blocks:
     """What is scored already, block by block, in files beside the table to be."""
 
     stem: Path
+
+    @classmethod
+    def of(cls, folder: Path, name: str, made_by: Mapping[str, Any]) -> Blocks:
+        key = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:12]
+        return cls(folder / f"{name}-{key}")
 
     def _path(self, start: int) -> Path:
         return self.stem.with_name(f"{self.stem.name}-{start:06d}.npz")
@@ -194,7 +198,7 @@ def _score(
     names: Sequence[str],
     files: Sequence[SoundFile],
     pseudo: Pseudo,
-    blocks: _Blocks,
+    blocks: Blocks,
     bar: tqdm[None],
 ) -> tuple[list[Scores], dict[str, str]]:
     """Scores of each file, and why some have none, as a submission is scored.
@@ -250,10 +254,11 @@ def _write(
     }
     cells = np.concatenate([each for _, each in known])
     columns |= {name: pa.array(cells[:, i]) for i, name in enumerate(contract.classes)}
-    _save(path, pa.table(columns), facts)
+    save(path, pa.table(columns), facts)
 
 
-def _save(path: Path, table: pa.Table, facts: Mapping[str, Any]) -> None:
+def save(path: Path, table: pa.Table, facts: Mapping[str, Any]) -> None:
+    """Whole or not at all, its facts as `provenance` reads them."""
     content = BytesIO()
     described = table.replace_schema_metadata({METADATA_KEY: json.dumps(facts)})
     pq.write_table(described, content, compression="zstd")
@@ -353,7 +358,7 @@ def describe(path: Path, pseudo: Pseudo) -> dict[str, Any]:
         "n_soundscapes": len(labels.names),
     }
     if facts != labels.facts:
-        _save(path, pq.read_table(path), facts)
+        save(path, pq.read_table(path), facts)
     return facts
 
 

@@ -13,7 +13,7 @@ import torch
 from birdkit.ensemble import Spec
 from birdkit.errors import UserError
 from birdkit.predict import SoundFile
-from train import checkpoint, pretrained, pseudo, recipe, report, summary
+from train import checkpoint, crops, pretrained, pseudo, recipe, report, summary
 from train.alarms import alarms
 from train.checkpoint import Final, MadeBy
 from train.data import Batches, Sources
@@ -26,7 +26,7 @@ from train.settings import Recipe
 from train.summary import Scored, Tables
 
 # As parents of what was trained on them, and from it.
-LABELS, START = "pseudo labels", "the round before's model"
+LABELS, CROPS, START = "pseudo labels", "crops", "the round before's model"
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class Runner:
         parents |= pretrained.parents(member.config.models[0])
         if stage.index:
             parents[LABELS] = checkpoint.sha256(stage.folder / pseudo.NAME)
+            if stage.round.pseudo.crop_above:
+                parents[CROPS] = checkpoint.sha256(stage.folder / crops.NAME)
         return MadeBy(recipe.to_json(member.config), self.material.fingerprint, parents)
 
     def done(self, stages: Sequence[Stage]) -> set[Path]:
@@ -53,15 +55,25 @@ class Runner:
             if before is not None:
                 if not {member.final for member in before.members} <= found:
                     break
-                files = self.to_label(stage)
-                by = pseudo.made_by(self.teacher(stage, before), files, stage.round.pseudo)
-                if not pseudo.is_made_by(stage.folder / pseudo.NAME, by, stage.round.pseudo):
+                if not self._is_labelled(stage, self.teacher(stage, before)):
                     break
                 found.add(stage.folder)
             for member in stage.members:
                 if _load_if_done(member, self.wanted(member, stage)) is not None:
                     found.add(member.final)
         return found
+
+    def _is_labelled(self, stage: Stage, teacher: pseudo.Teacher) -> bool:
+        """Whether all that the teacher has to say is there."""
+        settings, folder = stage.round.pseudo, stage.folder
+        by = pseudo.made_by(teacher, self.to_label(stage), settings)
+        if not pseudo.is_made_by(folder / pseudo.NAME, by, settings):
+            return False
+        if not settings.crop_above:
+            return True
+        recordings, first_s = self.material.recordings, self.config.data.first_s
+        by = crops.made_by(teacher, recordings, first_s, settings)
+        return crops.is_made_by(folder / crops.NAME, by)
 
     def to_label(self, stage: Stage) -> list[SoundFile]:
         paths = self.material.soundscapes(validating=stage.round.pseudo.validating)
@@ -103,7 +115,18 @@ class Runner:
                 f"{path}: {len(raised)} alarms, the first: {raised[0]}; mend the teacher, or go on "
                 "with pseudo.alarms.action='warn'"
             )
+        if settings.crop_above:
+            self._listen(stage, teacher)
         return facts
+
+    def _listen(self, stage: Stage, teacher: pseudo.Teacher) -> None:
+        """Where the round's crops begin."""
+        material, settings = self.material, stage.round.pseudo
+        first_s = self.config.data.first_s
+        path = crops.listen(
+            teacher, material.recordings, material.waveforms, first_s, settings, stage.folder
+        )
+        print(crops.line(crops.to_draw_from(path, material.recordings, settings), path))
 
     def train(self, member: Member, stage: Stage, teacher: pseudo.Teacher | None) -> Final:
         """Train one model, or load it where it is done. Round 0 has no teacher.
@@ -155,7 +178,13 @@ class Runner:
     def _sources(self, member: Member, stage: Stage) -> Sources:
         sources = self.material.sources()
         settings = stage.round.pseudo
-        if not stage.index or not settings.share:
+        if not stage.index:
+            return sources
+        if settings.crop_above:
+            recordings = self.material.recordings
+            where = crops.to_draw_from(stage.folder / crops.NAME, recordings, settings)
+            sources = replace(sources, crops=where)
+        if not settings.share:
             return sources
         paths = self.material.soundscapes(validating=settings.validating)
         leave_out: list[str] = []

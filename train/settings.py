@@ -186,6 +186,10 @@ class Pseudo:
     # So much of the loss is on what the teacher says of the very batch, mixed and noisy as it is, and
     # the rest on the labels: a recording's say that the bird is somewhere, the teacher's where.
     distil: float = 0.0
+    # Crops of a recording begin where the teacher gives its label at least so much of the highest
+    # that it gives it there, and in proportion to it; 0: anywhere. A crop without the bird teaches its
+    # background as the bird.
+    crop_above: float = 0.0
     alarms: Alarms = field(default_factory=Alarms)
 
     def __post_init__(self) -> None:
@@ -193,7 +197,7 @@ class Pseudo:
         _one_of("pseudo.scale", self.scale, ("probability", "rank"))
         _one_of("pseudo.weighting", self.weighting, ("none", "max", "sum"))
         _one_of("pseudo.mixing", self.mixing, ("own", "mixed"))
-        for name in ("zero_below", "keep_above", "share", "after", "distil"):
+        for name in ("zero_below", "keep_above", "share", "after", "distil", "crop_above"):
             _a_share(f"pseudo.{name}", getattr(self, name))
         if self.unsure and (len(self.unsure) != 2 or not 0 <= self.unsure[0] < self.unsure[1] <= 1):
             raise UserError(f"pseudo.unsure {self.unsure} must be two probabilities, the lower first")
