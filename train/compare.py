@@ -1,9 +1,10 @@
 """What rounds of pseudo labels gained, over the seeds of a recipe.
 
-    python train/compare.py RUN [RUN …] [--set validation] [--into FILE]
+    python train/compare.py RUN [RUN …] [--against RUN [RUN …]] [--set validation] [--into FILE]
 
-Each RUN is a finished run of the same recipe with another seed. Round 0 is compared with the last
-round: each model that is in both, single against single, the mean of those figures, and the ensembles.
+Each RUN is a finished run of the same recipe with another seed. Its last round is compared with its
+round 0, or with the last round of a run of another recipe, of the same seed: each model that is in
+both, single against single, the mean of those figures, and the ensembles.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ MEAN = "mean of the models"
 
 @dataclass(frozen=True)
 class Pair:
-    """Round 0 and the last round of one run, on one set."""
+    """What is compared with the last round of a run, and that, on one set."""
 
     first: Scored
     last: Scored
@@ -46,28 +47,36 @@ class Gain:
     mean: Difference  # over the runs, of one resampling of the files for all of them
 
 
-def pair(run: Path, set_name: str) -> Pair:
+def pair(run: Path, set_name: str, against: Path | None = None) -> Pair:
+    """A run's last round beside that of another run, or beside its own round 0."""
     last = plan.finished(run)
+    if against is not None:
+        return Pair(_scored(plan.finished(against).folder, set_name), _scored(last.folder, set_name))
     if last.index == 0:
-        raise UserError(f"{run}: has one round only; compare runs of a recipe with rounds")
-    paths = [
-        summary.scores_path(folder, set_name)
-        for folder in (last.folder.with_name(checkpoint.ROUND_NAME.format(0)), last.folder)
-    ]
-    for path in paths:
-        if not path.is_file():
-            raise UserError(f"{path}: not found; run train/run.py again, with --validation DIR")
-    return Pair(*(Scored.load(path) for path in paths))
+        raise UserError(f"{run}: has one round only; compare it --against another run")
+    first = last.folder.with_name(checkpoint.ROUND_NAME.format(0))
+    return Pair(_scored(first, set_name), _scored(last.folder, set_name))
+
+
+def _scored(folder: Path, set_name: str) -> Scored:
+    path = summary.scores_path(folder, set_name)
+    if not path.is_file():
+        raise UserError(f"{path}: not found; run train/run.py again, with --validation DIR")
+    return Scored.load(path)
 
 
 def gains(pairs: Sequence[Pair]) -> list[Gain]:
     """Of every model that is in both rounds, of their mean, and of the ensembles."""
     first = pairs[0]
-    for each in pairs[1:]:
-        if each.last.facts.models != first.last.facts.models or not np.array_equal(
-            each.last.truth, first.last.truth
+    for each in (of for pair in pairs for of in (pair.first, pair.last)):
+        if not np.array_equal(each.truth, first.last.truth):
+            raise UserError("these runs were scored on different sets; score them on one")
+    for pair in pairs[1:]:
+        if (pair.first.facts.models, pair.last.facts.models) != (
+            first.first.facts.models,
+            first.last.facts.models,
         ):
-            raise UserError("these runs differ in models or in the set; compare seeds of one recipe")
+            raise UserError("these runs differ in models; compare seeds of one recipe")
     singles = [
         name
         for name in first.last.facts.models
@@ -98,10 +107,11 @@ def _gain(pairs: Sequence[Pair], row: str, models: Sequence[str], output: str) -
     return Gain(row, output, figures([p.first for p in pairs]), figures([p.last for p in pairs]), mean)
 
 
-def markdown(found: Sequence[Gain]) -> str:
+def markdown(found: Sequence[Gain], before: str = "round 0") -> str:
+    """The table; `before` heads the column of what is compared with."""
     n_runs = len(found[0].before)
     lines = [
-        f"| model | output | round 0 | last round | gain, {n_runs} seeds | mean gain |",
+        f"| model | output | {before} | last round | gain, {n_runs} seeds | mean gain |",
         "|---|---|---|---|---|---|",
     ]
     for gain in found:
@@ -122,11 +132,22 @@ def _spread(values: Sequence[float]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="What rounds of pseudo labels gained.")
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="of another recipe, seed by seed",
+    )
     parser.add_argument("--set", default="validation", dest="set_name", help="or soundscapes")
     parser.add_argument("--into", type=Path, help="put the table there, between its marks")
     parser.add_argument("--mark", help="of the table in that file (default: the recipe's name)")
     args = parser.parse_args(argv)
-    text = markdown(gains([pair(run, args.set_name) for run in args.runs]))
+    others = args.against or [None] * len(args.runs)
+    if len(others) != len(args.runs):
+        raise UserError(f"--against: {len(others)} runs for {len(args.runs)}; give one for each")
+    pairs = [pair(run, args.set_name, of) for run, of in zip(args.runs, others, strict=True)]
+    text = markdown(gains(pairs), "other recipe" if args.against else "round 0")
     print(text)
     if args.into:
         name = plan.finished(args.runs[0]).members[0].config.name
