@@ -196,7 +196,7 @@ def assert_same_end(found: Path, expected: Path) -> None:
         own = checkpoint.Final.load(found / path.relative_to(expected)).state
         state = checkpoint.Final.load(path).state
         assert all(torch.equal(own[key], state[key]) for key in state)
-    for name in ("round1/pseudo.parquet", "summary.csv"):
+    for name in ("round1/pseudo.parquet", "round1/crops.parquet", "summary.csv"):
         assert (found / name).read_bytes() == (expected / name).read_bytes()
 
 
@@ -282,6 +282,22 @@ def test_a_warm_round_goes_on_from_the_last_rounds_model_and_falls_with_it(
         assert all(torch.equal(state[key], weights[start][key]) for key in trained)
 
 
+def test_a_round_that_draws_no_windows_labels_none_and_still_falls_with_its_teacher(
+    uninterrupted, competition, tmp_path, capsys
+):
+    out = tmp_path / "run"
+    shutil.copytree(uninterrupted, out)
+    (out / "round1" / "pseudo.parquet").unlink()
+    again = arguments(competition, out, two_rounds(tmp_path), "--set", "rounds.1.pseudo.share=0.0")
+    assert train_run.main(again) == 0
+    assert not (out / "round1" / "pseudo.parquet").exists()
+    parents = checkpoint.Final.load(next(out.glob("round1/*/final.pt"))).made_by.parents
+    assert set(parents) == {"crops", "teacher test_resnet", "the round before's model"}
+    capsys.readouterr()
+    assert train_run.main([*again, "--dry-run"]) == 0
+    assert "left to do: about 0 s" in capsys.readouterr().out
+
+
 def test_members_of_equal_settings_train_to_different_weights(run_dir):
     one, two = (
         checkpoint.Final.load(run_dir / "round0" / name / "final.pt").state
@@ -355,7 +371,18 @@ def test_runs_that_cant_be_compared_are_named(uninterrupted, run_dir):
         compare.pair(run_dir, "validation")
     with pytest.raises(UserError, match=r"scores-validation\.npz: not found; run train/run\.py again"):
         compare.pair(uninterrupted, "validation")
-    assert compare.main([str(uninterrupted), "--set", "soundscapes"]) == 0
+    run, on = str(uninterrupted), ["--set", "soundscapes"]
+    with pytest.raises(UserError, match="2 runs for 1; give one for each"):
+        compare.main([run, *on, "--against", run, run])
+    assert compare.main([run, *on]) == 0
+
+
+def test_the_last_round_is_compared_with_another_recipes(uninterrupted, capsys):
+    pair = compare.pair(uninterrupted, "soundscapes", against=uninterrupted)
+    assert [gain.mean.estimate for gain in compare.gains([pair])] == [0.0, 0.0]
+    run = str(uninterrupted)
+    assert compare.main([run, "--set", "soundscapes", "--against", run]) == 0
+    assert "| other recipe | last round |" in capsys.readouterr().out
 
 
 def test_a_runs_models_label_any_folder_of_soundscapes(uninterrupted, competition, tmp_path, capsys):

@@ -132,7 +132,7 @@ def prepare(material: Material, config: Recipe, cache: Path) -> tuple[Material, 
     lines = []
     if data.cache:
         soundscapes = [each.path for each in material.training]
-        if len(config.rounds) > 1:
+        if any(each.pseudo.share for each in config.rounds[1:]):
             soundscapes += material.soundscapes(validating=False)
         wanted = [(recording.path, data.first_s) for recording in material.recordings]
         lines.append(waveforms.fill(cache, [*wanted, *((path, None) for path in soundscapes)], rate))

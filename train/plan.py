@@ -142,13 +142,11 @@ def describe(
         told_s = 0.0
         if stage.index:
             teachers = [m for m in every[stage.index - 1].members if m.name in stage.round.teacher]
-            passes = 1 + len(stage.round.pseudo.shifts)
-            need_s = clock.label_s(teachers, n_windows, passes)
-            if stage.round.pseudo.crop_above:
-                need_s += clock.label_s(teachers, n_starts, 1)
-            is_done = stage.folder in done
-            left_s += 0.0 if is_done else need_s
-            found.append(f"  pseudo labels        {_status(is_done, need_s)}")
+            need_s = _teaching_s(stage, teachers, clock, n_windows, n_starts)
+            if need_s:
+                is_done = stage.folder in done
+                left_s += 0.0 if is_done else need_s
+                found.append(f"  pseudo labels        {_status(is_done, need_s)}")
             if stage.round.pseudo.distil:
                 told_s = (1.0 - stage.round.pseudo.after) * clock.told_s(teachers)
         for member in stage.members:
@@ -164,6 +162,18 @@ def describe(
             )
     found.append(f"left to do: about {_duration(left_s)} on {clock.device}")
     return found
+
+
+def _teaching_s(
+    stage: Stage, teachers: Sequence[Member], clock: Clock, n_windows: int, n_starts: int
+) -> float:
+    """Seconds until the round's teacher has labelled the soundscapes and listened to the recordings."""
+    pseudo, need_s = stage.round.pseudo, 0.0
+    if pseudo.share:
+        need_s += clock.label_s(teachers, n_windows, 1 + len(pseudo.shifts))
+    if pseudo.crop_above:
+        need_s += clock.label_s(teachers, n_starts, 1)
+    return need_s
 
 
 def _headline(stage: Stage, n_windows: int) -> str:

@@ -43,9 +43,16 @@ class Runner:
         parents = {START: checkpoint.sha256(member.start)} if member.start else {}
         parents |= pretrained.parents(member.config.models[0])
         if stage.index:
-            parents[LABELS] = checkpoint.sha256(stage.folder / pseudo.NAME)
-            if stage.round.pseudo.crop_above:
+            heeds = stage.round.pseudo
+            if heeds.share:
+                parents[LABELS] = checkpoint.sha256(stage.folder / pseudo.NAME)
+            if heeds.crop_above:
                 parents[CROPS] = checkpoint.sha256(stage.folder / crops.NAME)
+            if heeds.distil:
+                before = stage.folder.with_name(checkpoint.ROUND_NAME.format(stage.index - 1))
+                for name in stage.round.teacher:
+                    path = before / name / checkpoint.FINAL_NAME
+                    parents[f"teacher {name}"] = checkpoint.sha256(path)
         return MadeBy(recipe.to_json(member.config), self.material.fingerprint, parents)
 
     def done(self, stages: Sequence[Stage]) -> set[Path]:
@@ -66,14 +73,15 @@ class Runner:
     def _is_labelled(self, stage: Stage, teacher: pseudo.Teacher) -> bool:
         """Whether all that the teacher has to say is there."""
         settings, folder = stage.round.pseudo, stage.folder
-        by = pseudo.made_by(teacher, self.to_label(stage), settings)
-        if not pseudo.is_made_by(folder / pseudo.NAME, by, settings):
-            return False
-        if not settings.crop_above:
-            return True
-        recordings, first_s = self.material.recordings, self.config.data.first_s
-        by = crops.made_by(teacher, recordings, first_s, settings)
-        return crops.is_made_by(folder / crops.NAME, by)
+        if settings.share:
+            by = pseudo.made_by(teacher, self.to_label(stage), settings)
+            if not pseudo.is_made_by(folder / pseudo.NAME, by, settings):
+                return False
+        if settings.crop_above:
+            recordings, first_s = self.material.recordings, self.config.data.first_s
+            by = crops.made_by(teacher, recordings, first_s, settings)
+            return crops.is_made_by(folder / crops.NAME, by)
+        return True
 
     def to_label(self, stage: Stage) -> list[SoundFile]:
         paths = self.material.soundscapes(validating=stage.round.pseudo.validating)
@@ -115,11 +123,9 @@ class Runner:
                 f"{path}: {len(raised)} alarms, the first: {raised[0]}; mend the teacher, or go on "
                 "with pseudo.alarms.action='warn'"
             )
-        if settings.crop_above:
-            self._listen(stage, teacher)
         return facts
 
-    def _listen(self, stage: Stage, teacher: pseudo.Teacher) -> None:
+    def listen(self, stage: Stage, teacher: pseudo.Teacher) -> None:
         """Where the round's crops begin."""
         material, settings = self.material, stage.round.pseudo
         first_s = self.config.data.first_s
@@ -223,7 +229,10 @@ class Runner:
             teacher = None
             if before is not None:
                 teacher = self.teacher(stage, before)
-                facts = self.label(stage, teacher, facts)
+                if stage.round.pseudo.share:
+                    facts = self.label(stage, teacher, facts)
+                if stage.round.pseudo.crop_above:
+                    self.listen(stage, teacher)
             finals = {}
             for member in stage.members:
                 print(f"\nround {stage.index}, {member.name}: {member.config.models[0].encoder}")

@@ -79,8 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _print_plan(runner: Runner, every: Sequence[plan.Stage]) -> None:
     n_windows = 0
-    if len(every) > 1:
-        n_windows = sum(file.n_windows for file in runner.to_label(every[1]))
+    labelling = [stage for stage in every[1:] if stage.round.pseudo.share]
+    if labelling:
+        n_windows = sum(file.n_windows for file in runner.to_label(labelling[0]))
     clock = plan.Clock(runner.material.contract, runner.device)
     recordings, contract = runner.material.recordings, runner.material.contract
     n_starts = crops.n_starts(recordings, runner.config.data.first_s, contract)
