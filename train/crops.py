@@ -33,7 +33,7 @@ VERSION = 1
 STARTS_A_CHUNK = 4
 BATCH = 12  # chunks that a teacher hears at once
 
-Probabilities = NDArray[np.float32]
+Heard = NDArray[Any]  # (starts, 2), float64: sample, probability of the label there
 
 
 def starts(n_samples: int, contract: Contract) -> NDArray[np.int64]:
@@ -83,7 +83,7 @@ def listen(
     folder.mkdir(parents=True, exist_ok=True)
     blocks = Blocks.of(folder, "crops", wanted)
     found, _ = blocks.load()
-    block: list[Probabilities | None] = []
+    block: list[Heard | None] = []
     with tqdm(
         total=len(recordings), initial=len(found), desc="crops", leave=False, disable=None
     ) as bar:
@@ -94,9 +94,7 @@ def listen(
                 blocks.save(len(found), block, {})
                 found += block
                 block = []
-    found += block
-    each = [np.zeros(0) if scores is None else scores[:, 0] for scores in found]
-    _write(path, recordings, waveforms, first_s, teacher.contract, each, {"made_by": wanted})
+    _write(path, recordings, [*found, *block], {"made_by": wanted})
     for kept in folder.glob("crops-*.npz"):
         kept.unlink()
     return path
@@ -104,8 +102,8 @@ def listen(
 
 def _heard(
     teacher: Teacher, recording: Recording, waveform: NDArray[np.int16], output: str
-) -> Probabilities | None:
-    """(starts, 1), the mean of the teacher's models; None where a crop can begin in one place alone."""
+) -> Heard | None:
+    """By the mean of the teacher's models; None where a crop can begin in one place alone."""
     contract = teacher.contract
     at = starts(waveform.size, contract)
     if not at.size:
@@ -118,35 +116,25 @@ def _heard(
         )
         for engine in teacher.engines.values()
     ]
-    return np.asarray(np.mean(told, axis=0, dtype=np.float64), dtype=np.float32)[:, None]
+    return np.stack([at, np.mean(told, axis=0, dtype=np.float64)], axis=1)
 
 
 def _write(
     path: Path,
     recordings: Sequence[Recording],
-    waveforms: Waveforms,
-    first_s: float,
-    contract: Contract,
-    found: Sequence[NDArray[np.floating[Any]]],
+    found: Sequence[Heard | None],
     facts: Mapping[str, Any],
 ) -> None:
-    counts = [len(each) for each in found]
-    at = [
-        starts(waveforms(r.path, first_s).size, contract)
-        for r, n in zip(recordings, counts, strict=True)
-        if n
-    ]
-    table = pa.table(
-        {
-            "number": pa.array(np.repeat(np.arange(len(recordings)), counts), pa.int32()),
-            "recording": pa.array(
-                np.repeat([r.path.name for r in recordings], counts)
-            ).dictionary_encode(),
-            "sample": pa.array(np.concatenate([np.zeros(0, np.int64), *at]), pa.int64()),
-            "probability": pa.array(np.concatenate([np.zeros(0), *found]).astype(np.float32)),
-        }
-    )
-    save(path, table, facts)
+    counts = [0 if each is None else len(each) for each in found]
+    rows = np.concatenate([np.zeros((0, 2)), *(each for each in found if each is not None)])
+    names = np.repeat([recording.path.name for recording in recordings], counts)
+    table = {
+        "number": pa.array(np.repeat(np.arange(len(recordings)), counts), pa.int32()),
+        "recording": pa.array(names).dictionary_encode(),
+        "sample": pa.array(rows[:, 0].astype(np.int64)),
+        "probability": pa.array(rows[:, 1].astype(np.float32)),
+    }
+    save(path, pa.table(table), facts)
 
 
 def to_draw_from(path: Path, recordings: Sequence[Recording], pseudo: Pseudo) -> dict[Path, Starts]:
@@ -157,7 +145,8 @@ def to_draw_from(path: Path, recordings: Sequence[Recording], pseudo: Pseudo) ->
     borders = np.flatnonzero(np.diff(number)) + 1
     found = {}
     for rows in np.split(np.arange(len(number)), borders) if len(number) else []:
-        share = heard[rows] / max(float(heard[rows].max()), np.finfo(np.float64).tiny)
+        highest = heard[rows].max()
+        share = heard[rows] / highest if highest > 0.0 else np.ones(len(rows))
         chance = np.where(share >= pseudo.crop_above, share, 0.0)
         found[recordings[number[rows[0]]].path] = Starts(at[rows], chance / chance.sum())
     return found
