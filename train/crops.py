@@ -24,7 +24,7 @@ from birdkit.engine import batches
 from birdkit.ensemble import probabilities
 from train.competition import Recording
 from train.data import Starts
-from train.pseudo import BLOCK_FILES, Blocks, Teacher, provenance, save
+from train.pseudo import BLOCK_FILES, Blocks, Teacher, is_of, save
 from train.settings import Pseudo
 from train.waveforms import Waveforms, to_float
 
@@ -59,10 +59,6 @@ def made_by(
     }
 
 
-def is_made_by(path: Path, wanted: Mapping[str, Any]) -> bool:
-    return path.is_file() and provenance(path)["made_by"] == wanted
-
-
 def listen(
     teacher: Teacher,
     recordings: Sequence[Recording],
@@ -78,7 +74,7 @@ def listen(
     """
     path = folder / NAME
     wanted = made_by(teacher, recordings, first_s, pseudo)
-    if is_made_by(path, wanted):
+    if is_of(path, wanted):
         return path
     folder.mkdir(parents=True, exist_ok=True)
     blocks = Blocks.of(folder, "crops", wanted)

@@ -133,7 +133,7 @@ def label(teacher: Teacher, files: Sequence[SoundFile], pseudo: Pseudo, folder: 
     """
     path = folder / NAME
     wanted = made_by(teacher, files, pseudo)
-    if path.is_file() and provenance(path)["made_by"] == wanted:
+    if is_of(path, wanted):
         return path
     folder.mkdir(parents=True, exist_ok=True)
     groups: defaultdict[tuple[str, ...], list[SoundFile]] = defaultdict(list)
@@ -273,12 +273,14 @@ def provenance(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: no pseudo labels of this kit ({error}); remove it") from error
 
 
+def is_of(path: Path, made_by: Mapping[str, Any]) -> bool:
+    """Whether a table is there, of this origin."""
+    return path.is_file() and provenance(path)["made_by"] == made_by
+
+
 def is_made_by(path: Path, wanted: Mapping[str, Any], pseudo: Pseudo) -> bool:
     """Whether a table is there, of this origin and this transform."""
-    if not path.is_file():
-        return False
-    facts = provenance(path)
-    return facts["made_by"] == wanted and facts.get("transform") == _transform(pseudo)
+    return is_of(path, wanted) and provenance(path).get("transform") == _transform(pseudo)
 
 
 def read(path: Path) -> Labels:

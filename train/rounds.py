@@ -38,35 +38,34 @@ class Runner:
     device: torch.device
     validation: TruthSet | None
 
-    def wanted(self, member: Member, stage: Stage) -> MadeBy:
+    def wanted(self, member: Member, stage: Stage, teacher: pseudo.Teacher | None) -> MadeBy:
         """What a model's checkpoint must be made by; what it is made from must be there."""
         parents = {START: checkpoint.sha256(member.start)} if member.start else {}
         parents |= pretrained.parents(member.config.models[0])
-        if stage.index:
+        if teacher is not None:
             heeds = stage.round.pseudo
             if heeds.share:
                 parents[LABELS] = checkpoint.sha256(stage.folder / pseudo.NAME)
             if heeds.crop_above:
                 parents[CROPS] = checkpoint.sha256(stage.folder / crops.NAME)
             if heeds.distil:
-                before = stage.folder.with_name(checkpoint.ROUND_NAME.format(stage.index - 1))
-                for name in stage.round.teacher:
-                    path = before / name / checkpoint.FINAL_NAME
-                    parents[f"teacher {name}"] = checkpoint.sha256(path)
+                parents |= {f"teacher {name}": each for name, each in teacher.hashes.items()}
         return MadeBy(recipe.to_json(member.config), self.material.fingerprint, parents)
 
     def done(self, stages: Sequence[Stage]) -> set[Path]:
         """Checkpoints, and folders of pseudo labels, that need not be made again."""
         found: set[Path] = set()
         for stage, before in zip(stages, [None, *stages], strict=False):
+            teacher = None
             if before is not None:
                 if not {member.final for member in before.members} <= found:
                     break
-                if not self._is_labelled(stage, self.teacher(stage, before)):
+                teacher = self.teacher(stage, before)
+                if not self._is_labelled(stage, teacher):
                     break
                 found.add(stage.folder)
             for member in stage.members:
-                if _load_if_done(member, self.wanted(member, stage)) is not None:
+                if _load_if_done(member, self.wanted(member, stage, teacher)) is not None:
                     found.add(member.final)
         return found
 
@@ -80,7 +79,7 @@ class Runner:
         if settings.crop_above:
             recordings, first_s = self.material.recordings, self.config.data.first_s
             by = crops.made_by(teacher, recordings, first_s, settings)
-            return crops.is_made_by(folder / crops.NAME, by)
+            return pseudo.is_of(folder / crops.NAME, by)
         return True
 
     def to_label(self, stage: Stage) -> list[SoundFile]:
@@ -139,7 +138,7 @@ class Runner:
 
         Writes `state.pt`, `final.pt`, `history.json` and `curves.png`.
         """
-        made_by = self.wanted(member, stage)
+        made_by = self.wanted(member, stage, teacher)
         done = _load_if_done(member, made_by)
         if done is not None:
             print(f"{member.final}: done already")
