@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,13 @@ from train import checkpoint
 from train.augment import spec_augment
 from train.checkpoint import MadeBy
 from train.data import Batches
+from train.depthwise import FastDepthwise
 from train.losses import distillation_loss, sed_loss
 from train.model import Predictor
 from train.recipe import member_seed
 from train.settings import Fit, Recipe
+
+CPU_PICTURES = 8
 
 # Output of validation: set of data → output → macro-AUC.
 Metrics = dict[str, dict[str, float]]
@@ -66,9 +69,15 @@ class Precision:
         has_bf16 = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
         return cls(device, torch.bfloat16 if has_bf16 else torch.float32)
 
-    def autocast(self) -> AbstractContextManager[Any]:
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
         enabled = self.dtype != torch.float32
-        return torch.autocast(self.device.type, self.dtype, enabled=enabled)
+        fast = self.device.type == "cpu" and self.dtype == torch.bfloat16
+        with (
+            torch.autocast(self.device.type, self.dtype, enabled=enabled),
+            FastDepthwise() if fast else nullcontext(),
+        ):
+            yield
 
     def grad_scaler(self) -> torch.amp.GradScaler:
         return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
@@ -135,7 +144,7 @@ class Trainer:
         targets = targets.to(self.device, non_blocking=True)
         self.predictor.train()
         with torch.no_grad():
-            picture = self.predictor.front_end(waveforms)
+            picture = self._picture(waveforms)
             told = self._told(picture) if self.teachers and step >= self.distil_from else None
             generator = torch.Generator().manual_seed(seed)
             picture = spec_augment(picture, self.recipe.augment, generator)
@@ -150,6 +159,13 @@ class Trainer:
         self._update(loss, fit.grad_clip)
         self._average(step)
         return float(loss.detach())
+
+    def _picture(self, waveforms: Tensor) -> Tensor:
+        front_end = self.predictor.front_end
+        if self.device.type != "cpu":
+            return front_end(waveforms)
+        # A few at a time stay in a CPU's cache: twice as fast, to the same values.
+        return torch.cat([front_end(part) for part in waveforms.split(CPU_PICTURES)])
 
     def _told(self, picture: Tensor) -> tuple[Tensor, Tensor]:
         """The teachers' mean probabilities, clipwise and segmentwise, of the sounds unmasked."""

@@ -1,0 +1,130 @@
+"""Depthwise convolutions whose backward pass runs on a CPU's fast bf16 kernels.
+
+oneDNN has such kernels for the forward pass and for the gradient of 3 x 3 weights. The gradient of the
+input at a stride, and that of the weights of larger kernels, fall to its reference code: of an
+EfficientNet's training step they were more than half. Both are said here by what is fast: the one is a
+forward pass over the gradient, spread out with zeros and with the kernel turned round; the other is
+put together from tiles of 3 x 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d, pad
+from torch.overrides import TorchFunctionMode
+
+TILE = 3
+Pair = tuple[int, int]
+
+
+class FastDepthwise(TorchFunctionMode):
+    """Within it, `conv2d` calls that are depthwise are computed in bf16, with the backward pass above.
+
+    Meant for the inside of an autocast to bf16 on a CPU, which would cast them likewise.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func is torch.conv2d:
+            return _conv2d(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] | str = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Tensor:
+    depthwise = groups > 1 and groups == input.shape[-3] == weight.shape[0]
+    dilated = _pair(dilation) != (1, 1)
+    if not depthwise or dilated or isinstance(padding, str) or input.ndim != 4:
+        return conv2d(input, weight, bias, stride, padding, dilation, groups)
+    x = input.bfloat16().contiguous(memory_format=torch.channels_last)
+    y: Tensor = _Depthwise.apply(x, weight.bfloat16(), _pair(stride), _pair(padding))
+    return y if bias is None else y + bias.to(y.dtype)[:, None, None]
+
+
+class _Depthwise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride, ctx.padding = stride, padding
+        return conv2d(x, weight, None, stride, padding, 1, weight.shape[0])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        x, weight = ctx.saved_tensors
+        grad = grads[0].contiguous(memory_format=torch.channels_last)
+        for_x, for_weight, *_ = ctx.needs_input_grad
+        return (
+            of_input(grad, weight, x.shape, ctx.stride, ctx.padding) if for_x else None,
+            of_weight(grad, x, weight.shape, ctx.stride, ctx.padding) if for_weight else None,
+            None,
+            None,
+        )
+
+
+def of_input(grad: Tensor, weight: Tensor, shape: torch.Size, stride: Pair, padding: Pair) -> Tensor:
+    """The gradient of an input of `shape`, from that of the output."""
+    kernel = weight.shape[2:]
+    if stride != (1, 1):
+        height, width = (
+            shape[i + 2] - kernel[i] + 1 + 2 * padding[i] for i in range(2)
+        )  # as the output would be at a stride of 1
+        spread = torch.empty(
+            (*shape[:2], height, width), dtype=grad.dtype, memory_format=torch.channels_last
+        ).zero_()
+        spread[:, :, :: stride[0], :: stride[1]] = grad
+        grad = spread
+    back = [kernel[i] - 1 - padding[i] for i in range(2)]
+    return conv2d(grad, weight.flip(2, 3), None, 1, back, 1, weight.shape[0])
+
+
+def of_weight(grad: Tensor, x: Tensor, shape: torch.Size, stride: Pair, padding: Pair) -> Tensor:
+    """The gradient of a weight of `shape`, (channels, 1, height, width), from that of the output."""
+    height, width = shape[2:]
+    if max(height, width) <= TILE or min(height, width) < TILE:
+        return _of_weight(grad, x, shape, stride, padding)
+    x = pad(x, (padding[1], padding[1], padding[0], padding[0]))
+    heard = [(grad.shape[i + 2] - 1) * stride[i] + TILE for i in range(2)]
+    tile = torch.Size((*shape[:2], TILE, TILE))
+    found = grad.new_empty(shape)
+    for top in _tiles(height):
+        for left in _tiles(width):
+            part = x[:, :, top : top + heard[0], left : left + heard[1]]
+            part = part.contiguous(memory_format=torch.channels_last)
+            found[:, :, top : top + TILE, left : left + TILE] = _of_weight(
+                grad, part, tile, stride, (0, 0)
+            )
+    return found
+
+
+def _tiles(length: int) -> list[int]:
+    """Where tiles begin that cover a kernel's side; the last may overlap the one before."""
+    return [*range(0, length - TILE, TILE), length - TILE]
+
+
+def _of_weight(grad: Tensor, x: Tensor, shape: torch.Size, stride: Pair, padding: Pair) -> Tensor:
+    of_x_weight_bias = [False, True, False]
+    weight = grad.new_empty(shape)  # its shape alone matters
+    found: Tensor = torch.ops.aten.convolution_backward(
+        grad, x, weight, None, stride, padding, (1, 1), False, (0, 0), shape[0], of_x_weight_bias
+    )[1]
+    return found
+
+
+def _pair(value: int | Sequence[int]) -> Pair:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
