@@ -37,7 +37,7 @@ from export import model_folder, parity, quantize
 from export.fuse import FUSED_STEM
 from export.to_onnx import export_onnx
 from train.checkpoint import Final, MadeBy
-from train.frontend import LogMel, mel_matrix, to_picture
+from train.frontend import LogMel, mel_matrix
 from train.model import Predictor
 from train.recipe import to_json
 from train.settings import FrontEnd, Model, Recipe
@@ -77,11 +77,12 @@ class EagerEngine:
         torch.set_num_threads(threads)
         first = next(iter(predictors.values()))
         self.contract = replace(first.contract, members=tuple(predictors))
-        self.config = first.front_end.config
+        self.front_end = first.front_end
         self.predictors = dict(predictors)
 
     def __call__(self, chunks: NDArray[np.float32]) -> Answers:
-        picture = to_picture(torch.from_numpy(np.stack([self.mel(chunk) for chunk in chunks])))
+        mel_power = torch.from_numpy(np.stack([self.mel(chunk) for chunk in chunks]))
+        picture = self.front_end.picture(mel_power)
         found = {}
         with torch.inference_mode():
             for member, predictor in self.predictors.items():
@@ -91,7 +92,7 @@ class EagerEngine:
         return found
 
     def mel(self, chunk: NDArray[np.float32]) -> NDArray[np.float32]:
-        config = self.config
+        config = self.front_end.config
         return librosa.feature.melspectrogram(
             y=chunk,
             sr=config.sample_rate,

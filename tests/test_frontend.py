@@ -101,3 +101,23 @@ def test_the_picture_is_decibels_below_the_peak():
     power = torch.tensor([[[1.0, 0.1], [1e-4, 1e-9]]])
     expected = torch.tensor([[[[1.0, 0.875], [0.5, 0.0]]]])
     assert to_picture(power).allclose(expected, atol=1e-6)
+
+
+def test_what_is_steady_in_a_band_can_be_taken_off():
+    """A hum leaves no band brighter than another; what comes and goes stays, at its height above."""
+    t = np.arange(N) / RATE
+    hum = 0.3 * np.sin(2 * np.pi * 2000 * t)
+    call = np.where((t > 2) & (t < 2.5), 0.3 * np.sin(2 * np.pi * 6000 * t), 0.0)
+    noise = 1e-3 * np.random.default_rng(0).standard_normal(N)
+    given = torch.from_numpy(np.float32(hum + call + noise)[None])
+    plain = LogMel(FrontEnd())(given)[0, 0]
+    less = LogMel(FrontEnd(subtract_mean=1.0))(given)[0, 0]
+    band_of_hum, band_of_call = plain.mean(dim=1).argmax(), plain[:, 140].clone()
+    band_of_call[band_of_hum - 5 : band_of_hum + 6] = 0
+    call_at = int(band_of_call.argmax())
+    assert plain[band_of_hum].mean() - plain.mean() > 0.3
+    assert abs(less[band_of_hum].mean() - less.mean()) < 0.02
+    height = plain[call_at, 140] - plain[call_at].mean()
+    assert less[call_at, 140] - less[call_at].mean() == pytest.approx(float(height), abs=1e-5)
+    half = LogMel(FrontEnd(subtract_mean=0.5))(given)[0, 0]
+    assert half.allclose((plain + less) / 2, atol=1e-5)

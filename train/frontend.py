@@ -34,7 +34,7 @@ MOST_SLICES = 16
 
 
 class LogMel(nn.Module):
-    """(batch, samples) in [-1, 1] → (batch, 1, mels, frames) in [0, 1].
+    """(batch, samples) in [-1, 1] → (batch, 1, mels, frames) in [0, 1], nearly: see `subtract_mean`.
 
     The mel power is librosa's (Slaney's scale and norm, Hann window, frames centred, zeros beyond the
     ends), in dB below the chunk's peak, so that the gain of a recorder does not matter. Digital
@@ -59,7 +59,14 @@ class LogMel(nn.Module):
 
     def forward(self, waveform: Tensor) -> Tensor:
         with torch.autocast(waveform.device.type, enabled=False):
-            return to_picture(self.mel_power(waveform.float()))
+            return self.picture(self.mel_power(waveform.float()))
+
+    def picture(self, mel_power: Tensor) -> Tensor:
+        """(batch, mels, frames) power → (batch, 1, mels, frames), as the network is shown it."""
+        picture = to_picture(mel_power)
+        if self.config.subtract_mean:
+            picture = without_mean(picture, self.config.subtract_mean)
+        return picture
 
     def mel_power(self, waveform: Tensor) -> Tensor:
         """(batch, samples) → (batch, mels, frames), power."""
@@ -102,6 +109,17 @@ def to_picture(mel_power: Tensor) -> Tensor:
     silence_db = 10.0 * math.log10(POWER_FLOOR)
     top_db = level_db.amax(dim=(1, 2), keepdim=True).clamp(min=silence_db + RANGE_DB)
     return ((level_db - top_db) / RANGE_DB + 1.0).clamp(min=0.0).unsqueeze(1)
+
+
+def without_mean(picture: Tensor, share: float) -> Tensor:
+    """`share` of each band's mean over the frames less, so much of the mean of all bands more.
+
+    Mean normalisation, as of speech recognisers' features (Atal, J. Acoust. Soc. Am. 55, 1974), a band
+    at a time: how a place or a recorder sounds is the same in every frame, what calls is not.
+    """
+    of_band = picture.mean(dim=3, keepdim=True)
+    excess = of_band - of_band.mean(dim=2, keepdim=True)
+    return (picture - share * excess).clamp(min=0.0)
 
 
 def mel_matrix(config: FrontEnd) -> NDArray[np.float64]:

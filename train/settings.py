@@ -30,12 +30,16 @@ class FrontEnd:
     n_mels: int = 128
     fmin_hz: float = 50.0
     fmax_hz: float = 16000.0
+    # Share of each band's mean over a chunk that is taken off it: steady noise, and what a recorder
+    # or a place colours, go with it.
+    subtract_mean: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.hop <= self.n_fft:
             raise UserError(f"frontend.hop {self.hop} must be in 1..n_fft ({self.n_fft})")
         if self.n_fft % 2:
             raise UserError(f"frontend.n_fft {self.n_fft} must be even; take {self.n_fft + 1}")
+        _a_share("frontend.subtract_mean", self.subtract_mean)
         if not 0 <= self.fmin_hz < self.fmax_hz <= self.sample_rate / 2:
             raise UserError(
                 f"frontend: 0 <= fmin_hz < fmax_hz <= sample_rate/2 does not hold for "
