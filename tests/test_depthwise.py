@@ -10,6 +10,7 @@ from torch.nn.functional import conv2d
 
 from train import depthwise
 from train.depthwise import FastDepthwise, of_input, of_weight
+from train.fit import Precision
 
 
 @settings(max_examples=60, deadline=None)
@@ -72,3 +73,11 @@ def test_other_convolutions_are_left_alone(monkeypatch):
         assert torch.equal(inside, layer(x))
     with FastDepthwise(), pytest.raises(AssertionError, match="taken"):
         torch.nn.Conv2d(4, 4, 3, groups=4)(x)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_training_takes_it_in_bf16_and_only_there(dtype):
+    layer = torch.nn.Conv2d(4, 4, 5, groups=4, bias=False)
+    with Precision(torch.device("cpu"), dtype).autocast():
+        y = layer(torch.randn(1, 4, 9, 9))
+    assert ("Depthwise" in y.grad_fn.name()) == (dtype == torch.bfloat16)

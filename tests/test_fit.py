@@ -266,6 +266,13 @@ def test_distilling_begins_where_pseudo_labels_do(contract):
     assert losses[0][4] != losses[1][4]
 
 
+def test_pictures_are_those_of_the_whole_batch(contract):
+    trainer = fit.Trainer(tiny_predictor(contract), tiny_recipe(), 8, torch.device("cpu"))
+    chunks = torch.randn(2 * fit.CPU_PICTURES + 3, contract.chunk_samples)
+    whole = trainer.predictor.front_end(chunks)
+    torch.testing.assert_close(trainer._picture(chunks), whole, rtol=0, atol=1e-6)
+
+
 def test_precision_is_what_the_device_has():
     cpu = torch.device("cpu")
     assert Precision.choose(cpu, "fp16").grad_scaler().is_enabled()
