@@ -26,14 +26,16 @@ ENCODER, WEIGHTS = "{models[0][encoder]}", "{models[0][weights]}"
 FRONT_END = (
     "log-mel inside the graph, at {frontend[sample_rate]:,} Hz: n_fft {frontend[n_fft]} and hop "
     "{frontend[hop]} samples, {frontend[n_mels]} mel bands from {frontend[fmin_hz]:,.0f} to "
-    "{frontend[fmax_hz]:,.0f} Hz, in dB below the chunk's peak: a recorder's gain does not matter"
+    "{frontend[fmax_hz]:,.0f} Hz, in dB below the chunk's peak: a recorder's gain does not matter; "
+    "{frontend[subtract_mean]:.0%} of each band's mean over the chunk taken off"
 )
 TRAINING = (
     "recipe `{name}`, {fit[epochs]} epochs, batch {fit[batch]}, fold {data[fold]} held out (of "
     "{data[n_folds]} folds)"
 )
 AUGMENT = (
-    "mixup of {augment[mixup]:.0%} of the chunks, coloured noise in {augment[noise]:.0%} (SNR "
+    "{augment[afar]:.0%} of the recordings made to sound distant, mixup of {augment[mixup]:.0%} of the "
+    "chunks, coloured noise in {augment[noise]:.0%} (SNR "
     "{augment[noise_snr_db][0]:g} to {augment[noise_snr_db][1]:g} dB), {augment[freq_masks]} masks of "
     "up to {augment[freq_mask_share]:.0%} of the mel bands, {augment[time_masks]} of up to "
     "{augment[time_mask_share]:.0%} of the frames"
