@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
+from torch.nn.grad import conv2d_weight
 from torch.overrides import TorchFunctionMode
 
 TILE = 3
@@ -97,7 +98,7 @@ def of_weight(grad: Tensor, x: Tensor, shape: torch.Size, stride: Pair, padding:
     """The gradient of a weight of `shape`, (channels, 1, height, width), from that of the output."""
     height, width = shape[2:]
     if max(height, width) <= TILE or min(height, width) < TILE:
-        return _of_weight(grad, x, shape, stride, padding)
+        return conv2d_weight(x, shape, grad, stride, padding, groups=shape[0])
     x = pad(x, (padding[1], padding[1], padding[0], padding[0]))
     heard = [(grad.shape[i + 2] - 1) * stride[i] + TILE for i in range(2)]
     tile = torch.Size((*shape[:2], TILE, TILE))
@@ -106,8 +107,8 @@ def of_weight(grad: Tensor, x: Tensor, shape: torch.Size, stride: Pair, padding:
         for left in _tiles(width):
             part = x[:, :, top : top + heard[0], left : left + heard[1]]
             part = part.contiguous(memory_format=torch.channels_last)
-            found[:, :, top : top + TILE, left : left + TILE] = _of_weight(
-                grad, part, tile, stride, (0, 0)
+            found[:, :, top : top + TILE, left : left + TILE] = conv2d_weight(
+                part, tile, grad, stride, groups=shape[0]
             )
     return found
 
@@ -115,15 +116,6 @@ def of_weight(grad: Tensor, x: Tensor, shape: torch.Size, stride: Pair, padding:
 def _tiles(length: int) -> list[int]:
     """Where tiles begin that cover a kernel's side; the last may overlap the one before."""
     return [*range(0, length - TILE, TILE), length - TILE]
-
-
-def _of_weight(grad: Tensor, x: Tensor, shape: torch.Size, stride: Pair, padding: Pair) -> Tensor:
-    of_x_weight_bias = [False, True, False]
-    weight = grad.new_empty(shape)  # its shape alone matters
-    found: Tensor = torch.ops.aten.convolution_backward(
-        grad, x, weight, None, stride, padding, (1, 1), False, (0, 0), shape[0], of_x_weight_bias
-    )[1]
-    return found
 
 
 def _pair(value: int | Sequence[int]) -> Pair:

@@ -33,6 +33,7 @@ from train.model import Predictor
 from train.recipe import member_seed
 from train.settings import Fit, Recipe
 
+# Chunks whose log-mel a CPU computes at once: they stay in its cache, for half of the time.
 CPU_PICTURES = 8
 
 # Output of validation: set of data → output → macro-AUC.
@@ -164,7 +165,6 @@ class Trainer:
         front_end = self.predictor.front_end
         if self.device.type != "cpu":
             return front_end(waveforms)
-        # A few at a time stay in a CPU's cache: twice as fast, to the same values.
         return torch.cat([front_end(part) for part in waveforms.split(CPU_PICTURES)])
 
     def _told(self, picture: Tensor) -> tuple[Tensor, Tensor]:
