@@ -257,6 +257,17 @@ def test_a_student_that_distils_alone_comes_to_answer_as_its_teachers_do(contrac
         assert all(torch.equal(each, state[key]) for key, each in teacher.state_dict().items())
 
 
+def test_a_teacher_may_have_other_frames_than_its_student(contract):
+    trainer, (teacher,) = distilling(contract, 1.0)
+    picture = trainer._picture(SOUNDS)
+    _, own = teacher.network.over_time(picture)
+    n_frames = own.shape[2]
+    _, told = trainer._told(picture, n_frames)
+    torch.testing.assert_close(told, own.sigmoid().detach())
+    _, told = trainer._told(picture, 3 * n_frames)
+    torch.testing.assert_close(told[:, :, 1::3], own.sigmoid().detach())
+
+
 def test_distilling_begins_where_pseudo_labels_do(contract):
     target = torch.eye(3)
     plain, _ = distilling(contract, 0.0, n_teachers=0)

@@ -9,7 +9,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as bce
 from birdkit.contract import Contract
 from birdkit.errors import UserError
 from train import pretrained
-from train.losses import sed_loss
+from train.losses import distillation_loss, sed_loss
 from train.model import AttBlockV2, SedNetwork, central_frames, fine_sigmoid
 from train.settings import Model
 
@@ -115,6 +115,31 @@ def test_soft_labels_can_be_left_to_segmentwise():
     sed_loss(clipwise, segmentwise, target, 0.5, soft_clipwise=False).backward()
     assert (clipwise.grad[0] != 0).tolist() == [True, False, True, False]
     assert (segmentwise.grad[0] != 0).tolist() == [True, True, True, False]
+
+
+def test_a_student_learns_from_its_teacher_in_every_frame():
+    clipwise, framewise = torch.full((1, 2), 0.5, requires_grad=True), torch.zeros(1, 2, 3)
+    framewise.requires_grad_()
+    told = torch.tensor([[[0.9, 0.2, 0.9], [0.1, 0.5, 0.1]]])
+    distillation_loss(clipwise, framewise, torch.tensor([[0.8, 0.3]]), told, 0.5).backward()
+    assert torch.sign(clipwise.grad).tolist() == [[-1, 1]]
+    assert torch.sign(framewise.grad).tolist() == [[[-1, 1, -1], [1, 0, 1]]]
+    both = [
+        float(distillation_loss(told[..., 0], torch.logit(told), told[..., 0], told, share))
+        for share in (0.0, 1.0)
+    ]
+    entropy = -(told * told.log() + (1 - told) * (1 - told).log())  # what is left where they agree
+    assert both == pytest.approx([float(entropy.mean()), float(entropy[..., 0].mean())])
+
+
+def test_segmentwise_is_the_loudest_frame(contract):
+    network = tiny_predictor(contract).network.eval()
+    picture = torch.rand(2, 1, 64, 157)
+    clipwise, framewise = network.over_time(picture)
+    answers = network(picture)
+    assert torch.equal(answers[0], clipwise)
+    assert torch.equal(answers[1], framewise.amax(dim=2))
+    assert framewise.shape[2] > 1
 
 
 def test_packaged_weights_are_taken_and_said():

@@ -19,6 +19,7 @@ import torch
 from timm.optim import param_groups_weight_decay
 from timm.utils import ModelEmaV3
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -146,16 +147,16 @@ class Trainer:
         self.predictor.train()
         with torch.no_grad():
             picture = self._picture(waveforms)
-            told = self._told(picture) if self.teachers and step >= self.distil_from else None
             generator = torch.Generator().manual_seed(seed)
-            picture = spec_augment(picture, self.recipe.augment, generator)
-            picture = picture.contiguous(memory_format=torch.channels_last)
+            masked = spec_augment(picture, self.recipe.augment, generator)
+            masked = masked.contiguous(memory_format=torch.channels_last)
         with self.precision.autocast():
-            clipwise, segmentwise = self.predictor.network(picture)
+            clipwise, framewise = self.predictor.network.over_time(masked)
         pseudo, weight = self.recipe.rounds[0].pseudo, fit.clipwise_weight
-        loss = sed_loss(clipwise, segmentwise, targets, weight, pseudo.soft_clipwise)
-        if told is not None:
-            on_told = distillation_loss(clipwise, segmentwise, *told, weight)
+        loss = sed_loss(clipwise, framewise.max(dim=2)[0], targets, weight, pseudo.soft_clipwise)
+        if self.teachers and step >= self.distil_from:
+            told = self._told(picture, framewise.shape[2])
+            on_told = distillation_loss(clipwise, framewise, *told, weight)
             loss = (1.0 - pseudo.distil) * loss + pseudo.distil * on_told
         self._update(loss, fit.grad_clip)
         self._average(step)
@@ -167,14 +168,18 @@ class Trainer:
             return front_end(waveforms)
         return torch.cat([front_end(part) for part in waveforms.split(CPU_PICTURES)])
 
-    def _told(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """The teachers' mean probabilities, clipwise and segmentwise, of the sounds unmasked."""
+    @torch.no_grad()
+    def _told(self, picture: Tensor, n_frames: int) -> tuple[Tensor, Tensor]:
+        """The teachers' mean probabilities, clipwise and framewise, of the sounds unmasked."""
         picture = picture.contiguous(memory_format=torch.channels_last)
         with self.precision.autocast():
-            told = [network(picture) for network in self.teachers]
+            told = [network.over_time(picture) for network in self.teachers]
         clipwise = torch.stack([each.float() for each, _ in told]).mean(dim=0)
-        segmentwise = torch.stack([torch.sigmoid(each.float()) for _, each in told]).mean(dim=0)
-        return clipwise.clamp(0.0, 1.0), segmentwise
+        # Encoders may differ in how many frames they make of a chunk.
+        framewise = torch.stack(
+            [interpolate(torch.sigmoid(each.float()), n_frames, mode="linear") for _, each in told]
+        ).mean(dim=0)
+        return clipwise.clamp(0.0, 1.0), framewise
 
     def _update(self, loss: Tensor, grad_clip: float) -> None:
         self.optimizer.zero_grad(set_to_none=True)

@@ -32,20 +32,21 @@ def sed_loss(
 
 def distillation_loss(
     clipwise: Tensor,
-    segmentwise: Tensor,
+    framewise_logit: Tensor,
     teacher_clipwise: Tensor,
-    teacher_segmentwise: Tensor,
+    teacher_framewise: Tensor,
     clipwise_weight: float,
 ) -> Tensor:
-    """BCE on a teacher's probabilities, all (batch, classes); `segmentwise` alone is of logits.
+    """BCE on a teacher's probabilities: clipwise (batch, classes), framewise (batch, classes, frames).
 
-    A teacher's clipwise is what the student's is meant to be, so here it is taken as the probability
-    that it is. Knowledge distillation, https://arxiv.org/abs/1503.02531, with the teacher hearing what
-    the student hears, https://arxiv.org/abs/2106.05237.
+    On segmentwise, the maximum over time, the teacher would teach one frame alone. Its clipwise is
+    what the student's is meant to be, so here it is taken as the probability that it is. Knowledge
+    distillation, https://arxiv.org/abs/1503.02531, with the teacher hearing what the student hears,
+    https://arxiv.org/abs/2106.05237.
     """
     # A rounded sum of shares can come out at 1 or above it.
     heard = clipwise.float().clamp(1e-7, 1.0 - 1e-7)
     with torch.autocast(clipwise.device.type, enabled=False):  # autocast refuses this loss
         on_clipwise = binary_cross_entropy(heard, teacher_clipwise)
-    on_segmentwise = binary_cross_entropy_with_logits(segmentwise.float(), teacher_segmentwise)
-    return clipwise_weight * on_clipwise + (1.0 - clipwise_weight) * on_segmentwise
+    on_framewise = binary_cross_entropy_with_logits(framewise_logit.float(), teacher_framewise)
+    return clipwise_weight * on_clipwise + (1.0 - clipwise_weight) * on_framewise

@@ -72,6 +72,11 @@ class SedNetwork(nn.Module):
 
     def forward(self, picture: Tensor, answer_share: float = 1.0) -> tuple[Tensor, Tensor]:
         """`answer_share`: the central part of the frames that is answered for."""
+        clipwise, framewise_logit = self.over_time(picture, answer_share)
+        return clipwise, framewise_logit.max(dim=2)[0]
+
+    def over_time(self, picture: Tensor, answer_share: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Clipwise, and the framewise logits (batch, classes, frames) whose maxima are segmentwise."""
         # The encoder is called, not forward_features: only so does its drop_rate act.
         x = self.encoder(2.0 * picture - 1.0)
         if x.ndim != 4:
@@ -84,8 +89,7 @@ class SedNetwork(nn.Module):
         first, last = central_frames(x.shape[2], answer_share)
         x = x[:, :, first:last]
         clipwise, _, _ = self.att_block(x)
-        segmentwise_logit = self.att_block.cla(x).transpose(1, 2)
-        return clipwise, segmentwise_logit.max(dim=1)[0]
+        return clipwise, self.att_block.cla(x)
 
 
 class Predictor(nn.Module):

@@ -188,7 +188,7 @@ class Pseudo:
     # between 0 and 1 teach segmentwise alone.
     soft_clipwise: bool = True
     # So much of the loss is on what the teacher says of the very batch, mixed and noisy as it is, and
-    # the rest on the labels: a recording's say that the bird is somewhere, the teacher's where.
+    # the rest on the labels: those say that the bird is somewhere, the teacher says in which frames.
     distil: float = 0.0
     # Crops of a recording begin where the teacher gives its label at least so much of the highest
     # that it gives it there, and in proportion to it; 0: anywhere. A crop without the bird teaches its
