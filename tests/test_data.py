@@ -81,6 +81,11 @@ def test_targets_hold_the_primary_label_and_weigh_the_secondary_ones():
     np.testing.assert_array_equal(targets, [[0.5, 1.0, 0.0]])
 
 
+def test_a_secondary_label_may_be_unknown():
+    targets = target_matrix([recording("b", "x", "a")], ("a", "b", "c"), -1.0)
+    np.testing.assert_array_equal(targets, [[np.nan, 1.0, 0.0]])
+
+
 def test_balance_0_draws_classes_alike_and_1_draws_recordings_alike():
     recordings = [recording("a", "x")] * 9 + [recording("b", "x")]
     even = sampling_weights(recordings, 0.0)

@@ -18,6 +18,7 @@ from train import checkpoint, fit, rounds
 from train import run as train_run
 from train.checkpoint import MadeBy
 from train.fit import Precision, lr_factor
+from train.losses import clipwise_loss, logit_loss
 from train.model import Predictor
 from train.recipe import to_json
 from train.settings import Pseudo, Round
@@ -218,8 +219,11 @@ def test_from_average_from_on_the_rate_stays_and_the_plain_mean_of_the_weights_i
 
 
 def distilling(contract, share, after=0.0, n_teachers=1):
-    """A trainer, and teachers of other weights than its own."""
-    recipe = tiny_recipe("fit.amp=f32", "fit.lr=0.02", "models.drop_rate=0.0")
+    """A trainer on frames alone, and teachers of other weights than its own."""
+    recipe = tiny_recipe(
+        "fit.amp=f32", "fit.lr=0.02", "models.drop_rate=0.0", "fit.clipwise_weight=0.0",
+        "fit.framewise=1.0",
+    )  # fmt: skip
     heeding = Pseudo(distil=share, after=after)
     recipe = replace(recipe, rounds=(Round(pseudo=heeding),))
     predictors = []
@@ -236,21 +240,16 @@ SOUNDS = torch.sin(torch.arange(160_000) * torch.tensor([[0.1], [0.4], [1.5]]))
 def test_a_student_that_distils_alone_comes_to_answer_as_its_teachers_do(contract):
     trainer, teachers = distilling(contract, 1.0, n_teachers=2)
     before = copy.deepcopy([each.state_dict() for each in teachers])
-    answers = [each.eval()(SOUNDS) for each in teachers]
-    told = (answers[0][0] + answers[1][0]) / 2, sum(a[1].sigmoid() for a in answers) / 2
 
-    def distance():
-        clipwise, segmentwise = trainer.predictor.eval()(SOUNDS)
-        return [
-            float((ours.detach() - theirs.detach()).abs().mean())
-            for ours, theirs in zip((clipwise, segmentwise.sigmoid()), told, strict=True)
-        ]
+    def in_frames(predictor):
+        return predictor.network.over_time(predictor.front_end(SOUNDS))[1].sigmoid().detach()
 
-    first = distance()
-    assert min(first) > 0.1
+    told = sum(in_frames(each.eval()) for each in teachers) / 2
+    first = float((in_frames(trainer.predictor.eval()) - told).abs().mean())
+    assert first > 0.1
     losses = [trainer.step(SOUNDS, 1.0 - torch.eye(3), step) for step in range(8)]
     assert losses[-1] < losses[0]
-    assert all(now < 0.6 * then for now, then in zip(distance(), first, strict=True))
+    assert float((in_frames(trainer.predictor.eval()) - told).abs().mean()) < 0.6 * first
     other, _ = distilling(contract, 1.0, n_teachers=2)
     assert [other.step(SOUNDS, torch.eye(3), step) for step in range(8)] == losses  # no label counts
     for teacher, state in zip(teachers, before, strict=True):  # nor do the teachers learn
@@ -262,9 +261,8 @@ def test_a_teacher_may_have_other_frames_than_its_student(contract):
     picture = trainer._picture(SOUNDS)
     _, own = teacher.network.over_time(picture)
     n_frames = own.shape[2]
-    _, told = trainer._told(picture, n_frames)
-    torch.testing.assert_close(told, own.sigmoid().detach())
-    _, told = trainer._told(picture, 3 * n_frames)
+    torch.testing.assert_close(trainer._told(picture, n_frames), own.sigmoid().detach())
+    told = trainer._told(picture, 3 * n_frames)
     torch.testing.assert_close(told[:, :, 1::3], own.sigmoid().detach())
 
 
@@ -275,6 +273,27 @@ def test_distilling_begins_where_pseudo_labels_do(contract):
     losses = [[each.step(SOUNDS, target, step) for step in range(5)] for each in (plain, late)]
     assert losses[0][:4] == losses[1][:4]
     assert losses[0][4] != losses[1][4]
+
+
+def test_every_frame_has_the_chunks_labels_and_its_share_of_the_loss(contract):
+    clipwise, framewise = torch.rand(2, 3), torch.randn(2, 3, 4)
+    targets = torch.tensor([[1.0, 0.0, torch.nan], [0.0, 1.0, 0.0]])
+    told = torch.rand(2, 3, 4)
+
+    def loss(framewise_share, distil=0.0, told=None):
+        recipe = tiny_recipe("fit.clipwise_weight=0.3", f"fit.framewise={framewise_share}")
+        recipe = replace(recipe, rounds=(Round(pseudo=Pseudo(distil=distil)),))
+        trainer = fit.Trainer(tiny_predictor(contract), recipe, 8, torch.device("cpu"))
+        return trainer._loss(clipwise, framewise, targets, told)
+
+    each = torch.stack([logit_loss(framewise[:, :, i], targets) for i in range(4)]).mean()
+    on_clipwise = clipwise_loss(clipwise, targets)
+    on_loudest = logit_loss(framewise.amax(dim=2), targets)
+    assert loss(0.0).isclose(0.3 * on_clipwise + 0.7 * on_loudest)
+    assert loss(0.6).isclose(0.3 * on_clipwise + 0.7 * (0.4 * on_loudest + 0.6 * each))
+    # A teacher changes the frames' targets alone, and not where the label is unknown.
+    mixed = logit_loss(framewise, 0.5 * targets[:, :, None] + 0.5 * told)
+    assert loss(0.6, 0.5, told).isclose(0.3 * on_clipwise + 0.7 * (0.4 * on_loudest + 0.6 * mixed))
 
 
 def test_pictures_are_those_of_the_whole_batch(contract):
@@ -344,5 +363,5 @@ def test_a_stranger_s_pickle_is_not_run(tmp_path):
 
 def test_a_checkpoint_of_another_version_is_named(tmp_path):
     torch.save({"version": 99}, tmp_path / "final.pt")
-    with pytest.raises(UserError, match="checkpoint version 99, this kit reads 2"):
+    with pytest.raises(UserError, match="checkpoint version 99, this kit reads 3"):
         checkpoint.Final.load(tmp_path / "final.pt")

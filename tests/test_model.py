@@ -9,7 +9,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as bce
 from birdkit.contract import Contract
 from birdkit.errors import UserError
 from train import pretrained
-from train.losses import distillation_loss, sed_loss
+from train.losses import clipwise_loss, logit_loss
 from train.model import AttBlockV2, SedNetwork, central_frames, fine_sigmoid
 from train.settings import Model
 
@@ -103,33 +103,22 @@ def test_central_frames_are_in_the_middle_and_at_least_one(n_frames, share):
 
 
 def test_the_loss_is_bce_with_logits_on_both_outputs():
-    clipwise, segmentwise = torch.rand(4, 3), torch.randn(4, 3)
+    answer = torch.rand(4, 3)
     target = torch.randint(0, 2, (4, 3)).float()
-    expected = 0.3 * bce(clipwise, target) + 0.7 * bce(segmentwise, target)
-    assert sed_loss(clipwise, segmentwise, target, 0.3).isclose(expected)
+    for loss in (clipwise_loss, logit_loss):
+        assert loss(answer, target).isclose(bce(answer, target))
 
 
-def test_soft_labels_can_be_left_to_segmentwise():
-    clipwise, segmentwise = torch.rand(1, 4, requires_grad=True), torch.randn(1, 4, requires_grad=True)
+def test_soft_labels_can_be_left_to_segmentwise_and_unknown_ones_count_for_neither():
     target = torch.tensor([[0.0, 0.3, 1.0, torch.nan]])
-    sed_loss(clipwise, segmentwise, target, 0.5, soft_clipwise=False).backward()
-    assert (clipwise.grad[0] != 0).tolist() == [True, False, True, False]
-    assert (segmentwise.grad[0] != 0).tolist() == [True, True, True, False]
 
+    def heeded(loss, *settings):
+        answer = torch.rand(1, 4, requires_grad=True)
+        loss(answer, target, *settings).backward()
+        return (answer.grad[0] != 0).tolist()
 
-def test_a_student_learns_from_its_teacher_in_every_frame():
-    clipwise, framewise = torch.full((1, 2), 0.5, requires_grad=True), torch.zeros(1, 2, 3)
-    framewise.requires_grad_()
-    told = torch.tensor([[[0.9, 0.2, 0.9], [0.1, 0.5, 0.1]]])
-    distillation_loss(clipwise, framewise, torch.tensor([[0.8, 0.3]]), told, 0.5).backward()
-    assert torch.sign(clipwise.grad).tolist() == [[-1, 1]]
-    assert torch.sign(framewise.grad).tolist() == [[[-1, 1, -1], [1, 0, 1]]]
-    both = [
-        float(distillation_loss(told[..., 0], torch.logit(told), told[..., 0], told, share))
-        for share in (0.0, 1.0)
-    ]
-    entropy = -(told * told.log() + (1 - told) * (1 - told).log())  # what is left where they agree
-    assert both == pytest.approx([float(entropy.mean()), float(entropy[..., 0].mean())])
+    assert heeded(clipwise_loss, False) == [True, False, True, False]
+    assert heeded(clipwise_loss) == heeded(logit_loss) == [True, True, True, False]
 
 
 def test_segmentwise_is_the_loudest_frame(contract):

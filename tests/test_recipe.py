@@ -118,6 +118,7 @@ def test_rounds_are_listed_one_by_one_each_taught_by_the_one_before(tmp_path):
         ("[[rounds]]\nfit = 3\n", "fit: expected a table"),
         ('[[rounds]]\npseudo.output = "framewise"\n', "choose clipwise, segmentwise"),
         ("[[rounds]]\npseudo.share = 1.5\n", r"pseudo\.share 1\.5 must be in 0\.\.1"),
+        ("[[rounds]]\npseudo.distil = 0.5\n", r"round 0: pseudo\.distil .* set fit\.framewise above 0"),
         ("[[rounds]]\npseudo.shifts = [1.0]\n", "shifts between 0 and 1"),
         ("[[rounds]]\npseudo.unsure = [0.5, 0.1]\n", "two probabilities, the lower first"),
         ('[data]\nspeech = "no"\n', "data.speech 'no' is unknown; choose keep, cut, half"),

@@ -43,7 +43,7 @@ warm = true
 fit.lr = 2e-4
 pseudo.output = "clipwise"
 pseudo.distil = 0.5
-pseudo.crop_above = 0.5
+fit.framewise = 0.5
 """
 
 
@@ -196,7 +196,7 @@ def assert_same_end(found: Path, expected: Path) -> None:
         own = checkpoint.Final.load(found / path.relative_to(expected)).state
         state = checkpoint.Final.load(path).state
         assert all(torch.equal(own[key], state[key]) for key in state)
-    for name in ("round1/pseudo.parquet", "round1/crops.parquet", "summary.csv"):
+    for name in ("round1/pseudo.parquet", "summary.csv"):
         assert (found / name).read_bytes() == (expected / name).read_bytes()
 
 
@@ -292,7 +292,7 @@ def test_a_round_that_draws_no_windows_labels_none_and_still_falls_with_its_teac
     assert train_run.main(again) == 0
     assert not (out / "round1" / "pseudo.parquet").exists()
     parents = checkpoint.Final.load(next(out.glob("round1/*/final.pt"))).made_by.parents
-    assert set(parents) == {"crops", "teacher test_resnet", "the round before's model"}
+    assert set(parents) == {"teacher test_resnet", "the round before's model"}
     capsys.readouterr()
     assert train_run.main([*again, "--dry-run"]) == 0
     assert "left to do: about 0 s" in capsys.readouterr().out

@@ -25,7 +25,7 @@ from train.competition import Competition
 from train.model import Predictor
 from train.settings import Recipe
 
-VERSION = 2
+VERSION = 3
 STATE_NAME = "state.pt"
 FINAL_NAME = "final.pt"
 RECIPE_NAME = "recipe.json"  # of a run, written once all its models are final

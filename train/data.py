@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -88,11 +88,12 @@ def crop_notes(recordings: Sequence[Recording], data: Data) -> list[str]:
 def target_matrix(
     recordings: Sequence[Recording], classes: Sequence[str], secondary: float
 ) -> NDArray[np.float32]:
-    """(recordings, classes): 1 for the primary label, `secondary` for the others."""
+    """(recordings, classes): 1 for the primary label, `secondary` for the others, NaN where below 0."""
     column = {name: index for index, name in enumerate(classes)}
+    told = secondary if secondary >= 0.0 else np.nan
     targets = np.zeros((len(recordings), len(classes)), dtype=np.float32)
     for row, recording in enumerate(recordings):
-        targets[row, [column[name] for name in recording.secondary]] = secondary
+        targets[row, [column[name] for name in recording.secondary]] = told
         targets[row, column[recording.primary]] = 1.0
     return targets
 
@@ -111,23 +112,6 @@ def random_crop(waveform: Samples, n_samples: int, rng: np.random.Generator) -> 
         return np.resize(turned, n_samples)
     start = rng.integers(waveform.size - n_samples + 1)
     return waveform[start : start + n_samples]
-
-
-@dataclass(frozen=True)
-class Starts:
-    """Where a recording's crops begin."""
-
-    at: NDArray[np.int64]  # (starts,) samples, evenly apart
-    chance: NDArray[np.float64]  # (starts,) to be drawn; their sum is 1
-
-    def crop(self, waveform: Samples, n_samples: int, rng: np.random.Generator) -> Samples:
-        """A stretch that begins at one of them, or up to half of the way to the next."""
-        apart = int(self.at[1] - self.at[0])
-        start = self.at[rng.choice(len(self.at), p=self.chance)] + rng.integers(
-            -apart // 2, apart // 2 + 1
-        )
-        start = int(np.clip(start, 0, waveform.size - n_samples))
-        return waveform[start : start + n_samples]
 
 
 @dataclass(frozen=True)
@@ -170,10 +154,6 @@ class Sources:
     speech: Mapping[Path, Stretches]
     truth: LabelledWindows | None = None
     pseudo: LabelledWindows | None = None
-    crops: Mapping[Path, Starts] = field(default_factory=dict)
-
-    def without_teacher(self) -> Sources:
-        return replace(self, pseudo=None, crops={})
 
     def soundscapes(self) -> tuple[str, ...]:
         """Names of the soundscapes that are drawn from."""
@@ -203,7 +183,7 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng([self.seed, step])
-        sources = self.sources if step >= self.pseudo_from else self.sources.without_teacher()
+        sources = self.sources if step >= self.pseudo_from else replace(self.sources, pseudo=None)
         items = [self._item(rng, sources) for _ in range(self.batch)]
         chunks, targets = zip(*items, strict=True)
         return torch.from_numpy(np.stack(chunks)), torch.from_numpy(np.stack(targets))
@@ -242,15 +222,11 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         index = rng.choice(len(sources.recordings), p=self.weights)
         path = sources.recordings[index].path
         waveform = sources.waveforms(path, self.data.first_s)
-        starts = sources.crops.get(path)
         speech = sources.speech.get(path, ())
         if speech and (self.data.speech == "cut" or rng.random() < 0.5):
             rate = self.contract.sample_rate
             waveform = without_speech(waveform, speech, rate, LEAST_WITHOUT_SPEECH_S)
-            starts = None  # they are of the whole recording
-        n_samples = self.contract.chunk_samples
-        crop = starts.crop if starts is not None else random_crop
-        chunk = to_float(crop(waveform, n_samples, rng))
+        chunk = to_float(random_crop(waveform, self.contract.chunk_samples, rng))
         if rng.random() < self.augment.afar:
             chunk = from_afar(chunk, self.contract.sample_rate, rng)
         return chunk, self.targets[index]

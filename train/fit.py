@@ -29,7 +29,7 @@ from train.augment import spec_augment
 from train.checkpoint import MadeBy
 from train.data import Batches
 from train.depthwise import FastDepthwise
-from train.losses import distillation_loss, sed_loss
+from train.losses import clipwise_loss, logit_loss
 from train.model import Predictor
 from train.recipe import member_seed
 from train.settings import Fit, Recipe
@@ -152,12 +152,10 @@ class Trainer:
             masked = masked.contiguous(memory_format=torch.channels_last)
         with self.precision.autocast():
             clipwise, framewise = self.predictor.network.over_time(masked)
-        pseudo, weight = self.recipe.rounds[0].pseudo, fit.clipwise_weight
-        loss = sed_loss(clipwise, framewise.max(dim=2)[0], targets, weight, pseudo.soft_clipwise)
+        told = None
         if self.teachers and step >= self.distil_from:
             told = self._told(picture, framewise.shape[2])
-            on_told = distillation_loss(clipwise, framewise, *told, weight)
-            loss = (1.0 - pseudo.distil) * loss + pseudo.distil * on_told
+        loss = self._loss(clipwise, framewise, targets, told)
         self._update(loss, fit.grad_clip)
         self._average(step)
         return float(loss.detach())
@@ -169,17 +167,27 @@ class Trainer:
         return torch.cat([front_end(part) for part in waveforms.split(CPU_PICTURES)])
 
     @torch.no_grad()
-    def _told(self, picture: Tensor, n_frames: int) -> tuple[Tensor, Tensor]:
-        """The teachers' mean probabilities, clipwise and framewise, of the sounds unmasked."""
+    def _told(self, picture: Tensor, n_frames: int) -> Tensor:
+        """The teachers' mean probabilities (batch, classes, frames) of the sounds unmasked."""
         picture = picture.contiguous(memory_format=torch.channels_last)
         with self.precision.autocast():
-            told = [network.over_time(picture) for network in self.teachers]
-        clipwise = torch.stack([each.float() for each, _ in told]).mean(dim=0)
+            each = [network.over_time(picture)[1].float().sigmoid() for network in self.teachers]
         # Encoders may differ in how many frames they make of a chunk.
-        framewise = torch.stack(
-            [interpolate(torch.sigmoid(each.float()), n_frames, mode="linear") for _, each in told]
-        ).mean(dim=0)
-        return clipwise.clamp(0.0, 1.0), framewise
+        return torch.stack([interpolate(told, n_frames, mode="linear") for told in each]).mean(dim=0)
+
+    def _loss(
+        self, clipwise: Tensor, framewise: Tensor, targets: Tensor, told: Tensor | None
+    ) -> Tensor:
+        fit, pseudo = self.recipe.fit, self.recipe.rounds[0].pseudo
+        on_clipwise = clipwise_loss(clipwise, targets, pseudo.soft_clipwise)
+        on_segmentwise = logit_loss(framewise.max(dim=2)[0], targets)
+        if fit.framewise:
+            of_frames = targets[:, :, None].expand_as(framewise)
+            if told is not None:
+                of_frames = (1.0 - pseudo.distil) * of_frames + pseudo.distil * told
+            on_frames = logit_loss(framewise, of_frames)
+            on_segmentwise = (1.0 - fit.framewise) * on_segmentwise + fit.framewise * on_frames
+        return fit.clipwise_weight * on_clipwise + (1.0 - fit.clipwise_weight) * on_segmentwise
 
     def _update(self, loss: Tensor, grad_clip: float) -> None:
         self.optimizer.zero_grad(set_to_none=True)

@@ -134,7 +134,6 @@ def describe(
     clock: Clock,
     n_recordings: int,
     n_windows: int,
-    n_starts: int,
     done: Set[Path],
 ) -> list[str]:
     """The plan, a line a step.
@@ -143,7 +142,6 @@ def describe(
     ----------
     n_recordings : that train
     n_windows : of the soundscapes that pseudo labels are made of
-    n_starts : chunks of the recordings that a teacher listens to where a round chooses its crops
     done : checkpoints and pseudo labels that need not be made again
     """
     found, left_s = [], 0.0
@@ -152,13 +150,14 @@ def describe(
         told_s = 0.0
         if stage.index:
             teachers = [m for m in every[stage.index - 1].members if m.name in stage.round.teacher]
-            need_s = _teaching_s(stage, teachers, clock, n_windows, n_starts)
-            if need_s:
+            pseudo = stage.round.pseudo
+            if pseudo.share:
+                need_s = clock.label_s(teachers, n_windows, 1 + len(pseudo.shifts))
                 is_done = stage.folder in done
                 left_s += 0.0 if is_done else need_s
                 found.append(f"  pseudo labels        {_status(is_done, need_s)}")
-            if stage.round.pseudo.distil:
-                told_s = (1.0 - stage.round.pseudo.after) * clock.told_s(teachers)
+            if pseudo.distil:
+                told_s = (1.0 - pseudo.after) * clock.told_s(teachers)
         for member in stage.members:
             steps = member.steps(n_recordings)
             need_s = steps * (clock.step_s(member) + told_s)
@@ -174,18 +173,6 @@ def describe(
     return found
 
 
-def _teaching_s(
-    stage: Stage, teachers: Sequence[Member], clock: Clock, n_windows: int, n_starts: int
-) -> float:
-    """Seconds until the round's teacher has labelled the soundscapes and listened to the recordings."""
-    pseudo, need_s = stage.round.pseudo, 0.0
-    if pseudo.share:
-        need_s += clock.label_s(teachers, n_windows, 1 + len(pseudo.shifts))
-    if pseudo.crop_above:
-        need_s += clock.label_s(teachers, n_starts, 1)
-    return need_s
-
-
 def _headline(stage: Stage, n_windows: int) -> str:
     if stage.index == 0:
         return "round 0: labelled data"
@@ -193,11 +180,10 @@ def _headline(stage: Stage, n_windows: int) -> str:
     into = " mixed into" if pseudo.mixing == "mixed" else ""
     windows = f" and {n_windows:,} pseudo-labelled windows ({pseudo.share:g} of samples{into})"
     fold = ", out of fold" if pseudo.out_of_fold else ""
-    crops = ", crops where it hears their label" if pseudo.crop_above else ""
-    distil = f", {pseudo.distil:g} of the loss distilled" if pseudo.distil else ""
+    distil = f", {pseudo.distil:g} of each frame's target" if pseudo.distil else ""
     return (
         f"round {stage.index}: labelled data{windows if pseudo.share else ''}, "
-        f"{pseudo.output} of {' + '.join(stage.round.teacher)}{fold}{crops}{distil}"
+        f"{pseudo.output} of {' + '.join(stage.round.teacher)}{fold}{distil}"
     )
 
 

@@ -90,7 +90,11 @@ def every_round(recipe: Recipe) -> list[Round]:
     for listed in recipe.rounds:
         models = tuple(listed.models) or tuple(known)
         _all_known(f"round {len(found)}: model", models, known)
-        fit_of(recipe, listed)
+        fit = fit_of(recipe, listed)
+        if listed.pseudo.distil and not fit.framewise:
+            raise UserError(
+                f"round {len(found)}: pseudo.distil is of the loss on frames; set fit.framewise above 0"
+            )
         for _ in range(listed.repeat):
             before = found[-1].models if found else ()
             teacher = listed.teacher or before

@@ -13,7 +13,7 @@ import torch
 from birdkit.ensemble import Spec
 from birdkit.errors import UserError
 from birdkit.predict import SoundFile
-from train import checkpoint, crops, pretrained, pseudo, recipe, report, summary
+from train import checkpoint, pretrained, pseudo, recipe, report, summary
 from train.alarms import alarms
 from train.checkpoint import Final, MadeBy
 from train.data import Batches, Sources
@@ -26,7 +26,7 @@ from train.settings import Recipe
 from train.summary import Scored, Tables
 
 # As parents of what was trained on them, and from it.
-LABELS, CROPS, START = "pseudo labels", "crops", "the round before's model"
+LABELS, START = "pseudo labels", "the round before's model"
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,6 @@ class Runner:
             heeds = stage.round.pseudo
             if heeds.share:
                 parents[LABELS] = checkpoint.sha256(stage.folder / pseudo.NAME)
-            if heeds.crop_above:
-                parents[CROPS] = checkpoint.sha256(stage.folder / crops.NAME)
             if heeds.distil:
                 parents |= {f"teacher {name}": each for name, each in teacher.hashes.items()}
         return MadeBy(recipe.to_json(member.config), self.material.fingerprint, parents)
@@ -71,16 +69,11 @@ class Runner:
 
     def _is_labelled(self, stage: Stage, teacher: pseudo.Teacher) -> bool:
         """Whether all that the teacher has to say is there."""
-        settings, folder = stage.round.pseudo, stage.folder
-        if settings.share:
-            by = pseudo.made_by(teacher, self.to_label(stage), settings)
-            if not pseudo.is_made_by(folder / pseudo.NAME, by, settings):
-                return False
-        if settings.crop_above:
-            recordings, first_s = self.material.recordings, self.config.data.first_s
-            by = crops.made_by(teacher, recordings, first_s, settings)
-            return pseudo.is_of(folder / crops.NAME, by)
-        return True
+        settings = stage.round.pseudo
+        if not settings.share:
+            return True
+        by = pseudo.made_by(teacher, self.to_label(stage), settings)
+        return pseudo.is_made_by(stage.folder / pseudo.NAME, by, settings)
 
     def to_label(self, stage: Stage) -> list[SoundFile]:
         paths = self.material.soundscapes(validating=stage.round.pseudo.validating)
@@ -123,15 +116,6 @@ class Runner:
                 "with pseudo.alarms.action='warn'"
             )
         return facts
-
-    def listen(self, stage: Stage, teacher: pseudo.Teacher) -> None:
-        """Where the round's crops begin."""
-        material, settings = self.material, stage.round.pseudo
-        first_s = self.config.data.first_s
-        path = crops.listen(
-            teacher, material.recordings, material.waveforms, first_s, settings, stage.folder
-        )
-        print(crops.line(crops.to_draw_from(path, material.recordings, settings), path))
 
     def train(self, member: Member, stage: Stage, teacher: pseudo.Teacher | None) -> Final:
         """Train one model, or load it where it is done. Round 0 has no teacher.
@@ -183,13 +167,7 @@ class Runner:
     def _sources(self, member: Member, stage: Stage) -> Sources:
         sources = self.material.sources()
         settings = stage.round.pseudo
-        if not stage.index:
-            return sources
-        if settings.crop_above:
-            recordings = self.material.recordings
-            where = crops.to_draw_from(stage.folder / crops.NAME, recordings, settings)
-            sources = replace(sources, crops=where)
-        if not settings.share:
+        if not stage.index or not settings.share:
             return sources
         paths = self.material.soundscapes(validating=settings.validating)
         leave_out: list[str] = []
@@ -230,8 +208,6 @@ class Runner:
                 teacher = self.teacher(stage, before)
                 if stage.round.pseudo.share:
                     facts = self.label(stage, teacher, facts)
-                if stage.round.pseudo.crop_above:
-                    self.listen(stage, teacher)
             finals = {}
             for member in stage.members:
                 print(f"\nround {stage.index}, {member.name}: {member.config.models[0].encoder}")

@@ -20,7 +20,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "submission")]
 import torch
 
 from birdkit.errors import run_command
-from train import crops, material, plan, recipe
+from train import material, plan, recipe
 from train.demo import make_competition
 from train.evaluate import validation_set
 from train.fit import choose_device
@@ -83,10 +83,8 @@ def _print_plan(runner: Runner, every: Sequence[plan.Stage]) -> None:
     if labelling:
         n_windows = sum(file.n_windows for file in runner.to_label(labelling[0]))
     clock = plan.Clock(runner.material.contract, runner.device)
-    recordings, contract = runner.material.recordings, runner.material.contract
-    n_starts = crops.n_starts(recordings, runner.config.data.first_s, contract)
     done = runner.done(every)
-    for line in plan.describe(every, clock, len(recordings), n_windows, n_starts, done):
+    for line in plan.describe(every, clock, len(runner.material.recordings), n_windows, done):
         print(line)
 
 

@@ -68,8 +68,8 @@ class Data:
     window_s: float = 5.0
     n_folds: int = 5
     fold: int = 0  # held out; -1 trains on every recording
-    # What a secondary label counts in the target. Under the write-up's loss on clipwise whatever is
-    # 0.5 or less acts as a negative.
+    # What a secondary label counts in the target; below 0: it is not known, so there is no loss on it.
+    # Under the write-up's loss on clipwise whatever is 0.5 or less acts as a negative.
     secondary_target: float = 1.0
     skip_bad: bool = False  # leave out recordings that are absent or unreadable instead of stopping
     # A class of n recordings is drawn in proportion to n**balance: 0 all alike, 1 as they come.
@@ -125,6 +125,9 @@ class Fit:
     # in place of a rate that falls to 0 and a moving average (https://arxiv.org/abs/1803.05407).
     average_from: float = 1.0
     clipwise_weight: float = 0.5  # of the loss on clipwise; the rest is on segmentwise
+    # So much of the loss on segmentwise is on every frame, each with the labels of the whole chunk: a
+    # maximum over time is taught by one frame alone, whichever is the loudest.
+    framewise: float = 0.0
     grad_clip: float = 5.0  # norm; 0: none
     amp: str = "auto"  # auto, bf16, fp16, f32
     checkpoint_every_s: float = 120.0  # besides one an epoch
@@ -134,6 +137,7 @@ class Fit:
         if self.epochs < 1 or self.batch < 2 or self.steps_per_epoch < 0:
             raise UserError("fit: needs epochs >= 1, batch >= 2 and steps_per_epoch >= 0")
         _a_share("fit.average_from", self.average_from)
+        _a_share("fit.framewise", self.framewise)
 
 
 @dataclass(frozen=True)
@@ -187,13 +191,9 @@ class Pseudo:
     # Under the write-up's loss on clipwise whatever is 0.5 or less acts as a negative; false: labels
     # between 0 and 1 teach segmentwise alone.
     soft_clipwise: bool = True
-    # So much of the loss is on what the teacher says of the very batch, mixed and noisy as it is, and
-    # the rest on the labels: those say that the bird is somewhere, the teacher says in which frames.
+    # What the teacher says of each frame of the very batch, mixed and noisy as it is, counts so much of
+    # that frame's target (fit.framewise); the rest are the labels, which are of the whole chunk.
     distil: float = 0.0
-    # Crops of a recording begin where the teacher gives its label at least so much of the highest
-    # that it gives it there, and in proportion to it; 0: anywhere. A crop without the bird teaches its
-    # background as the bird.
-    crop_above: float = 0.0
     alarms: Alarms = field(default_factory=Alarms)
 
     def __post_init__(self) -> None:
@@ -201,7 +201,7 @@ class Pseudo:
         _one_of("pseudo.scale", self.scale, ("probability", "rank"))
         _one_of("pseudo.weighting", self.weighting, ("none", "max", "sum"))
         _one_of("pseudo.mixing", self.mixing, ("own", "mixed"))
-        for name in ("zero_below", "keep_above", "share", "after", "distil", "crop_above"):
+        for name in ("zero_below", "keep_above", "share", "after", "distil"):
             _a_share(f"pseudo.{name}", getattr(self, name))
         if self.unsure and (len(self.unsure) != 2 or not 0 <= self.unsure[0] < self.unsure[1] <= 1):
             raise UserError(f"pseudo.unsure {self.unsure} must be two probabilities, the lower first")
