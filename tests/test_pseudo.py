@@ -228,8 +228,11 @@ def test_transforms_keep_order_range_and_thresholds(scores, power, zero, keep, w
 
 def test_what_a_teacher_is_unsure_of_is_not_learnt():
     scores = np.float32([[0.01, 0.1, 0.3, 0.9]])
-    targets, _ = pseudo.transformed(scores, Pseudo(unsure=(0.1, 0.4), zero_below=0.05, weighting="sum"))
-    np.testing.assert_allclose(targets, [[0, np.nan, np.nan, 0.9]], rtol=1e-6)
+    settings = Pseudo(unsure=(0.1, 0.4), zero_below=0.05, weighting="sum", power=2.0)
+    targets, _ = pseudo.transformed(scores, settings)
+    np.testing.assert_allclose(targets, [[0, np.nan, np.nan, 0.81]], rtol=1e-6)
+    sure, _ = pseudo.transformed(scores, replace(settings, one_from=0.4))
+    np.testing.assert_array_equal(sure, [[0, np.nan, np.nan, 1]])
     logits = torch.zeros(1, 4, requires_grad=True)
     logit_loss(logits, torch.from_numpy(targets)).backward()
     assert (logits.grad[0] != 0).tolist() == [True, False, False, True]

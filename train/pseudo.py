@@ -41,7 +41,7 @@ from train.settings import Pseudo
 NAME = "pseudo.parquet"
 METADATA_KEY = b"birdkit.pseudo"
 VERSION = 1
-TRANSFORM = ("scale", "power", "zero_below", "unsure", "keep_above", "weighting")
+TRANSFORM = ("scale", "power", "zero_below", "one_from", "unsure", "keep_above", "weighting")
 # Files between two saves: minutes of work at most are lost to a kill.
 BLOCK_FILES = 64
 
@@ -310,6 +310,7 @@ def transformed(
         order = scores.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable")
         scores = (order / len(scores)).astype(np.float32)
     targets = np.where(scores < pseudo.zero_below, 0.0, scores) ** pseudo.power
+    targets[scores >= pseudo.one_from] = 1.0
     kept = scores.max(axis=1) >= pseudo.keep_above
     worth = {"none": np.ones(len(targets)), "max": targets.max(axis=1), "sum": targets.sum(axis=1)}
     chance = np.where(kept, worth[pseudo.weighting], 0.0).astype(np.float64)

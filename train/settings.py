@@ -176,6 +176,7 @@ class Pseudo:
     scale: str = "probability"
     power: float = 1.0  # of the probabilities; above 1 it quiets doubtful labels
     zero_below: float = 0.0  # lower probabilities count as 0
+    one_from: float = 1.0  # this and higher ones as 1
     # Probabilities from the one up to the other say too little to learn from: no loss on such a class.
     unsure: tuple[float, ...] = ()
     keep_above: float = 0.0  # windows without a class above it are not drawn
@@ -201,7 +202,7 @@ class Pseudo:
         _one_of("pseudo.scale", self.scale, ("probability", "rank"))
         _one_of("pseudo.weighting", self.weighting, ("none", "max", "sum"))
         _one_of("pseudo.mixing", self.mixing, ("own", "mixed"))
-        for name in ("zero_below", "keep_above", "share", "after", "distil"):
+        for name in ("zero_below", "one_from", "keep_above", "share", "after", "distil"):
             _a_share(f"pseudo.{name}", getattr(self, name))
         if self.unsure and (len(self.unsure) != 2 or not 0 <= self.unsure[0] < self.unsure[1] <= 1):
             raise UserError(f"pseudo.unsure {self.unsure} must be two probabilities, the lower first")
