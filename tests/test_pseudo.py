@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import tiny_predictor, tiny_recipe, write_sound
@@ -114,6 +115,14 @@ def test_only_what_changed_is_scored_again(teacher, files, tmp_path, scored):
     pseudo.describe(pseudo.label(teacher, files, sharper, tmp_path), sharper)
     assert len(scored) == 3
     assert path.read_bytes() != before  # students must know
+    # A kit that has learnt another setting since leaves the bytes, and so the students, as they are.
+    facts = pseudo.provenance(path)
+    del facts["transform"]["one_from"]
+    pseudo.save(path, pq.read_table(path), facts)
+    before = path.read_bytes()
+    assert pseudo.is_made_by(path, by, sharper)
+    pseudo.describe(path, sharper)
+    assert path.read_bytes() == before
     pseudo.label(teacher, files, replace(settings, output="clipwise"), tmp_path)
     assert len(scored) == 6
     other = replace(teacher, hashes={"one": "hash 1", "two": "retrained"})
@@ -203,21 +212,28 @@ tables = hnp.arrays(
 
 
 @given(
-    tables, st.floats(0.3, 3), st.floats(0, 1), st.floats(0, 1), st.sampled_from(["none", "max", "sum"])
+    tables,
+    st.floats(0.3, 3),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.sampled_from(["none", "max", "sum"]),
 )
-def test_transforms_keep_order_range_and_thresholds(scores, power, zero, keep, weighting):
-    settings = Pseudo(power=power, zero_below=zero, keep_above=keep, weighting=weighting)
+def test_transforms_keep_order_range_and_thresholds(scores, power, zero, one, keep, weighting):
+    settings = Pseudo(power=power, zero_below=zero, one_from=one, keep_above=keep, weighting=weighting)
     try:
         targets, chance = pseudo.transformed(scores, settings)
     except UserError:
         kept = scores.max(axis=1) >= keep
         assert not (kept & (weighting == "none")).any()
-        assert not ((scores >= zero) & (scores**power > 0) & kept[:, None]).any()
+        assert not ((scores >= min(zero, one)) & (scores**power > 0) & kept[:, None]).any()
         return
     assert chance.sum() == pytest.approx(1.0)
     assert (chance[scores.max(axis=1) < keep] == 0).all()
-    assert (targets[scores < zero] == 0).all()
-    np.testing.assert_allclose(targets[scores >= zero], scores[scores >= zero] ** power, rtol=1e-5)
+    assert (targets[scores >= one] == 1).all()
+    assert (targets[(scores < zero) & (scores < one)] == 0).all()
+    between = (scores >= zero) & (scores < one)
+    np.testing.assert_allclose(targets[between], scores[between] ** power, rtol=1e-5)
     if weighting != "none":
         worth = targets.max(axis=1) if weighting == "max" else targets.sum(axis=1)
         drawn = chance > 0

@@ -280,7 +280,7 @@ def is_of(path: Path, made_by: Mapping[str, Any]) -> bool:
 
 def is_made_by(path: Path, wanted: Mapping[str, Any], pseudo: Pseudo) -> bool:
     """Whether a table is there, of this origin and this transform."""
-    return is_of(path, wanted) and provenance(path).get("transform") == _transform(pseudo)
+    return is_of(path, wanted) and _known(provenance(path)).get("transform") == _transform(pseudo)
 
 
 def read(path: Path) -> Labels:
@@ -343,6 +343,13 @@ def _transform(pseudo: Pseudo) -> dict[str, Any]:
     return facts | {"unsure": list(pseudo.unsure)}  # as JSON gives it back
 
 
+def _known(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """A table's facts; a setting that the kit has learnt since counts as its default."""
+    if "transform" not in facts:
+        return dict(facts)
+    return {**facts, "transform": _transform(Pseudo()) | facts["transform"]}
+
+
 def describe(path: Path, pseudo: Pseudo) -> dict[str, Any]:
     """Write transform, mass and share kept into the table's provenance; returns them.
 
@@ -360,7 +367,7 @@ def describe(path: Path, pseudo: Pseudo) -> dict[str, Any]:
         "n_windows": len(targets),
         "n_soundscapes": len(labels.names),
     }
-    if facts != labels.facts:
+    if facts != _known(labels.facts):
         save(path, pq.read_table(path), facts)
     return facts
 
