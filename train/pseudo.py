@@ -266,9 +266,15 @@ def save(path: Path, table: pa.Table, facts: Mapping[str, Any]) -> None:
 
 
 def provenance(path: Path) -> dict[str, Any]:
-    """Raises `UserError` where the file is no such table."""
+    """A setting that the kit has learnt since counts as its default.
+
+    Raises `UserError` where the file is no such table.
+    """
     try:
-        return dict(json.loads(pq.read_schema(path).metadata[METADATA_KEY]))
+        facts = dict(json.loads(pq.read_schema(path).metadata[METADATA_KEY]))
+        if "transform" in facts:
+            facts["transform"] = _transform(Pseudo()) | facts["transform"]
+        return facts
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: no pseudo labels of this kit ({error}); remove it") from error
 
@@ -280,7 +286,7 @@ def is_of(path: Path, made_by: Mapping[str, Any]) -> bool:
 
 def is_made_by(path: Path, wanted: Mapping[str, Any], pseudo: Pseudo) -> bool:
     """Whether a table is there, of this origin and this transform."""
-    return is_of(path, wanted) and _known(provenance(path)).get("transform") == _transform(pseudo)
+    return is_of(path, wanted) and provenance(path).get("transform") == _transform(pseudo)
 
 
 def read(path: Path) -> Labels:
@@ -343,13 +349,6 @@ def _transform(pseudo: Pseudo) -> dict[str, Any]:
     return facts | {"unsure": list(pseudo.unsure)}  # as JSON gives it back
 
 
-def _known(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """A table's facts; a setting that the kit has learnt since counts as its default."""
-    if "transform" not in facts:
-        return dict(facts)
-    return {**facts, "transform": _transform(Pseudo()) | facts["transform"]}
-
-
 def describe(path: Path, pseudo: Pseudo) -> dict[str, Any]:
     """Write transform, mass and share kept into the table's provenance; returns them.
 
@@ -367,7 +366,7 @@ def describe(path: Path, pseudo: Pseudo) -> dict[str, Any]:
         "n_windows": len(targets),
         "n_soundscapes": len(labels.names),
     }
-    if facts != _known(labels.facts):
+    if facts != labels.facts:
         save(path, pq.read_table(path), facts)
     return facts
 
