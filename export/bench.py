@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "submission")]
+if __name__ == "__main__":  # in place of this folder, whose rooms have names of packages
+    sys.path[0:1] = [str(ROOT), str(ROOT / "submission")]
 
 import numpy as np
 import torch
@@ -29,21 +30,22 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from birdkit import audio
-from birdkit.calibrate import WINDOWS
-from birdkit.engine import LOWER_PRECISIONS, lacking, usable_cores
-from birdkit.ensemble import Ensemble, Spec, probabilities
+from birdkit.engines.engine import LOWER_PRECISIONS, lacking, usable_cores
 from birdkit.errors import UserError, run_command
 from birdkit.grid import cut_chunks
-from birdkit.kaggle import soundscapes
-from birdkit.predict import SoundFile
-from export import bench_report, contenders, machine, precision
-from export.contenders import Contender, ConvMel
-from export.stopwatch import Stopwatch, decode_ms, peak_mib, scaling, to_csv
-from train import checkpoint
-from train.checkpoint import Final
-from train.demo import write_ogg
-from train.frontend import LogMel
-from train.report import put_between_marks
+from birdkit.kaggle.mounts import soundscapes
+from birdkit.scoring.calibration import WINDOWS
+from birdkit.scoring.ensemble import Ensemble, Spec, probabilities
+from birdkit.scoring.predict import SoundFile
+from export.benchmark import baselines, machine, report
+from export.benchmark.baselines import Contender, ConvMel
+from export.benchmark.timing import Stopwatch, decode_ms, peak_mib, scaling, to_csv
+from export.gates import precision
+from train.fit.curves import put_between_marks
+from train.models import checkpoint
+from train.models.checkpoint import Final
+from train.models.frontend import LogMel
+from train.synthetic.competition import write_ogg
 
 MINUTE_S = 60
 OURS = "(c) ours, OpenVINO"
@@ -99,9 +101,9 @@ class Field:
 
 def write_up_field(scratch: Path) -> Field:
     """The write-up's two models with random weights, in every precision that this CPU has."""
-    finals, ours = contenders.write_up(), scratch / "ours"
-    contenders.export_fused(finals, ours, LogMel)
-    contenders.quantise(ours)
+    finals, ours = baselines.write_up(), scratch / "ours"
+    baselines.export_fused(finals, ours, LogMel)
+    baselines.quantise(ours)
     # fp16 weights are f32 once they are loaded, so there is no speed of theirs to tell.
     lower = [name for name in LOWER_PRECISIONS if name != "fp16"]
     return Field(finals, _contenders(finals, ours, lower, scratch))
@@ -117,8 +119,8 @@ def model_dir_field(model_dir: Path, runs: Path, scratch: Path) -> Field:
 def _contenders(
     finals: Mapping[str, Final], ours: Path, lower: Sequence[str], scratch: Path
 ) -> list[Contender]:
-    contenders.save_checkpoints(finals, scratch / "torch")
-    contenders.export_fused(finals, scratch / "conv1d", ConvMel)
+    baselines.save_checkpoints(finals, scratch / "torch")
+    baselines.export_fused(finals, scratch / "conv1d", ConvMel)
     return [
         Contender("(a) librosa + torch eager", scratch / "torch", "torch"),
         Contender("(b) Conv1d mel, ONNX Runtime", scratch / "conv1d", "onnxruntime"),
@@ -133,7 +135,7 @@ def find_finals(model_dir: Path, runs: Path) -> dict[str, Final]:
     """The checkpoints that a model folder was exported from, by their sha256."""
     wanted: dict[str, str] = {}
     for stem in Spec.load(model_dir).stems:
-        made_by = contenders.made_by(model_dir / f"{stem}.onnx")
+        made_by = baselines.made_by(model_dir / f"{stem}.onnx")
         wanted |= {member: facts["checkpoint_sha256"] for member, facts in made_by.items()}
     there = {checkpoint.sha256(path): path for path in runs.rglob(checkpoint.FINAL_NAME)}
     absent = [member for member, digest in wanted.items() if digest not in there]
@@ -233,7 +235,7 @@ def measure(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         print(f"{contender.name} {contender.precision}: {watches[-1].calibration}", flush=True)
     times = time_in_turns(watches, files, args.rounds)
     ours = next(each for each in watches if each.contender.name == OURS)
-    report = {
+    found = {
         "machine": machine.describe(),
         "members": {name: final.recipe.models[0].encoder for name, final in field.finals.items()},
         "weights": "random" if args.model_dir is None else str(args.model_dir),
@@ -243,10 +245,10 @@ def measure(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         "peak_gflops": {n: machine.peak_gflops(n) for n in ("f32", "bf16", "int8") if not lacking(n)},
         "to_csv": to_csv(ours, files, args.rounds),
     }
-    report["rows"] = rows(field, watches, times, files, report)
+    found["rows"] = rows(field, watches, times, files, found)
     if args.scaling:
-        report["scaling"] = scaling(ours, files)
-    return report
+        found["scaling"] = scaling(ours, files)
+    return found
 
 
 def rows(
@@ -254,7 +256,7 @@ def rows(
     watches: Sequence[Stopwatch],
     times: Sequence[Mapping[str, list[float]]],
     files: Sequence[SoundFile],
-    report: Mapping[str, Any],
+    measured: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
     rate = watches[0].ensemble.contract.sample_rate
     decode = decode_ms(files, rate) / usable_cores()
@@ -264,7 +266,7 @@ def rows(
         contender = watch.contender
         medians = {name: statistics.median(of) for name, of in rounds.items()}
         networks = medians["engine"] - medians["front_end"]
-        peak = report["peak_gflops"].get(contender.precision)
+        peak = measured["peak_gflops"].get(contender.precision)
         max_dp, correlation = agreement.of(watch.ensemble)
         row = Row(
             name=contender.name,
@@ -278,7 +280,7 @@ def rows(
             networks_ms=networks,
             rest_ms=medians["total"] - decode - medians["engine"],
             peak_mib=peak_mib(watch, files),
-            share_of_peak=1000 * report["gflop_per_minute"] / networks / peak if peak else None,
+            share_of_peak=1000 * measured["gflop_per_minute"] / networks / peak if peak else None,
             max_dp=max_dp,
             rank_correlation=correlation,
         )
@@ -289,14 +291,14 @@ def rows(
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
-        report = measure(args, Path(scratch))
-    print(bench_report.markdown(report))
+        measured = measure(args, Path(scratch))
+    print(report.markdown(measured))
     if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+        args.json.write_text(json.dumps(measured, indent=2) + "\n")
     if args.chart:
-        bench_report.chart(report, args.chart)
+        report.chart(measured, args.chart)
     if args.readme:
-        put_between_marks(args.readme, bench_report.MARK, bench_report.markdown(report))
+        put_between_marks(args.readme, report.MARK, report.markdown(measured))
     return 0
 
 

@@ -28,12 +28,14 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "submission")]
+if __name__ == "__main__":  # in place of this folder, whose rooms have names of packages
+    sys.path[0:1] = [str(ROOT), str(ROOT / "submission")]
 
-from birdkit import manifest
 from birdkit.errors import UserError, run_command
-from export import kaggle_cli, model_folder, preflight, wheels
-from export.preflight import DATASET, DATASET_METADATA, KERNEL, KERNEL_METADATA, OWNER, TEMPLATE
+from birdkit.kaggle import manifest
+from export.folder import model_folder
+from export.kaggle import cli, rules, wheels
+from export.kaggle.rules import DATASET, DATASET_METADATA, KERNEL, KERNEL_METADATA, OWNER, TEMPLATE
 
 NOTEBOOK = "notebook.ipynb"
 # Of submission/; the models and the wheels come beside them.
@@ -107,7 +109,7 @@ def write_json(path: Path, facts: dict[str, Any]) -> None:
 def kernel_metadata(sources: Sources) -> dict[str, Any]:
     """Each value is written out: the internet is on where `enable_internet` is absent."""
     return {
-        "id": f"{sources.owner}/{preflight.slugify(sources.kernel_title)}",
+        "id": f"{sources.owner}/{rules.slugify(sources.kernel_title)}",
         "title": sources.kernel_title,
         "code_file": NOTEBOOK,
         "language": "python",
@@ -132,7 +134,7 @@ def same_modes_and_dates(folder: Path) -> None:
 
 def dataset_metadata(template: Path, owner: str | None) -> dict[str, Any]:
     """The template with the owner put in."""
-    facts = preflight.read_json(template)
+    facts = rules.read_json(template)
     if owner:
         facts["id"] = f"{owner}/{str(facts.get('id')).rpartition('/')[2]}"
     return facts
@@ -158,8 +160,8 @@ def refuse_violations(found: Sequence[str]) -> None:
 def report(out: Path) -> None:
     """What was built, and what is missing for a push."""
     dataset, kernel = out / DATASET, out / KERNEL
-    facts = preflight.read_json(kernel / KERNEL_METADATA)
-    size_mb, limit_mb = preflight.total_bytes(dataset) / 1e6, preflight.LIMIT_BYTES / 1e6
+    facts = rules.read_json(kernel / KERNEL_METADATA)
+    size_mb, limit_mb = rules.total_bytes(dataset) / 1e6, rules.LIMIT_BYTES / 1e6
     size = f"{len(manifest.paths(dataset))} files, {size_mb:.0f} of at most {limit_mb:.0f} MB"
     print(f"{dataset}: {size}; {facts['dataset_sources'][0]}")
     competition = ", ".join(facts["competition_sources"]) or "no competition yet"
@@ -181,11 +183,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=".bundle-") as scratch:
         staged = Path(scratch) / "bundle"
         build(staged, sources)
-        refuse_violations(preflight.violations(staged, pins, args.push))
+        refuse_violations(rules.violations(staged, pins, args.push))
         model_folder.replace(args.out, staged)
     report(args.out)
     if args.push:
-        print(kaggle_cli.push(args.out))
+        print(cli.push(args.out))
     return 0
 
 

@@ -18,15 +18,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "submission")]
+if __name__ == "__main__":  # in place of this folder, whose rooms have names of packages
+    sys.path[0:1] = [str(ROOT), str(ROOT / "submission")]
 
-from birdkit import table
 from birdkit.errors import UserError, run_command
-from export import image, kaggle_tree, session
-from export import kaggle_verdict as verdict
-from export.kaggle_tree import LAYOUTS, Bundle, Hidden, Tree
-from export.kaggle_verdict import Left, Line
-from export.oddities import ODDITIES
+from birdkit.kaggle import table
+from export.kaggle.sim import folders, pythons, session, verdict
+from export.kaggle.sim.bad_files import ODDITIES
+from export.kaggle.sim.folders import LAYOUTS, Bundle, Hidden, Tree
+from export.kaggle.sim.verdict import Left, Line
 
 BEST, NEXT = "openvino", "onnxruntime"
 MARK = "made-by-kaggle-sim"  # in a work folder: that it may be written to
@@ -75,7 +75,7 @@ class Place:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Kaggle on this machine, ending with a verdict.")
-    versions = list(image.PACKAGES)
+    versions = list(pythons.PACKAGES)
     parser.add_argument("--bundle", type=Path, default=ROOT / "build" / "kaggle")
     parser.add_argument("--data", type=Path, default=ROOT / "build" / "demo", help="competition folder")
     parser.add_argument("--python", nargs="+", choices=versions, default=versions)
@@ -99,15 +99,15 @@ def prepare(work: Path) -> None:
     (work / MARK).touch()
 
 
-def pythons(versions: Sequence[str], work: Path) -> dict[str, Path]:
+def interpreters(versions: Sequence[str], work: Path) -> dict[str, Path]:
     """Version → the interpreter of its simulated image; those that this machine lacks are skipped."""
     found = {}
     for version in versions:
-        base = image.interpreter(version)
+        base = pythons.interpreter(version)
         if base is None:
             print(f"skipped: no python{version} runs here (looked on PATH and in pyenv)", flush=True)
         else:
-            found[version] = image.environment(work / f"image-{version}", version, base)
+            found[version] = pythons.environment(work / f"image-{version}", version, base)
     if not found:
         raise UserError(f"no python{' or python'.join(versions)} runs here; install one, on PATH")
     return found
@@ -116,14 +116,14 @@ def pythons(versions: Sequence[str], work: Path) -> dict[str, Path]:
 def sessions(place: Place, data: Path, n_files: int) -> Iterator[Line]:
     """The commit run, then the scoring reruns: with all engines, and without the best."""
     tree = place.tree
-    _, columns = table.read_sample(tree.competition / kaggle_tree.TABLES[0])
+    _, columns = table.read_sample(tree.competition / folders.TABLES[0])
 
     line, left = place.run("commit run")
-    train = {path.stem for path in kaggle_tree.sources(data)}
+    train = {path.stem for path in folders.sources(data)}
     line.judge(left, Hidden(sorted(train & (left.stems if left else set())), {}), columns, BEST)
     yield line
 
-    hidden = kaggle_tree.add_test_soundscapes(tree, data, n_files)
+    hidden = folders.add_test_soundscapes(tree, data, n_files)
     line, best = place.run("scoring rerun")
     line.judge(best, hidden, columns, BEST)
     yield line
@@ -134,7 +134,7 @@ def sessions(place: Place, data: Path, n_files: int) -> Iterator[Line]:
         line.judge(best, hidden, columns, BEST)
         yield line
 
-    kaggle_tree.take_out(tree, BEST)
+    folders.take_out(tree, BEST)
     line, left = place.run(f"rerun without {BEST}")
     line.judge(left, hidden, columns, NEXT)
     line.problems += verdict.difference(best, left) + verdict.silence(left, BEST)
@@ -155,12 +155,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     work = args.work.resolve()
     bundle = Bundle.read(args.bundle.resolve())
-    kaggle_tree.sources(args.data)  # complains before anything is installed
+    folders.sources(args.data)  # complains before anything is installed
     prepare(work)
     lines = []
-    for version, python in pythons(args.python, work).items():
+    for version, python in interpreters(args.python, work).items():
         for layout in args.layouts:
-            tree = kaggle_tree.build(work / f"{version}-{layout}", layout, bundle, args.data)
+            tree = folders.build(work / f"{version}-{layout}", layout, bundle, args.data)
             place = Place(version, python, layout, tree, bundle.notebook)
             for line in sessions(place, args.data, args.files):
                 lines.append(line)

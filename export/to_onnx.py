@@ -19,24 +19,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "submission")]
+if __name__ == "__main__":  # in place of this folder, whose rooms have names of packages
+    sys.path[0:1] = [str(ROOT), str(ROOT / "submission")]
 
 import numpy as np
 import onnx
 import torch
 
-from birdkit import golden, table
 from birdkit.contract import INPUT_NAME, PICTURE_NAME, Contract
-from birdkit.engine import OnnxRuntimeEngine, OpenVinoEngine, one_stream, usable_cores
-from birdkit.ensemble import Spec, common_contract
+from birdkit.engines import golden
+from birdkit.engines.engine import OnnxRuntimeEngine, OpenVinoEngine, one_stream, usable_cores
 from birdkit.errors import UserError, run_command
-from export import card, judge, model_folder, parity
-from export.fuse import Fused, contract_of, group
-from export.parity import Parity
-from train import checkpoint, plan, recipe
-from train.checkpoint import Final
-from train.evaluate import TorchEngine
-from train.model import Predictor
+from birdkit.kaggle import table
+from birdkit.scoring.ensemble import Spec, common_contract
+from export.folder import model_card, model_folder
+from export.gates import parity, selection
+from export.gates.parity import Parity
+from export.models.fuse import Fused, contract_of, group
+from train.config import recipe
+from train.models import checkpoint
+from train.models.checkpoint import Final
+from train.models.sed import Predictor
+from train.rounds import plan
+from train.scoring.evaluate import TorchEngine
 
 OPSET = 18
 RUNS = ROOT / "runs"
@@ -220,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     recordings = model_folder.gate_recordings(args.data)
     contract = common_contract({name: final.contract for name, final in finals.items()})
     refuse_other_classes(args.data, contract)
-    labelled = judge.labelled_set(args.data, contract)
+    labelled = selection.labelled_set(args.data, contract)
     if args.fit and labelled is None:
         raise UserError("--fit needs labelled soundscapes: --data with train_soundscapes_labels.csv")
     stems = group(finals, args.fuse)
@@ -233,11 +238,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         model_folder.write_parity(staged, report)
         spec.save(staged)
         if labelled is not None:
-            spec, judgement = judge.judge(staged, args.data, labelled, args.fit)
+            spec, judgement = selection.judge(staged, args.data, labelled, args.fit)
             spec.save(staged)
             judgement.save(staged)
             why = judgement.chosen
-        card.write(staged)
+        model_card.write(staged)
         model_folder.replace(args.out, staged)
     for line in why:
         print(line)

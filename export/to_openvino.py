@@ -21,14 +21,15 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "submission")]
+if __name__ == "__main__":  # in place of this folder, whose rooms have names of packages
+    sys.path[0:1] = [str(ROOT), str(ROOT / "submission")]
 
 import numpy as np
 
-from birdkit import audio, ensemble, golden
-from birdkit.calibrate import calibrate, candidates
+from birdkit import audio
 from birdkit.contract import Contract
-from birdkit.engine import (
+from birdkit.engines import golden
+from birdkit.engines.engine import (
     LOWER_PRECISIONS,
     OnnxRuntimeEngine,
     OpenVinoEngine,
@@ -39,14 +40,18 @@ from birdkit.engine import (
     one_stream,
     usable_cores,
 )
-from birdkit.ensemble import Spec, average, common_contract, probabilities
+from birdkit.engines.ladder import open_model
 from birdkit.errors import UserError, run_command
-from birdkit.kaggle import soundscapes
-from birdkit.ladder import open_model
-from export import card, judge, model_folder, parity, precision, quantize
-from export.parity import Parity
-from train.evaluate import TruthSet
-from train.metrics import macro_auc
+from birdkit.kaggle.mounts import soundscapes
+from birdkit.scoring import ensemble
+from birdkit.scoring.calibration import calibrate, candidates
+from birdkit.scoring.ensemble import Spec, average, common_contract, probabilities
+from export.folder import model_card, model_folder
+from export.gates import parity, precision, selection
+from export.gates.parity import Parity
+from export.models import quantize
+from train.scoring.auc import macro_auc
+from train.scoring.evaluate import TruthSet
 
 openvino = import_openvino()
 
@@ -225,10 +230,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         convert_all(staged, recordings)
         graphs = {stem: openvino.Core().read_model(staged / f"{stem}.xml") for stem in spec.stems}
         contract = common_contract({stem: contract_of(graph, stem) for stem, graph in graphs.items()})
-        labelled = judge.labelled_set(args.data, contract)
+        labelled = selection.labelled_set(args.data, contract)
         if names and labelled is not None:
             try_precisions(staged, args.data, labelled, names)
-        card.write(staged)
+        model_card.write(staged)
         model_folder.replace(args.model_dir, staged)
     shipped = ", ".join((*Spec.load(args.model_dir).precisions, "f32"))
     print(f"{args.model_dir}: {len(spec.members)} models as OpenVINO IR; in order of use: {shipped}")

@@ -23,14 +23,15 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE)]
 
-from birdkit import calibrate, ensemble, kaggle, manifest, table
-from birdkit.calibrate import Calibration
-from birdkit.engine import Layout, usable_cores
-from birdkit.ensemble import Spec
+from birdkit.engines.engine import Layout, usable_cores
 from birdkit.errors import UserError, run_command
-from birdkit.outcome import Submission
-from birdkit.passes import Pass, Stopped, run_passes
-from birdkit.standby import Standby
+from birdkit.kaggle import manifest, mounts, table
+from birdkit.kaggle.report import Submission
+from birdkit.scoring import calibration, ensemble
+from birdkit.scoring.calibration import Calibration
+from birdkit.scoring.ensemble import Spec
+from birdkit.scoring.failover import Standby
+from birdkit.scoring.passes import Pass, Stopped, run_passes
 
 STARTED = time.monotonic()
 # Stop by ourselves at this share of the budget: a timeout on Kaggle leaves no score at all.
@@ -56,7 +57,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--soundscapes", type=Path, help="score this folder, not test_soundscapes/")
     parser.add_argument("--model", type=Path, default=HERE / "model", help="what export/ wrote")
     parser.add_argument("--out", type=Path, default=Path("submission.csv"))
-    parser.add_argument("--budget-min", type=float, default=kaggle.LIMIT_MIN)
+    parser.add_argument("--budget-min", type=float, default=mounts.LIMIT_MIN)
     parser.add_argument("--started", type=float, help="Unix time the budget counts from")
     parser.add_argument("--max-passes", type=int, default=0, help="default: as many as the model has")
     parser.add_argument("--dry-run-files", type=int, default=0, help="score only the first N files")
@@ -77,14 +78,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def find_work(args: argparse.Namespace) -> Work:
     """The files, rows and columns; strict unless these are real test recordings."""
-    data = args.data or kaggle.find_competition()
+    data = args.data or mounts.find_competition()
     if not data.is_dir():
         raise UserError(f"{data}: no such folder; --data must be a competition folder")
     sample_rows, columns = table.read_sample(data / "sample_submission.csv")
-    files = kaggle.soundscapes(args.soundscapes or data / "test_soundscapes")
+    files = mounts.soundscapes(args.soundscapes or data / "test_soundscapes")
     commit_run = not files and args.soundscapes is None
     if commit_run:
-        files = kaggle.soundscapes(data / "train_soundscapes")[:COMMIT_RUN_FILES]
+        files = mounts.soundscapes(data / "train_soundscapes")[:COMMIT_RUN_FILES]
         print(f"no test soundscapes: a commit run on {len(files)} train soundscapes, strict")
     if args.dry_run_files > 0:
         files = files[: args.dry_run_files]
@@ -121,7 +122,7 @@ class Run:
     def __init__(self, args: argparse.Namespace, work: Work, started: float) -> None:
         self.args, self.work, self.started = args, work, started
         self.stop_at = started + BUDGET_SHARE * 60 * args.budget_min
-        self.out = Submission(work.files, work.sample_rows, work.columns, kaggle.WINDOW_S, args.out)
+        self.out = Submission(work.files, work.sample_rows, work.columns, mounts.WINDOW_S, args.out)
         self.standby: Standby | None = None
 
     def score(self) -> None:
@@ -130,7 +131,7 @@ class Run:
         writing_s = self._write_first()
         n_windows = sum(file.n_windows for file in out.plan.files)
         deadline = self.stop_at - writing_s
-        fastest = calibrate.what_fits(self._open, self._layouts(), n_windows, deadline)
+        fastest = calibration.what_fits(self._open, self._layouts(), n_windows, deadline)
         self._opened(fastest)
         assert self.standby is not None
         passes = [Pass(), *(Pass(shift) for shift in self.standby.spec.shifts)]
@@ -154,7 +155,7 @@ class Run:
     def _layouts(self) -> list[Layout]:
         if self.args.layout != "auto":
             return [Layout.parse(self.args.layout)]
-        return calibrate.candidates(self.args.threads or usable_cores())
+        return calibration.candidates(self.args.threads or usable_cores())
 
     def _open(
         self, layout: Layout, members: Sequence[str] | None = None, avoid: Sequence[str] = ()
@@ -197,11 +198,11 @@ class Run:
 
 def verdict(seconds_per_file: float, budget_min: float) -> tuple[str, bool]:
     """Whether 700 files would fit in the budget at this speed."""
-    needed_min = seconds_per_file * kaggle.LIMIT_FILES / 60
+    needed_min = seconds_per_file * mounts.LIMIT_FILES / 60
     fits = needed_min <= BUDGET_SHARE * budget_min
     word = "fits" if fits else "DOES NOT FIT"
     text = (
-        f"{kaggle.LIMIT_FILES} files would take {needed_min:.1f} of {budget_min:g} min a pass: {word}"
+        f"{mounts.LIMIT_FILES} files would take {needed_min:.1f} of {budget_min:g} min a pass: {word}"
     )
     return text, fits
 

@@ -7,9 +7,6 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "submission")]
-
 import numpy as np
 import pytest
 import soundfile
@@ -17,11 +14,12 @@ import torch
 
 from birdkit.contract import Contract
 from export import to_onnx, to_openvino
-from train import recipe
 from train import run as train_run
-from train.demo import make_competition
-from train.model import Predictor
+from train.config import recipe
+from train.models.sed import Predictor
+from train.synthetic.competition import make_competition
 
+ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT.parent / "shared" / "birdclef-mini"
 # Of the demo competition's size: its fewest recordings and soundscapes, for the tests' sake.
 SMALL = 0.08

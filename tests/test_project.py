@@ -10,7 +10,8 @@ import sys
 import tomllib
 
 import pytest
-from conftest import ROOT
+
+from tests.conftest import ROOT
 
 OURS = {"birdkit", "train", "export", "tests", "submission"}
 ALLOWED = {

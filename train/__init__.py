@@ -1,3 +1,3 @@
 """Training: a competition folder and a recipe in, checkpoints out. Imports `birdkit` only."""
 
-from train import torchvision_shim  # noqa: F401  (before anything here imports timm)
+from train.models import torchvision_shim  # noqa: F401  (before anything here imports timm)

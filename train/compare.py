@@ -16,14 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "submission")]
+if __name__ == "__main__":  # in place of this folder, whose rooms have names of packages
+    sys.path[0:1] = [str(ROOT), str(ROOT / "submission")]
 
 import numpy as np
 
 from birdkit.errors import UserError, run_command
-from train import checkpoint, plan, report, summary
-from train.metrics import Difference
-from train.summary import ENSEMBLE, Scored
+from train.fit import curves
+from train.models import checkpoint
+from train.rounds import plan
+from train.scoring import summary
+from train.scoring.auc import Difference
+from train.scoring.summary import ENSEMBLE, Scored
 
 MEAN = "mean of the models"
 
@@ -151,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(text)
     if args.into:
         name = plan.finished(args.runs[0]).members[0].config.name
-        report.put_between_marks(args.into, f"rounds {args.mark or name}", text)
+        curves.put_between_marks(args.into, f"rounds {args.mark or name}", text)
     return 0
 
 

@@ -16,14 +16,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "submission")]
+if __name__ == "__main__":  # in place of this folder, whose rooms have names of packages
+    sys.path[0:1] = [str(ROOT), str(ROOT / "submission")]
 
 import torch
 
-from birdkit import kaggle
 from birdkit.errors import UserError, run_command
-from train import plan, pseudo, recipe
-from train.fit import choose_device
+from birdkit.kaggle import mounts
+from train.config import recipe
+from train.fit.trainer import choose_device
+from train.rounds import plan, pseudo
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -40,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     device = choose_device(args.device)
     stage = plan.finished(args.run_dir)
-    paths = kaggle.soundscapes(args.soundscapes)
+    paths = mounts.soundscapes(args.soundscapes)
     if not paths:
         raise UserError(f"{args.soundscapes}: holds no sound files")
     settings = recipe.pseudo_of(args.overrides)

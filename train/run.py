@@ -15,16 +15,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "submission")]
+if __name__ == "__main__":  # in place of this folder, whose rooms have names of packages
+    sys.path[0:1] = [str(ROOT), str(ROOT / "submission")]
 
 import torch
 
 from birdkit.errors import run_command
-from train import material, plan, recipe
-from train.demo import make_competition
-from train.evaluate import validation_set
-from train.fit import choose_device
-from train.rounds import Runner
+from train.config import recipe
+from train.data import dataset
+from train.fit.trainer import choose_device
+from train.rounds import plan
+from train.rounds.runner import Runner
+from train.scoring.evaluate import validation_set
+from train.synthetic.competition import make_competition
 
 DEMO_DATA = ROOT / "build" / "demo"
 CACHE = ROOT / "build" / "waveforms"
@@ -55,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = choose_device(args.device)
     folders = args.data or [make_competition(DEMO_DATA)]
     out = args.out or RUNS / config.name
-    found = material.read(folders, config, args.cache)
+    found = dataset.read(folders, config, args.cache)
     print(
         f"{', '.join(map(str, folders))}: {len(found.competition.recordings)} recordings of "
         f"{len(found.contract.classes)} classes, {len(found.competition.soundscapes)} labelled and "
@@ -68,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.dry_run:
         _print_plan(Runner(config, found, device, truth), every)
         return 0
-    found, lines = material.prepare(found, config, args.cache)
+    found, lines = dataset.prepare(found, config, args.cache)
     for line in lines:
         print(line)
     Runner(config, found, device, truth).run(every, out)

@@ -1,0 +1,215 @@
+"""What `bench.py` sets side by side: the same members, behind other front ends and engines.
+
+(a) librosa's mel and torch eager, a file at a time: what most published notebooks do.
+(b) the mel as one Conv1d in the graph, all members in one ONNX, as the 2025 2nd place exported it.
+(c) ours.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import librosa
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from birdkit.contract import INPUT_NAME, PICTURE_NAME, Contract
+from birdkit.engines.engine import (
+    Answers,
+    Layout,
+    contract_of,
+    import_openvino,
+    one_stream,
+    usable_cores,
+)
+from birdkit.scoring import ensemble
+from birdkit.scoring.calibration import candidates
+from birdkit.scoring.ensemble import Ensemble, Spec
+from export.folder import model_folder
+from export.gates import parity
+from export.models import quantize
+from export.models.fuse import FUSED_STEM
+from export.to_onnx import export_onnx
+from train.config.recipe import to_json
+from train.config.settings import FrontEnd, Model, Recipe
+from train.models.checkpoint import Final, MadeBy
+from train.models.frontend import LogMel, mel_matrix
+from train.models.sed import Predictor
+
+openvino = import_openvino()
+
+WRITE_UP = ("tf_efficientnet_b3.ns_jft_in1k", "tf_efficientnetv2_b3.in21k")
+WRITE_UP_CLASSES = 206
+
+
+class ConvMel(LogMel):
+    """The log-mel with its DFT as one strided Conv1d: (b)'s front end."""
+
+    def __init__(self, config: FrontEnd) -> None:
+        super().__init__(config)
+        n_fft = config.n_fft
+        n, k = np.arange(n_fft), np.arange(n_fft // 2 + 1)[:, None]
+        window = 0.5 - 0.5 * np.cos(2 * np.pi * n / n_fft)
+        wave = window * np.exp(-2j * np.pi * (k * n % n_fft) / n_fft)
+        kernel = np.concatenate([wave.real, wave.imag])[:, None]
+        self.kernel: Tensor
+        for name, matrix in (("kernel", kernel), ("mel", mel_matrix(config))):
+            self.register_buffer(name, torch.tensor(matrix, dtype=torch.float32), persistent=False)
+
+    def mel_power(self, waveform: Tensor) -> Tensor:
+        padded = nn.functional.pad(waveform, (self.config.n_fft // 2,) * 2)
+        real, imag = nn.functional.conv1d(padded[:, None], self.kernel, stride=self.config.hop).chunk(
+            2, dim=1
+        )
+        return torch.matmul(self.mel, real * real + imag * imag)
+
+
+class EagerEngine:
+    """librosa's mel, then the members' networks in torch eager: (a)."""
+
+    def __init__(self, predictors: Mapping[str, Predictor], threads: int) -> None:
+        torch.set_num_threads(threads)
+        first = next(iter(predictors.values()))
+        self.contract = replace(first.contract, members=tuple(predictors))
+        self.front_end = first.front_end
+        self.predictors = dict(predictors)
+
+    def __call__(self, chunks: NDArray[np.float32]) -> Answers:
+        mel_power = torch.from_numpy(np.stack([self.mel(chunk) for chunk in chunks]))
+        picture = self.front_end.picture(mel_power)
+        found = {}
+        with torch.inference_mode():
+            for member, predictor in self.predictors.items():
+                answers = predictor.network(picture, predictor.answer_share)
+                for output, answer in zip(self.contract.outputs, answers, strict=True):
+                    found[f"{member}.{output}"] = answer.numpy()
+        return found
+
+    def mel(self, chunk: NDArray[np.float32]) -> NDArray[np.float32]:
+        config = self.front_end.config
+        return librosa.feature.melspectrogram(
+            y=chunk,
+            sr=config.sample_rate,
+            n_fft=config.n_fft,
+            hop_length=config.hop,
+            n_mels=config.n_mels,
+            fmin=config.fmin_hz,
+            fmax=config.fmax_hz,
+            pad_mode="constant",
+        )
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One row of the bench: a folder, and what runs it. Plain values, so that a fresh process can."""
+
+    name: str
+    folder: Path  # a model folder; of checkpoints where the engine is torch
+    engine: str  # torch, onnxruntime, openvino
+    precision: str = "f32"
+
+    def layouts(self) -> list[Layout]:
+        cores = usable_cores()
+        return [one_stream(cores)] if self.engine == "torch" else candidates(cores)
+
+    def open(self, layout: Layout) -> ensemble.Loaded:
+        if self.engine != "torch":
+            lower = () if self.precision == "f32" else (self.precision,)
+            return ensemble.load(self.folder, layout, self.engine, lower)
+        finals = {path.stem: Final.load(path) for path in sorted(self.folder.glob("*.pt"))}
+        predictors = {name: final.predictor() for name, final in finals.items()}
+        engine = EagerEngine(predictors, layout.threads)
+        spec = Spec(dict.fromkeys(predictors, 1.0))
+        return ensemble.Loaded(Ensemble({FUSED_STEM: engine}, spec), ["torch eager"], [])
+
+
+def write_up() -> dict[str, Final]:
+    """The write-up's two final models, with random weights: for speed."""
+    contract = Contract(32000, 5.0, 5.0, tuple(f"class{i:03}" for i in range(WRITE_UP_CLASSES)))
+    names = ("b3", "v2_b3")
+    return {
+        name: untrained(Recipe(models=(Model(encoder, "none"),)), contract)
+        for name, encoder in zip(names, WRITE_UP, strict=True)
+    }
+
+
+def untrained(config: Recipe, contract: Contract) -> Final:
+    """A checkpoint of random weights whose answers spread, as a trained one's do.
+
+    Batch norm is set on noise first, for random weights alone let the signal die or explode; then the
+    head is scaled until sigmoid(segmentwise) moves by half.
+    """
+    torch.manual_seed(3)
+    predictor = Predictor(config.frontend, config.models[0], contract)
+    inputs = torch.from_numpy(parity.probe_inputs(contract))
+    predictor.network.train()
+    for module in predictor.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # the mean of what it saw
+    with torch.no_grad():
+        predictor(inputs)
+        predictor.eval()
+        cla = predictor.network.att_block.cla
+        assert cla.bias is not None
+        for _ in range(8):
+            _, segmentwise = predictor(inputs)
+            spread = float((segmentwise.amax(0) - segmentwise.amin(0)).median())
+            cla.weight.mul_(3.0 / spread)
+            cla.bias.sub_(0.5 * segmentwise.mean(0))
+            if math.isclose(spread, 3.0, abs_tol=0.3):
+                break
+    state = {key: value.clone() for key, value in predictor.state_dict().items()}
+    return Final(contract, MadeBy(to_json(config), "none"), "random", "none", {}, state)
+
+
+def save_checkpoints(finals: Mapping[str, Final], folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for name, final in finals.items():
+        final.save(folder / f"{name}.pt")
+
+
+def export_fused(finals: Mapping[str, Final], folder: Path, front_end: type[LogMel]) -> None:
+    """A model folder of one graph, ONNX and IR, with another front end where asked."""
+    folder.mkdir(parents=True)
+    predictors = [final.predictor() for final in finals.values()]
+    for predictor in predictors:
+        predictor.front_end = front_end(predictor.front_end.config)
+    contract = replace(predictors[0].contract, members=tuple(finals))
+    path = folder / f"{FUSED_STEM}.onnx"
+    export_onnx(predictors, contract, path, contract.to_metadata())
+    ir = openvino.Core().read_model(path)
+    openvino.save_model(ir, path.with_suffix(".xml"), compress_to_fp16=False)
+    Spec(dict.fromkeys(finals, 1.0), files={FUSED_STEM: list(finals)}).save(folder)
+
+
+def quantise(folder: Path) -> None:
+    """Add INT8 beside a folder's IR, calibrated on noise: right for speed and for nothing else."""
+    source = folder / f"{FUSED_STEM}.xml"
+    model = openvino.Core().read_model(source)
+    contract = contract_of(model, str(source))
+    noise = parity.probe_inputs(contract)
+    pictures = quantize.pictures(model, contract, list(noise), 1)
+    quantised = quantize.to_int8(model, pictures)
+    target = folder / f"{FUSED_STEM}.int8.xml"
+    openvino.save_model(quantised, target, compress_to_fp16=False)
+
+
+def made_by(path: Path) -> dict[str, dict[str, Any]]:
+    """Member → what made it, from a model file's metadata."""
+    return json.loads(model_folder.read_metadata(path)[model_folder.MADE_BY_KEY])
+
+
+def front_end_alone(folder: Path, stem: str, scratch: Path) -> Path:
+    """The part of a file's graph from waveform to log-mel, as an ONNX file."""
+    target = scratch / f"{folder.name}-{stem}-front-end.onnx"
+    source = folder / f"{stem}.onnx"
+    onnx.utils.extract_model(str(source), str(target), [INPUT_NAME], [PICTURE_NAME])
+    return target

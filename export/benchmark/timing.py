@@ -1,0 +1,166 @@
+"""Times a contender of the bench, whole and in parts.
+
+All milliseconds are of wall time a minute of audio.
+"""
+
+from __future__ import annotations
+
+import queue
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from birdkit import audio
+from birdkit.contract import INPUT_NAME
+from birdkit.engines.engine import Layout, batches, import_openvino
+from birdkit.errors import UserError
+from birdkit.grid import cut_chunks
+from birdkit.scoring.calibration import WINDOWS, Calibration, calibrate
+from birdkit.scoring.ensemble import Ensemble, combine
+from birdkit.scoring.predict import SoundFile, predict
+from export.benchmark import baselines
+from export.benchmark.baselines import Contender
+from export.benchmark.process import Cost, score_alone, write_csv
+
+openvino = import_openvino()
+
+SCALES = (50, 200, 700)
+
+
+class Stopwatch:
+    """A contender, opened in its fastest layout."""
+
+    def __init__(self, contender: Contender, scratch: Path) -> None:
+        self.contender = contender
+        self.calibration: Calibration = calibrate(contender.open, contender.layouts())
+        self.ensemble: Ensemble = self.calibration.loaded.ensemble
+        self.streams = self.calibration.layout.streams
+        self.front_ends = self._front_ends(scratch)
+
+    def _front_ends(self, scratch: Path) -> list[Callable[[NDArray[np.float32]], Any]]:
+        """The log-mel of each file alone: separate files compute it each for themselves."""
+        contender, layout = self.contender, self.calibration.layout
+        if contender.engine == "torch":
+            (eager,) = self.ensemble.engines.values()
+            assert isinstance(eager, baselines.EagerEngine)
+            return [lambda chunks: [eager.mel(chunk) for chunk in chunks]]
+        open_alone = onnxruntime_alone if contender.engine == "onnxruntime" else openvino_alone
+        stems = self.ensemble.engines
+        cut = (baselines.front_end_alone(contender.folder, stem, scratch) for stem in stems)
+        return [open_alone(path, layout) for path in cut]
+
+    def total_ms(self, files: Sequence[SoundFile]) -> float:
+        """Decode to probabilities, a file."""
+        start = time.perf_counter()
+        contract = self.ensemble.contract
+        done = predict(files, self.ensemble.score, contract, streams=self.streams)
+        combine(done.scores, self.ensemble.spec)
+        if done.failures:
+            raise UserError(f"{next(iter(done.failures.items()))}: give --data with readable files")
+        return 1000 * (time.perf_counter() - start) / len(files)
+
+    def engine_ms(self, waveforms: Sequence[NDArray[np.float32]]) -> float:
+        return self._all_streams(lambda waveform: self.ensemble.run(waveform, WINDOWS), waveforms)
+
+    def front_end_ms(self, waveforms: Sequence[NDArray[np.float32]]) -> float:
+        contract = self.ensemble.contract
+        chunks = [cut_chunks(waveform, WINDOWS, contract) for waveform in waveforms]
+        return sum(self._all_streams(front_end, chunks) for front_end in self.front_ends)
+
+    def _all_streams(self, call: Callable[[Any], Any], inputs: Sequence[Any]) -> float:
+        start = time.perf_counter()
+        with ThreadPoolExecutor(self.streams) as pool:
+            list(pool.map(call, inputs))
+        return 1000 * (time.perf_counter() - start) / len(inputs)
+
+
+def openvino_alone(path: Path, layout: Layout) -> Callable[[NDArray[np.float32]], None]:
+    """A graph of one input, by batches, as the engine would run it."""
+    core = openvino.Core()
+    model = core.read_model(path)
+    model.reshape({INPUT_NAME: [layout.batch, *list(model.input(0).get_partial_shape())[1:]]})
+    compiled = core.compile_model(model, "CPU", layout.openvino("f32"))
+    idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    for _ in range(layout.streams):
+        idle.put(compiled.create_infer_request())
+
+    def run(chunks: NDArray[np.float32]) -> None:
+        request = idle.get()
+        for batch in batches(chunks, layout.batch):
+            request.infer({0: batch}, share_inputs=True)
+        idle.put(request)
+
+    return run
+
+
+def onnxruntime_alone(path: Path, layout: Layout) -> Callable[[NDArray[np.float32]], None]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = layout.threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def run(chunks: NDArray[np.float32]) -> None:
+        for batch in batches(chunks, layout.batch):
+            session.run(None, {INPUT_NAME: batch})
+
+    return run
+
+
+def decode_ms(files: Sequence[SoundFile], rate: int) -> float:
+    """One core's time to decode a file."""
+    start = time.perf_counter()
+    for file in files:
+        audio.read(file.path, rate)
+    return 1000 * (time.perf_counter() - start) / len(files)
+
+
+def to_csv(of: Stopwatch, files: Sequence[SoundFile], rounds: int) -> dict[str, float]:
+    """Decode to CSV against the engine's own time for the same windows, in turns."""
+    waveforms = [audio.read(file.path, of.ensemble.contract.sample_rate) for file in files]
+    whole, engine = [], []
+    with tempfile.TemporaryDirectory() as scratch:
+        named = list(_links(files, Path(scratch)))
+        for _ in range(rounds):
+            whole.append(1000 * write_csv(of.ensemble, named, of.streams) / len(files))
+            engine.append(of.engine_ms(waveforms))
+    return {"ms": statistics.median(whole), "engine_ms": statistics.median(engine)}
+
+
+def peak_mib(of: Stopwatch, files: Sequence[SoundFile]) -> float:
+    """Peak memory of a fresh process that scores the files, in MiB."""
+    return _alone(of, files).peak_mib
+
+
+def _alone(of: Stopwatch, files: Sequence[SoundFile]) -> Cost:
+    contender, layout = of.contender, of.calibration.layout
+    with tempfile.TemporaryDirectory() as scratch:
+        named = list(_links(files, Path(scratch)))
+        return score_alone(contender.folder, contender.engine, contender.precision, layout, named)
+
+
+def scaling(of: Stopwatch, files: Sequence[SoundFile]) -> list[dict[str, float]]:
+    """Decode to CSV for more and more files, each in a fresh process."""
+    found = []
+    for count in SCALES:
+        cost = _alone(of, [files[index % len(files)] for index in range(count)])
+        found.append({"files": count, **asdict(cost)})
+        print(f"{count} files: {cost}", flush=True)
+    return found
+
+
+def _links(files: Sequence[SoundFile], folder: Path) -> Iterator[SoundFile]:
+    """Each file under a name of its own, so that the table has rows for it however often it comes."""
+    for index, file in enumerate(files):
+        link = folder / f"{index}{file.path.suffix}"
+        link.symlink_to(file.path.resolve())
+        yield SoundFile(link, file.n_windows)

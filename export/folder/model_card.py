@@ -1,0 +1,267 @@
+"""The model card: one page of Markdown for whoever finds a model folder a year later.
+
+All of it is read from the folder, but for two facts: the licences that timm states, and the CPU, which
+is the one that writes the card. Speed is measured in the same process, so it is the right one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from birdkit.contract import METADATA_KEY, Contract
+from birdkit.engines.engine import STORED_PRECISIONS
+from birdkit.scoring.ensemble import Spec, common_contract
+from export.benchmark import machine
+from export.folder import model_folder
+from export.gates import parity, precision
+from export.gates.selection import Judgement
+
+NAME = "card.md"
+NOT_STATED = "not stated"
+UNKNOWN = {"commit": NOT_STATED, "checkpoint_sha256": NOT_STATED, "weights_from": NOT_STATED}
+# Of a member's recipe.
+ENCODER, WEIGHTS = "{models[0][encoder]}", "{models[0][weights]}"
+FRONT_END = (
+    "log-mel inside the graph, at {frontend[sample_rate]:,} Hz: n_fft {frontend[n_fft]} and hop "
+    "{frontend[hop]} samples, {frontend[n_mels]} mel bands from {frontend[fmin_hz]:,.0f} to "
+    "{frontend[fmax_hz]:,.0f} Hz, in dB below the chunk's peak: a recorder's gain does not matter; "
+    "{frontend[subtract_mean]:.0%} of each band's mean over the chunk taken off"
+)
+TRAINING = (
+    "recipe `{name}`, {fit[epochs]} epochs, batch {fit[batch]}, fold {data[fold]} held out (of "
+    "{data[n_folds]} folds)"
+)
+AUGMENT = (
+    "{augment[afar]:.0%} of the recordings made to sound distant, mixup of {augment[mixup]:.0%} of the "
+    "chunks, coloured noise in {augment[noise]:.0%} (SNR "
+    "{augment[noise_snr_db][0]:g} to {augment[noise_snr_db][1]:g} dB), {augment[freq_masks]} masks of "
+    "up to {augment[freq_mask_share]:.0%} of the mel bands, {augment[time_masks]} of up to "
+    "{augment[time_mask_share]:.0%} of the frames"
+)
+# Heading of a column → key of the figure, and its format.
+PARITY_FIGURES = {
+    "|Δp|": ("probability", ".1e"),
+    "|Δlogit|": ("logit", ".1e"),
+    "clipwise, relative": ("clipwise_relative", ".1e"),
+    "rank flips": ("rank_flips", "d"),
+    "spread": ("spread", ".2f"),
+}
+PRECISION_FIGURES = {
+    "macro-AUC": ("auc", ".4f"),
+    "of f32": ("auc_f32", ".4f"),
+    "loss": ("loss", "+.4f"),
+    "bound": ("loss_bound", "+.4f"),
+    "rank correlation": ("rank_correlation", ".5f"),
+    "ms a minute": ("ms_per_minute", ".0f"),
+}
+
+
+@dataclass(frozen=True)
+class Member:
+    """What a model file says of one of its members."""
+
+    name: str
+    contract: Contract
+    made_by: dict[str, Any]  # recipe, commit, checkpoint_sha256, weights_from
+
+    def say(self, sentence: str) -> str:
+        """A sentence with the recipe's facts; "not stated" where an older recipe lacks one of them.
+
+        The recipe is read as it stands: as a `Recipe` its gaps would be filled with today's defaults.
+        """
+        try:
+            return sentence.format_map(self.made_by["recipe"])
+        except LookupError:
+            return NOT_STATED
+
+
+def write(folder: Path) -> None:
+    """Write `card.md` into a model folder. Raises `UserError` where its spec or a contract is bad."""
+    spec = Spec.load(folder)
+    members = [member for stem in spec.stems for member in read_members(folder / f"{stem}.onnx")]
+    judged = precision.read(folder)
+    sections = {
+        f"# Model card: {' + '.join(spec.members)}": what_it_is(folder, spec, members),
+        "## What it heard": what_it_heard(members),
+        "## How well": how_well(Judgement.load(folder), spec),
+        "## Same as torch?": same_as_torch(model_folder.read_parity(folder)),
+        "## Lower precisions": lower_precisions(judged),
+        "## Speed": speed(judged, spec),
+        "## Provenance and licence": provenance(members),
+    }
+    page = "\n\n".join(f"{heading}\n\n{text}" for heading, text in sections.items())
+    (folder / NAME).write_text(page + "\n", encoding="utf-8")
+
+
+def read_members(path: Path) -> list[Member]:
+    """The members of an ONNX file, from its metadata."""
+    metadata = model_folder.read_metadata(path)
+    contract = Contract.from_metadata(metadata, str(path))
+    made_by = json.loads(metadata.get(model_folder.MADE_BY_KEY, "{}"))
+    names = contract.members or (path.stem,)
+    return [Member(name, contract, UNKNOWN | made_by.get(name, {})) for name in names]
+
+
+def what_it_is(folder: Path, spec: Spec, members: Sequence[Member]) -> str:
+    contract = common_contract({member.name: member.contract for member in members})
+    smoothing = ", ".join(f"{weight:g}" for weight in spec.smoothing)
+    smoothed = f"smoothed over windows by {smoothing}" if len(spec.smoothing) > 1 else "not smoothed"
+    percent = {name: 100 * weight / sum(spec.members.values()) for name, weight in spec.members.items()}
+    rows = [
+        (m.name, m.say(ENCODER), f"{percent[m.name]:.3g}%", f"{m.contract.chunk_s:g}") for m in members
+    ]
+    return f"""\
+Hears which of {len(contract.classes)} classes call in soundscapes, window by window.
+
+- Input: mono audio at {contract.sample_rate:,} Hz, in chunks of {contract.chunk_s:g} s.
+- Answer: for the {contract.window_s:g} s in the middle of a chunk. Output `{spec.output}` of each
+  member, averaged by {spec.averaging}, {smoothed}.
+- Classes: {contract.classes[0]} to {contract.classes[-1]}; all, in order, in the ONNX metadata under
+  `{METADATA_KEY}`.
+- Precisions, in order of use: {", then ".join((*spec.precisions, "f32"))}.
+- To use it: `python submission/run.py --data DIR --model THIS_FOLDER`.
+
+{table(("member", "encoder (timm)", "share of the mean", "chunk, s"), rows)}
+
+{files(folder, spec)}"""
+
+
+def files(folder: Path, spec: Spec) -> str:
+    """Sizes of the model files. bf16 has none: it is the f32 one, compiled otherwise."""
+    ir = {"f32": ""} | {name: f".{name}" for name in STORED_PRECISIONS if name in spec.precisions}
+    rows = []
+    for stem in spec.stems:
+        sizes = [_mb(folder, f"{stem}{kind}.xml", f"{stem}{kind}.bin") for kind in ir.values()]
+        rows.append((stem, _mb(folder, f"{stem}.onnx"), *sizes))
+    return table(("file", "ONNX f32, MB", *(f"OpenVINO {name}, MB" for name in ir)), rows)
+
+
+def what_it_heard(members: Sequence[Member]) -> str:
+    trained = _of_all(members, TRAINING).replace("fold -1 held out", "none held out")
+    return f"""\
+- Front end: {_of_all(members, FRONT_END)}.
+- Training: {trained}.
+- Augmentation: {_of_all(members, AUGMENT)}."""
+
+
+def how_well(judged: Judgement | None, spec: Spec) -> str:
+    if judged is None:
+        return "There were no labelled soundscapes when it was exported, so it was not scored."
+    outputs = (f"{name} {auc:.4f}" for name, auc in judged.outputs.items())
+    groups = [(name, f"{auc:.4f}", scored) for name, (auc, scored) in judged.groups.items()]
+    chosen = "\n".join(f"- Chosen: {line}" for line in judged.chosen)
+    return f"""\
+Macro-AUC in f32 on {judged.n_soundscapes} labelled soundscapes ({judged.n_windows} windows,
+{judged.n_scored} classes scored). Choices were made on these soundscapes, so the figures are kind.
+
+- The ensemble: {", ".join(outputs)}; used: {spec.output}
+{chosen}
+
+{table(("class group", "macro-AUC", "classes scored"), groups)}"""
+
+
+def same_as_torch(report: Mapping[str, Sequence[parity.Parity]]) -> str:
+    if not report:
+        return f"Not known: the folder has no {model_folder.PARITY_NAME}."
+    rows = [
+        (name, each.engine, *_cells(asdict(each), PARITY_FIGURES))
+        for name, listed in report.items()
+        for each in listed
+    ]
+    return f"""\
+Worst differences from the checkpoint in torch; of IR, from its ONNX file in ONNX Runtime. Limits, from
+the left: {parity.PROBABILITY_TOLERANCE:g}, {parity.LOGIT_TOLERANCE:g},
+{parity.CLIPWISE_RELATIVE_TOLERANCE:g}, no rank flips, and a spread of the probabilities over the inputs
+of {parity.MIN_SPREAD:g} or more.
+
+{table(("member", "engine", *PARITY_FIGURES), rows)}"""
+
+
+def lower_precisions(judged: Mapping[str, dict[str, Any]]) -> str:
+    if not judged:
+        return "None was tried: it runs in f32."
+    rows = [(name, *_cells(of, PRECISION_FIGURES), _verdict(of)) for name, of in judged.items()]
+    return f"""\
+One ships where it loses at most {precision.MAX_LOSS:g} of macro-AUC, with a bound of at most
+{precision.MAX_LOSS_BOUND:g} ({precision.BOUND_SHARE:.0%} of a bootstrap over soundscapes), and has a
+rank correlation with f32 of at least {precision.MIN_RANK_CORRELATION:g}.
+
+{table(("precision", *PRECISION_FIGURES, "verdict"), rows)}"""
+
+
+def _verdict(facts: Mapping[str, Any]) -> str:
+    if not facts["refused"]:
+        return "accepted"
+    return f"{'refused' if 'auc' in facts else 'not tried'}: {'; '.join(facts['refused'])}"
+
+
+def speed(judged: Mapping[str, dict[str, Any]], spec: Spec) -> str:
+    tried = {name: facts for name, facts in judged.items() if "auc" in facts}
+    if not tried:
+        return "Not measured."
+    ms = {name: tried[name]["ms_per_minute"] for name in spec.precisions if name in tried}
+    ms["f32"] = next(iter(tried.values()))["ms_per_minute_f32"]
+    listed = ", ".join(f"{name} {value:.0f} ms" for name, value in ms.items())
+    return f"For a minute of decoded audio, in OpenVINO: {listed}; on {machine.describe()}."
+
+
+def provenance(members: Sequence[Member]) -> str:
+    header = ("member", "first weights", "their licence", "commit", "checkpoint SHA-256")
+    rows = []
+    for member in members:
+        facts = member.made_by
+        made_by = facts["commit"], facts["checkpoint_sha256"][:12]
+        rows.append((member.name, facts["weights_from"], licence(member), *made_by))
+    return f"""\
+{table(header, rows)}
+
+Weights trained on recordings of a competition come under the licences of those recordings too, often
+CC BY-NC: check them before you use or share these files."""
+
+
+def licence(member: Member) -> str:
+    """Of the weights that its training began with, as timm states it for the encoder."""
+    weights = member.say(WEIGHTS)
+    if weights == "none":
+        return "none: random start"
+    stated = timm_licence(member.say(ENCODER))
+    elsewhere = weights != "timm" and stated != NOT_STATED
+    return f"{stated}, as timm has it for this encoder; check their source" if elsewhere else stated
+
+
+def timm_licence(encoder: str) -> str:
+    import timm  # late: it needs the shim that the package `train` puts in place
+
+    try:
+        config = timm.get_pretrained_cfg(encoder)
+    except RuntimeError:  # a tag that this version of timm does not know
+        config = None
+    stated = config.license if config is not None else None
+    return NOT_STATED if stated in (None, "unknown") else stated
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table; a bar within a cell is escaped, or it would end the cell."""
+    lines = [header, ["---"] * len(header), *rows]
+    escaped = ([str(cell).replace("|", "\\|") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
+
+
+def _cells(facts: Mapping[str, Any], figures: Mapping[str, tuple[str, str]]) -> list[str]:
+    return [format(facts[key], style) if key in facts else "–" for key, style in figures.values()]
+
+
+def _of_all(members: Sequence[Member], sentence: str) -> str:
+    """Said once where it is the same of all members, as it is of those of one run."""
+    said = {member.name: member.say(sentence) for member in members}
+    shared = set(said.values())
+    return shared.pop() if len(shared) == 1 else "; ".join(f"{m}: {text}" for m, text in said.items())
+
+
+def _mb(folder: Path, *names: str) -> str:
+    sizes = [(folder / name).stat().st_size for name in names if (folder / name).is_file()]
+    return f"{sum(sizes) / 1e6:.1f}" if sizes else "–"

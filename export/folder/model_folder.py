@@ -1,0 +1,71 @@
+"""The folder that export writes and the submission reads."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import onnx
+
+from birdkit.errors import UserError
+from birdkit.kaggle.mounts import soundscapes
+from birdkit.scoring.ensemble import SPEC_NAME
+from export.gates.parity import Parity
+
+DEFAULT = Path(__file__).resolve().parents[2] / "submission" / "model"
+PARITY_NAME = "parity.json"
+MADE_BY_KEY = "birdkit.made_by"  # metadata of a model file: member → what made it
+# Two minutes of real audio are 24 windows: every batch size, and seconds of work.
+GATE_RECORDINGS = 2
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What an ONNX file says of itself."""
+    model = onnx.load(path, load_external_data=False)
+    return {each.key: each.value for each in model.metadata_props}
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raise `UserError` where a folder holds something, but no models of ours."""
+    if folder.exists() and not (folder / SPEC_NAME).is_file() and any(folder.iterdir()):
+        raise UserError(f"{folder}: not a model folder, so it is not replaced; give another --out")
+
+
+def replace(folder: Path, staged: Path) -> None:
+    """Put a finished folder in the place of an older one; `staged` lies in a scratch folder."""
+    old = staged.parent / "old"
+    if folder.exists():
+        os.replace(folder, old)
+    try:
+        os.replace(staged, folder)
+    except BaseException:
+        if old.exists():
+            os.replace(old, folder)
+        raise
+
+
+def read_parity(folder: Path) -> dict[str, list[Parity]]:
+    """Member → its comparisons; none where the file is absent."""
+    path = folder / PARITY_NAME
+    if not path.is_file():
+        return {}
+    table = json.loads(path.read_text())
+    return {name: [Parity(**each) for each in listed] for name, listed in table.items()}
+
+
+def write_parity(folder: Path, report: Mapping[str, Sequence[Parity]]) -> None:
+    table = {name: [asdict(each) for each in listed] for name, listed in report.items()}
+    (folder / PARITY_NAME).write_text(json.dumps(table, indent=2) + "\n")
+
+
+def gate_recordings(data: Path | None) -> list[Path]:
+    """Soundscapes for the parity gate; none where no competition folder is given."""
+    if data is None:
+        return []
+    found = soundscapes(data / "train_soundscapes")[:GATE_RECORDINGS]
+    if not found:
+        raise UserError(f"{data / 'train_soundscapes'}: no sound files for the parity gate")
+    return found

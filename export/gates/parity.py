@@ -1,0 +1,144 @@
+"""The gate: an exported model answers as its torch original does, or it is not written.
+
+Inputs are noise, a chirp, digital silence, a -80 dB signal, a clipped one and real audio, in batches
+of 1, 5 and 12. They must spread the answers, or agreement would say nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from birdkit import audio
+from birdkit.contract import Contract
+from birdkit.grid import cut_chunks, n_windows
+from birdkit.scoring.ensemble import probabilities
+
+BATCHES = (1, 5, 12)
+# In f32 the engines agree with torch to about 1e-6; what is much further off is another model.
+PROBABILITY_TOLERANCE = 1e-4
+LOGIT_TOLERANCE = 1e-3
+# Clipwise values come out small, so they are held to their own size; below the floor is rounding.
+CLIPWISE_RELATIVE_TOLERANCE = 1e-3
+CLIPWISE_FLOOR = 1e-6
+MIN_SPREAD = 0.1
+
+Outputs = Mapping[str, NDArray[np.float32]]
+Answer = Callable[[NDArray[np.float32]], Outputs]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far an engine is from torch, worst case over all inputs."""
+
+    engine: str
+    probability: float
+    logit: float
+    clipwise_relative: float
+    rank_flips: int  # pairs of windows, ordered by torch with a margin, that the engine swaps
+    spread: float  # of sigmoid(segmentwise) over the inputs, in the class that moves most
+    n_inputs: int
+
+    def faults(self) -> list[str]:
+        limits = (
+            ("probabilities differ by", self.probability, PROBABILITY_TOLERANCE),
+            ("logits differ by", self.logit, LOGIT_TOLERANCE),
+            ("clipwise differs, relative to itself, by", self.clipwise_relative,
+             CLIPWISE_RELATIVE_TOLERANCE),
+        )  # fmt: skip
+        # Written so that NaN is a fault.
+        found = [f"{text} {value:.1e} > {at}" for text, value, at in limits if not value <= at]
+        if self.rank_flips:
+            found.append(f"{self.rank_flips} pairs of windows change their order")
+        if not self.spread >= MIN_SPREAD:
+            found.append(
+                f"the inputs move the answers by {self.spread:.3f} < {MIN_SPREAD} only, so nothing "
+                "is proven: train longer, or give real audio with --data"
+            )
+        return found
+
+    def __str__(self) -> str:
+        return (
+            f"{self.engine:<12} |Δp| {self.probability:.1e}  |Δlogit| {self.logit:.1e}  "
+            f"clipwise {self.clipwise_relative:.1e}  rank flips {self.rank_flips}  "
+            f"spread {self.spread:.2f}  {'FAILS' if self.faults() else 'ok'}"
+        )
+
+
+def probe_inputs(contract: Contract, recordings: Sequence[Path] = ()) -> NDArray[np.float32]:
+    """(inputs, chunk_samples): the synthetic signals, then chunks of the recordings."""
+    n, rate = contract.chunk_samples, contract.sample_rate
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal(n)
+    t = np.arange(n) / rate
+    sweep = np.sin(2 * np.pi * (200 * t + (0.45 * rate - 200) * t**2 / (2 * contract.chunk_s)))
+    pulses = np.sin(2 * np.pi * 4000 * t) * (np.sin(2 * np.pi * 7 * t) > 0)
+    signals = [
+        0.1 * noise,
+        0.5 * sweep,
+        np.zeros(n),
+        1e-4 * noise,
+        np.clip(4.0 * sweep, -1, 1),
+        0.3 * pulses + 0.01 * noise,
+        np.where(t < contract.chunk_s / 2, 0.3 * sweep, 0.0),
+        0.5 * np.sin(2 * np.pi * 1000 * t),
+    ]
+    chunks = [np.array(signals, dtype=np.float32)]
+    for path in recordings:
+        waveform = audio.read(path, contract.sample_rate)
+        chunks.append(cut_chunks(waveform, n_windows(waveform.size, contract), contract))
+    return np.concatenate(chunks)
+
+
+def answers(answer: Answer, inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """All inputs' answers, asked for in batches of 1, 5 and 12 in turn."""
+    parts: list[Outputs] = []
+    start, turn = 0, 0
+    while start < len(inputs):
+        size = BATCHES[turn % len(BATCHES)]
+        parts.append(answer(inputs[start : start + size]))
+        start, turn = start + size, turn + 1
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def refusals(report: Mapping[str, Sequence[Parity]]) -> list[str]:
+    """Every fault of every member, by name."""
+    return [
+        f"{name} in {each.engine}: {fault}"
+        for name, listed in report.items()
+        for each in listed
+        for fault in each.faults()
+    ]
+
+
+def compare(reference: Outputs, candidate: Outputs, engine: str) -> Parity:
+    """Worst differences of two sets of answers, each output (inputs, classes)."""
+    clipwise, segmentwise = reference["clipwise"], reference["segmentwise"]
+    of_reference = probabilities(reference, "segmentwise")
+    of_candidate = probabilities(candidate, "segmentwise")
+    clipwise_off = np.abs(clipwise - candidate["clipwise"])
+    return Parity(
+        engine=engine,
+        probability=float(max(np.abs(of_reference - of_candidate).max(), clipwise_off.max())),
+        logit=float(np.abs(segmentwise - candidate["segmentwise"]).max()),
+        clipwise_relative=float((clipwise_off / (np.abs(clipwise) + CLIPWISE_FLOOR)).max()),
+        rank_flips=_rank_flips(of_reference, of_candidate, PROBABILITY_TOLERANCE)
+        + _rank_flips(clipwise, candidate["clipwise"], PROBABILITY_TOLERANCE),
+        spread=float(np.ptp(of_reference, axis=0).max()),
+        n_inputs=len(clipwise),
+    )
+
+
+def _rank_flips(reference: NDArray[np.float32], candidate: NDArray[np.float32], margin: float) -> int:
+    """Pairs of inputs, class by class, more than `margin` apart in one and the other way round in
+    the other."""
+    flips = 0
+    for ours, theirs in zip(reference.T, candidate.T, strict=True):
+        above = ours[:, None] - ours[None, :] > margin
+        # Not `<=`: NaN must count as a flip.
+        flips += int((above & ~(theirs[:, None] > theirs[None, :])).sum())
+    return flips

@@ -1,0 +1,136 @@
+"""The second gate: a lower precision ships only where it ranks labelled soundscapes as f32 does.
+
+Parity to rounding is not to be had there, so the judgement is on what a competition scores: the loss of
+macro-AUC of the whole ensemble, with a paired bootstrap over soundscapes, and the rank correlation of
+its window scores. Figures of random weights say nothing; where there are no labelled soundscapes,
+nothing below f32 is accepted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from birdkit.engines.engine import Layout
+from birdkit.scoring import ensemble
+from birdkit.scoring.calibration import WINDOWS, windows_per_s
+from birdkit.scoring.ensemble import combine
+from train.scoring.auc import macro_auc, paired_bootstrap
+from train.scoring.evaluate import TruthSet, member_scores
+
+NAME = "precision.json"
+MAX_LOSS = 0.001
+MAX_LOSS_BOUND = 0.005
+# The upper end of the bootstrap's 90 % interval.
+BOUND_SHARE = 0.95
+MIN_RANK_CORRELATION = 0.999
+
+
+@dataclass(frozen=True)
+class Table:
+    """What an ensemble in one precision answers on labelled soundscapes, and how fast."""
+
+    rows: NDArray[np.float32]  # (rows, classes), as submitted
+    auc: float
+    ms_per_minute: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One lower precision against f32."""
+
+    precision: str
+    auc: float
+    auc_f32: float
+    loss: float
+    loss_bound: float
+    rank_correlation: float
+    ms_per_minute: float
+    ms_per_minute_f32: float
+
+    def faults(self) -> list[str]:
+        """Why it is refused; empty where it is accepted. Written so that NaN is a fault."""
+        limits = (
+            ("macro-AUC falls by", self.loss, MAX_LOSS),
+            ("the bootstrap's bound of that is", self.loss_bound, MAX_LOSS_BOUND),
+        )
+        found = [f"{text} {value:.4f} > {at}" for text, value, at in limits if not value <= at]
+        if not self.rank_correlation >= MIN_RANK_CORRELATION:
+            found.append(f"rank correlation {self.rank_correlation:.5f} < {MIN_RANK_CORRELATION}")
+        return found
+
+    def __str__(self) -> str:
+        faults = self.faults()
+        verdict = f"REFUSED, {'; '.join(faults)}" if faults else "accepted"
+        return (
+            f"{self.precision:<5} macro-AUC {self.auc:.4f} (f32 {self.auc_f32:.4f}), loss "
+            f"{self.loss:+.4f}, bound {self.loss_bound:+.4f}, rank correlation "
+            f"{self.rank_correlation:.5f}, {self.ms_per_minute:.0f} ms a minute (f32 "
+            f"{self.ms_per_minute_f32:.0f}): {verdict}"
+        )
+
+
+def table(folder: Path, precisions: Sequence[str], layout: Layout, labelled: TruthSet) -> Table:
+    """Score the labelled soundscapes with a model folder in OpenVINO.
+
+    Raises
+    ------
+    RuntimeError
+        Where another precision than the first of `precisions` was loaded.
+    """
+    loaded = ensemble.load(folder, layout, "openvino", precisions)
+    wanted = precisions[0] if precisions else "f32"
+    if not all(wanted in description for description in loaded.engines):
+        raise RuntimeError(f"{folder}: {wanted} did not load: {'; '.join(loaded.fallbacks)}")
+    spec = loaded.ensemble.spec
+    scores = member_scores(loaded.ensemble, labelled, layout.streams)[spec.output]
+    rows = labelled.rows(combine(scores, spec))
+    auc = macro_auc(labelled.truth, rows, ~labelled.decided).macro
+    speed = windows_per_s(loaded.ensemble, layout.streams)
+    return Table(rows, auc, 1000 * WINDOWS / speed)
+
+
+def compare(precision: str, f32: Table, lower: Table, labelled: TruthSet) -> Verdict:
+    """Hold a precision's table against that of f32."""
+    change = paired_bootstrap(labelled.truth, f32.rows, lower.rows, labelled.groups, ~labelled.decided)
+    return Verdict(
+        precision=precision,
+        auc=lower.auc,
+        auc_f32=f32.auc,
+        loss=-change.estimate,
+        loss_bound=-change.bound(1 - BOUND_SHARE),
+        rank_correlation=rank_correlation(f32.rows, lower.rows),
+        ms_per_minute=lower.ms_per_minute,
+        ms_per_minute_f32=f32.ms_per_minute,
+    )
+
+
+def rank_correlation(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> float:
+    """Spearman's, of each class over all rows; the mean over classes that are not constant."""
+    by_class = pd.DataFrame(reference).rank().corrwith(pd.DataFrame(candidate).rank())
+    return float(by_class.mean())
+
+
+def order_of_use(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
+    """The accepted ones that are faster than f32, the fastest first; fp16, for its size, at the end."""
+    accepted = sorted((v for v in verdicts if not v.faults()), key=lambda v: v.ms_per_minute)
+    faster = [v for v in accepted if v.precision == "fp16" or v.ms_per_minute < v.ms_per_minute_f32]
+    return tuple(v.precision for v in sorted(faster, key=lambda v: v.precision == "fp16"))
+
+
+def save(folder: Path, verdicts: Sequence[Verdict], not_tried: Mapping[str, str]) -> None:
+    """Figures and verdict of each, whatever came out."""
+    facts = {each.precision: {**asdict(each), "refused": each.faults()} for each in verdicts}
+    absent = {name: {"refused": [why]} for name, why in not_tried.items()}
+    (folder / NAME).write_text(json.dumps(facts | absent, indent=2) + "\n")
+
+
+def read(folder: Path) -> dict[str, dict]:
+    path = folder / NAME
+    return json.loads(path.read_text()) if path.is_file() else {}

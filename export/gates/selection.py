@@ -1,0 +1,141 @@
+"""How good an exported ensemble is on labelled soundscapes, and what is chosen on them.
+
+What is chosen here (output, weights, averaging) is chosen on few soundscapes: the figures are a little
+kind to it. `--validation` of train/run.py, never chosen on, is for reporting.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from birdkit.contract import Contract
+from birdkit.engines.engine import Layout, usable_cores
+from birdkit.scoring import ensemble
+from birdkit.scoring.ensemble import AVERAGINGS, SHIFTS, Ensemble, Spec, average, combine
+from export.gates import weights
+from train.data.competition import class_groups, read_labelled
+from train.scoring.auc import MacroAuc
+from train.scoring.evaluate import TruthSet, member_scores, soundscape_set
+
+NAME = "evaluation.json"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """An ensemble's macro-AUC on labelled soundscapes."""
+
+    n_soundscapes: int
+    n_windows: int
+    n_scored: int  # classes
+    outputs: dict[str, float]  # of the ensemble, as submitted but for the output
+    groups: dict[str, tuple[float, int]]  # class group → macro-AUC, classes scored
+    chosen: list[str]  # a line on each choice
+
+    def save(self, folder: Path) -> None:
+        (folder / NAME).write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Judgement | None:
+        path = folder / NAME
+        return cls(**json.loads(path.read_text())) if path.is_file() else None
+
+
+def labelled_set(data: Path | None, contract: Contract) -> TruthSet | None:
+    """The labelled soundscapes of a competition folder; None where there are none."""
+    return None if data is None else soundscape_set(read_labelled(data), contract)
+
+
+def judge(folder: Path, data: Path, labelled: TruthSet, fit: bool) -> tuple[Spec, Judgement]:
+    """Choose output (and with `fit` averaging and weights) of a model folder, and score it."""
+    layout = Layout(usable_cores(), 1, 4)
+    loaded = ensemble.load(folder, layout, precisions=()).ensemble
+    scores = member_scores(loaded, labelled, layout.streams)
+    outputs = {output: labelled.auc(combine(scores[output], loaded.spec)) for output in scores}
+    best = max(outputs, key=lambda output: outputs[output].macro)
+    listed = ", ".join(f"{output} {auc.macro:.4f}" for output, auc in outputs.items())
+    chosen = [f"output {best}: macro-AUC on {len(labelled.files)} labelled soundscapes {listed}"]
+    spec = replace(loaded.spec, output=best)
+    if fit:
+        spec, lines = _fit(spec, scores[best], labelled)
+        chosen += lines
+    shifts, line = _shifts(loaded, spec, scores[best], labelled, layout)
+    spec = replace(spec, shifts=shifts)
+    chosen.append(line)
+    aucs = {output: labelled.auc(combine(scores[output], spec)) for output in scores}
+    return spec, Judgement(
+        n_soundscapes=len(labelled.files),
+        n_windows=len(labelled.truth),
+        n_scored=aucs[best].n_scored,
+        outputs={output: auc.macro for output, auc in aucs.items()},
+        groups=_by_group(aucs[best], loaded.contract.classes, class_groups(data)),
+        chosen=chosen,
+    )
+
+
+def _fit(
+    spec: Spec, scores: Sequence[NDArray[np.float32]], labelled: TruthSet
+) -> tuple[Spec, list[str]]:
+    """Averaging first (the better one with equal weights), then the weights under it."""
+    specs = {name: replace(spec, averaging=name) for name in AVERAGINGS}
+    aucs = {name: labelled.auc(combine(scores, of)).macro for name, of in specs.items()}
+    averaging = max(aucs, key=lambda name: aucs[name])
+    listed = ", ".join(f"{name} {auc:.4f}" for name, auc in aucs.items())
+    # Averaging and smoothing are linear in the members, so each is post-processed by itself.
+    alone = [
+        replace(specs[averaging], members={name: float(name == member) for name in spec.members})
+        for member in spec.members
+    ]
+    of_members = np.stack([labelled.rows(combine(scores, of)) for of in alone])
+    found = weights.fit(of_members, labelled.truth, labelled.decided, labelled.groups, _mean)
+    members = dict(zip(spec.members, found.weights, strict=True))
+    lines = [f"averaging {averaging}: macro-AUC with equal weights {listed}", str(found)]
+    return replace(specs[averaging], members=members), lines
+
+
+def _shifts(
+    loaded: Ensemble,
+    spec: Spec,
+    plain: Sequence[NDArray[np.float32]],
+    labelled: TruthSet,
+    layout: Layout,
+) -> tuple[tuple[float, ...], str]:
+    """The moved grids that do not hurt: the best one first, each on top of those before it."""
+    moved = {
+        shift: member_scores(loaded, labelled, layout.streams, shift)[spec.output] for shift in SHIFTS
+    }
+
+    def auc(shifts: Sequence[float]) -> float:
+        passes = [plain, *(moved[shift] for shift in shifts)]
+        mean = [np.mean(np.stack(of), axis=0) for of in zip(*passes, strict=True)]
+        return labelled.auc(combine(mean, spec)).macro
+
+    kept: list[float] = []
+    best = auc(kept)
+    said = [f"plain {best:.4f}"]
+    for shift in sorted(SHIFTS, key=lambda shift: -auc([shift])):
+        with_it = auc([*kept, shift])
+        said.append(f"+{shift:g} {with_it:.4f}")
+        if with_it >= best:
+            kept, best = [*kept, shift], with_it
+    passes = ", ".join(f"{shift:g}" for shift in kept) or "none"
+    return tuple(kept), f"moved grids worth a pass, in windows: {passes}; macro-AUC {', '.join(said)}"
+
+
+def _mean(tables: NDArray[np.float32], members: Sequence[float]) -> NDArray[np.float32]:
+    return average(tables, members, "probability")
+
+
+def _by_group(
+    auc: MacroAuc, classes: Sequence[str], groups: Mapping[str, str]
+) -> dict[str, tuple[float, int]]:
+    """Class group → mean AUC of its scored classes, and how many they are."""
+    found: dict[str, list[float]] = {}
+    for index, value in auc.per_class.items():
+        found.setdefault(groups.get(classes[index], "other"), []).append(value)
+    return {name: (float(np.mean(of)), len(of)) for name, of in sorted(found.items())}

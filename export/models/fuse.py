@@ -1,0 +1,56 @@
+"""Models behind one front end as one graph, so that the log-mel is computed once for all of them.
+
+Fused in torch, before export: weights and averaging stay in `ensemble.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from birdkit.contract import Contract
+from train.models.checkpoint import Final
+from train.models.sed import Predictor
+
+FUSED_STEM = "fused"
+
+
+class Fused(nn.Module):
+    """Waveform (batch, samples) → the log-mel, then each member's outputs in order.
+
+    All members have the front end and the chunk of the first. One member is a graph like any other.
+    """
+
+    def __init__(self, predictors: Sequence[Predictor]) -> None:
+        super().__init__()
+        self.front_end = predictors[0].front_end
+        self.networks = nn.ModuleList(predictor.network for predictor in predictors)
+        self.answer_share = predictors[0].answer_share
+
+    def forward(self, waveform: Tensor) -> tuple[Tensor, ...]:
+        picture = self.front_end(waveform)
+        answers = (network(picture, self.answer_share) for network in self.networks)
+        return (picture, *(output for of_member in answers for output in of_member))
+
+
+def group(finals: Mapping[str, Final], fuse: bool) -> dict[str, list[str]]:
+    """Stem of a model file → the members it holds: those that share front end and contract."""
+    if not fuse:
+        return {name: [name] for name in finals}
+    shared: dict[tuple[object, Contract], list[str]] = {}
+    for name, final in finals.items():
+        shared.setdefault((final.recipe.frontend, final.contract), []).append(name)
+    found: dict[str, list[str]] = {}
+    for members in shared.values():
+        count = sum(stem.startswith(FUSED_STEM) for stem in found)
+        stem = f"{FUSED_STEM}{count + 1 if count else ''}" if len(members) > 1 else members[0]
+        found[stem] = members
+    return found
+
+
+def contract_of(finals: Mapping[str, Final], members: Sequence[str]) -> Contract:
+    """What a file of these members promises."""
+    contract = finals[members[0]].contract
+    return replace(contract, members=tuple(members)) if len(members) > 1 else contract

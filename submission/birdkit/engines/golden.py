@@ -1,0 +1,62 @@
+"""A question whose answer is known: asked at start, so that a broken engine never scores a file.
+
+Export stores each model file's answers in the model folder, for every precision that ships.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from birdkit.contract import Contract
+from birdkit.engines.engine import Engine
+
+NAME = "golden.json"
+# Another CPU rounds otherwise: f32 by its last digits, the lower ones by what their gate allows. A
+# graph that is broken, or another one, is off by far more.
+LOGIT_TOLERANCE = {"f32": 0.01, "bf16": 0.5, "int8": 1.0, "fp16": 0.05}
+CLIPWISE_TOLERANCE = {"f32": 0.001, "bf16": 0.05, "int8": 0.1, "fp16": 0.005}
+DIGITS = 7
+
+Answers = Mapping[str, NDArray[np.float32]]
+
+
+def question(contract: Contract) -> NDArray[np.float32]:
+    """(2, chunk_samples): a sweep, and calls with pauses; closed formulas, alike everywhere."""
+    t = np.arange(contract.chunk_samples) / contract.sample_rate
+    end_hz, start_hz = 0.4 * contract.sample_rate, 500.0
+    phase = start_hz * t + (end_hz - start_hz) * t**2 / (2 * contract.chunk_s)
+    sweep = 0.5 * np.sin(2 * np.pi * phase)
+    calls = 0.3 * np.sin(2 * np.pi * 3000 * t) * (np.sin(2 * np.pi * 2 * t) > 0.5)
+    return np.stack([sweep, calls]).astype(np.float32)
+
+
+def record(folder: Path, stem: str, precision: str, engine: Engine) -> None:
+    """Add an engine's answers to `golden.json`, for a model file in one precision."""
+    path = folder / NAME
+    every = json.loads(path.read_text()) if path.is_file() else {}
+    rounded = {
+        name: [[float(f"{v:.{DIGITS}g}") for v in row] for row in values]
+        for name, values in engine(question(engine.contract)).items()
+    }
+    every.setdefault(stem, {})[precision] = rounded
+    path.write_text(json.dumps(every) + "\n")
+
+
+def fault(folder: Path, stem: str, precision: str, answers: Answers) -> str:
+    """How the answers differ from the recorded ones; empty where they don't, or none are recorded."""
+    path = folder / NAME
+    every = json.loads(path.read_text()) if path.is_file() else {}
+    expected = every.get(stem, {}).get(precision)
+    if expected is None:
+        return ""
+    for name, values in answers.items():
+        limits = CLIPWISE_TOLERANCE if name.endswith("clipwise") else LOGIT_TOLERANCE
+        off = float(np.abs(np.asarray(expected[name]) - values).max())
+        if not off <= limits[precision]:  # NaN is a fault
+            return f"golden input: {name} is off by {off:.2g} > {limits[precision]}"
+    return ""

@@ -1,0 +1,111 @@
+"""What a run leaves: `submission.csv`, and a report beside it that says how the table came about.
+
+Both are replaced together, so that the report is of the table that lies there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from birdkit.contract import Contract
+from birdkit.kaggle import manifest, table
+from birdkit.scoring.ensemble import Spec, combine
+from birdkit.scoring.passes import Progress
+from birdkit.scoring.predict import Prediction, fill_missing
+
+REPORT_SUFFIX = ".report.json"
+
+
+@dataclass
+class Report:
+    """How a table came about: its scores are the mean of exactly these passes of these members."""
+
+    passes: list[str] = field(default_factory=list)
+    members: list[str] = field(default_factory=list)
+    engines: list[str] = field(default_factory=list)
+    origins: list[str] = field(default_factory=list)  # where the engines' packages lie
+    layout: str = ""
+    files: int = 0
+    scored: int = 0
+    failures: dict[str, str] = field(default_factory=dict)  # file → why
+    not_reached: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # fallbacks and differences, a line each
+    why_stopped: str = ""
+    elapsed_s: float = 0.0
+    csv_sha256: str = ""
+
+
+class Submission:
+    """The rows of a run, and what is written of its progress at any moment."""
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        sample_rows: Sequence[str],
+        columns: Sequence[str],
+        window_s: float,
+        out: Path,
+    ) -> None:
+        self.files, self.sample_rows, self.window_s = files, sample_rows, window_s
+        self.plan = table.plan_rows(files, sample_rows, window_s)
+        self.columns, self.out = list(columns), out
+        self.progress = Progress(first=Prediction([None] * len(files)))
+        self.report = Report(files=len(files))
+        self.classes: Sequence[str] = self.columns
+        self.spec: Spec | None = None  # until the models are open
+
+    def opened(self, contract: Contract, spec: Spec) -> None:
+        """From here on the models' grid, classes and weights are known."""
+        if contract.window_s != self.window_s:
+            self.plan = table.plan_rows(self.files, self.sample_rows, contract.window_s)
+        self.classes, self.spec = contract.classes, spec
+
+    @property
+    def has_scores(self) -> bool:
+        return any(each is not None for each in self.progress.scores())
+
+    def write(self, elapsed_s: float) -> None:
+        """Put table and report in their place. Raises `OSError` where the disk is full; what lay
+        there stays."""
+        submission = self.table()
+        self._sum_up(elapsed_s)
+        partial = table.write_partial(submission, self.out)
+        self.report.csv_sha256 = manifest.sha256(partial)
+        report = self.out.with_name(self.out.name + REPORT_SUFFIX)
+        partial_report = report.with_name(report.name + ".partial")
+        partial_report.write_text(json.dumps(asdict(self.report), indent=2) + "\n")
+        os.replace(partial, self.out)
+        os.replace(partial_report, report)
+
+    def table(self) -> pd.DataFrame:
+        """The checked table of what has been scored so far; medians where nothing was."""
+        scores = self.progress.scores()
+        tables = combine(scores, self.spec) if self.spec else scores
+        n_windows = [file.n_windows for file in self.plan.files]
+        filled = fill_missing(tables, n_windows, len(self.classes))
+        submission = table.build(self.plan, filled, self.classes, self.columns)
+        table.check(submission, self.plan.row_ids, self.columns)
+        return submission
+
+    def _sum_up(self, elapsed_s: float) -> None:
+        progress, report = self.progress, self.report
+        scores = progress.scores()
+        report.passes = progress.passes
+        report.members = list(self.spec.members) if self.spec else []
+        report.scored = sum(each is not None for each in scores)
+        report.failures = dict(progress.first.failures)
+        # Once a pass is complete nothing is unreached; a later one that was cut short did not join.
+        report.not_reached = [] if progress.result else self._unscored(scores)
+        report.why_stopped = progress.why_stopped
+        report.elapsed_s = round(elapsed_s, 1)
+
+    def _unscored(self, scores: Sequence[object]) -> list[str]:
+        failed = self.progress.first.failures
+        names = [file.path.name for file in self.plan.files]
+        return [n for n, each in zip(names, scores, strict=True) if each is None and n not in failed]

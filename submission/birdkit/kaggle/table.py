@@ -1,0 +1,159 @@
+"""Which rows and columns a submission has, and how it is checked and written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from birdkit.errors import UserError
+from birdkit.grid import row_ids, split_row_id, window_index
+from birdkit.scoring.predict import SoundFile
+
+ROW_ID = "row_id"
+# Soundscapes of every BirdCLEF so far last a minute; used where the sample submission has no rows.
+DEFAULT_N_WINDOWS = 12
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The rows of a submission, fixed before anything is decoded.
+
+    Row i is window `window[i]` of `files[file[i]]`; where `file[i]` is -1, the sample submission
+    asks for a recording that isn't there.
+    """
+
+    files: list[SoundFile]
+    row_ids: list[str]
+    file: NDArray[np.int64]
+    window: NDArray[np.int64]
+
+    @property
+    def absent(self) -> list[str]:
+        """Stems that the sample submission names and the folder lacks."""
+        lost = np.flatnonzero(self.file < 0)
+        return sorted({split_row_id(self.row_ids[i])[0] for i in lost})
+
+
+def read_sample(path: Path) -> tuple[list[str], list[str]]:
+    """Row ids and class columns of a sample submission, in its order."""
+    try:
+        frame = pd.read_csv(path, dtype={ROW_ID: str})
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; --data must be a competition folder") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: can't be read as CSV ({error}); download it again") from error
+    if frame.columns[0] != ROW_ID:
+        raise UserError(f"{path}: first column is '{frame.columns[0]}', expected '{ROW_ID}'")
+    return frame[ROW_ID].tolist(), frame.columns[1:].tolist()
+
+
+def plan_rows(paths: Sequence[Path], sample_rows: Sequence[str], window_s: float) -> Plan:
+    """Rows of the sample submission where it covers all files, else twelve windows a file too."""
+    stems = {path.stem: index for index, path in enumerate(paths)}
+    places = [(row_id, *split_row_id(row_id)) for row_id in sample_rows]
+    if not any(stem in stems for _, stem, _ in places):
+        places = []  # a public sample submission of three rows names none of the hidden files
+    if not {stem for _, stem, _ in places}.issuperset(stems):
+        # It names some of the files only, so it may name some of their rows only.
+        listed = {row_id for row_id, _, _ in places}
+        grid = [i for stem in stems for i in row_ids(stem, DEFAULT_N_WINDOWS, window_s)]
+        places += [(row_id, *split_row_id(row_id)) for row_id in grid if row_id not in listed]
+    window = [_window_of(row_id, end_s, window_s) for row_id, _, end_s in places]
+    file = [stems.get(stem, -1) for _, stem, _ in places]
+    n_windows = [1] * len(paths)
+    for index, position in zip(file, window, strict=True):
+        if index >= 0:
+            n_windows[index] = max(n_windows[index], position + 1)
+    return Plan(
+        files=[SoundFile(path, n) for path, n in zip(paths, n_windows, strict=True)],
+        row_ids=[row_id for row_id, _, _ in places],
+        file=np.array(file, dtype=np.int64),
+        window=np.array(window, dtype=np.int64),
+    )
+
+
+def _window_of(row_id: str, end_s: float, window_s: float) -> int:
+    index = window_index(end_s, window_s)
+    if index is None:
+        raise UserError(
+            f"row id '{row_id}' does not end on the model's grid of {window_s:g} s; "
+            "train with the competition's window"
+        )
+    return index
+
+
+def class_differences(model_classes: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """A line for columns that have no class, and one for classes that have no column."""
+    missing = sorted(set(columns) - set(model_classes))
+    surplus = sorted(set(model_classes) - set(columns))
+    found = []
+    if missing:
+        found.append(f"{len(missing)} columns the model doesn't know: {', '.join(missing[:5])}")
+    if surplus:
+        found.append(f"{len(surplus)} model classes without a column: {', '.join(surplus[:5])}")
+    return found
+
+
+def refusal(differences: Sequence[str]) -> str:
+    """What export and strict runs say to `class_differences`."""
+    return (
+        f"sample_submission.csv and the model differ ({'; '.join(differences)}); "
+        "train on this competition's taxonomy.csv and export again"
+    )
+
+
+def build(
+    plan: Plan,
+    scores: Sequence[NDArray[np.float32]],
+    model_classes: Sequence[str],
+    columns: Sequence[str],
+) -> pd.DataFrame:
+    """Scores of the plan's files as a table with the sample submission's columns, mapped by name.
+
+    A row without a recording, and a column without a class of the model, hold medians: constant,
+    so they neither help nor hurt a ranking. Callers count and report both.
+
+    Parameters
+    ----------
+    scores : for each file (n_windows, classes)
+    """
+    values = np.empty((len(plan.row_ids), len(model_classes)), dtype=np.float32)
+    for row, (file, window) in enumerate(zip(plan.file, plan.window, strict=True)):
+        values[row] = scores[file][window] if file >= 0 else np.nan
+    found = plan.file >= 0
+    values[~found] = np.median(values[found], axis=0) if found.any() else 0.0
+    constant = np.full(len(values), np.median(values) if values.size else 0.0, dtype=np.float32)
+    position = {name: index for index, name in enumerate(model_classes)}
+    by_name = {name: values[:, position[name]] if name in position else constant for name in columns}
+    table = pd.DataFrame(by_name, columns=list(columns))
+    table.insert(0, ROW_ID, plan.row_ids)
+    return table
+
+
+def check(table: pd.DataFrame, expected_rows: Sequence[str], columns: Sequence[str]) -> None:
+    """Raise `UserError` unless Kaggle's scorer would take the table."""
+    problems = []
+    if list(table.columns) != [ROW_ID, *columns]:
+        problems.append("columns differ from the sample submission's")
+    if table[ROW_ID].tolist() != list(expected_rows) or table[ROW_ID].duplicated().any():
+        problems.append("row ids are not the expected ones, each once")
+    values = table.drop(columns=ROW_ID)
+    if not all(pd.api.types.is_float_dtype(dtype) for dtype in values.dtypes):
+        problems.append("a column is not numeric")
+    elif not np.isfinite(values.to_numpy()).all():
+        problems.append("there are NaN or infinite values")
+    if problems:
+        raise UserError(f"the submission is not valid: {'; '.join(problems)}")
+
+
+def write_partial(table: pd.DataFrame, path: Path) -> Path:
+    """Write beside `path`, under a name that the caller then changes to it: never half a table."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    table.to_csv(partial, index=False, float_format="%.7g")
+    return partial

@@ -1,0 +1,232 @@
+"""How several models become one table. The only sigmoid at run time is here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from birdkit.contract import Contract
+from birdkit.engines.engine import Engine, Layout
+from birdkit.engines.ladder import open_model
+from birdkit.errors import UserError
+from birdkit.grid import cut_chunks, onto_rows
+from birdkit.scoring.postprocess import smooth
+from birdkit.scoring.predict import Scores
+
+SPEC_NAME = "ensemble.json"
+SPEC_VERSION = 2
+AVERAGINGS = ("probability", "rank")
+# Half a window first, then the quarters: what hears most of what the plain grid cuts in two.
+SHIFTS = (0.5, 0.25, 0.75)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What `ensemble.json` says: which models, how much each counts, and what is done to the mean.
+
+    `members` maps a model to its weight; `output` is the one used of each. `files` maps the stem of
+    a model file to the members it holds, where that is not one of its own name. `precisions` are the
+    lower ones that passed their gate, the best first; `shifts`, in windows, the moved grids that are
+    worth a pass, likewise.
+    """
+
+    members: dict[str, float]
+    output: str = "clipwise"
+    smoothing: tuple[float, ...] = (1.0,)
+    averaging: str = "probability"
+    files: dict[str, list[str]] = field(default_factory=dict)
+    precisions: tuple[str, ...] = ()
+    shifts: tuple[float, ...] = SHIFTS
+    version: int = SPEC_VERSION
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """Of the model files, without suffix."""
+        return tuple(self.members_of())
+
+    def members_of(self) -> dict[str, list[str]]:
+        """Stem of each model file → the members it holds."""
+        return self.files or {name: [name] for name in self.members}
+
+    def only(self, members: Sequence[str] | None) -> Spec:
+        """The same with these members alone; None changes nothing."""
+        if members is None:
+            return self
+        kept = {name: weight for name, weight in self.members.items() if name in members}
+        held = {stem: [name for name in of if name in kept] for stem, of in self.members_of().items()}
+        return replace(self, members=kept, files={stem: of for stem, of in held.items() if of})
+
+    def save(self, model_dir: Path) -> None:
+        (model_dir / SPEC_NAME).write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, model_dir: Path) -> Spec:
+        path = model_dir / SPEC_NAME
+        if not path.is_file():
+            raise UserError(f"{path}: not found; run export/to_onnx.py, or give --model DIR")
+        try:
+            facts = json.loads(path.read_text())
+            if facts["version"] != SPEC_VERSION:
+                raise UserError(
+                    f"{path}: version {facts['version']}, this kit reads {SPEC_VERSION}; "
+                    "export the models again"
+                )
+            known = {each.name for each in fields(cls)}
+            spec = cls(**{key: value for key, value in facts.items() if key in known})
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: can't be read ({error!r}); export the models again") from error
+        if not spec.members or min(spec.members.values()) < 0 or sum(spec.members.values()) <= 0:
+            raise UserError(f"{path}: needs members with weights >= 0 and a positive sum")
+        if spec.averaging not in AVERAGINGS:
+            raise UserError(f"{path}: averaging '{spec.averaging}' is none of {', '.join(AVERAGINGS)}")
+        return spec
+
+
+def probabilities(outputs: Mapping[str, NDArray[np.float32]], output: str) -> NDArray[np.float32]:
+    """One output of a model as probabilities: clipwise is one already, the others are logits."""
+    if output not in outputs:
+        raise UserError(f"output '{output}' is not among the model's: {', '.join(outputs)}")
+    values = outputs[output]
+    if output == "clipwise":
+        return np.clip(values, 0.0, 1.0)
+    # Neither end overflows, and very negative logits keep their order instead of becoming 0.
+    small = np.exp(-np.abs(values))
+    return np.asarray(np.where(values >= 0, 1.0, small) / (1.0 + small), dtype=np.float32)
+
+
+# Member → output → (windows, classes)
+MemberOutputs = dict[str, dict[str, NDArray[np.float32]]]
+
+
+class Ensemble:
+    """The engines of a model folder, as many as it has files, behind one call a recording."""
+
+    def __init__(self, engines: Mapping[str, Engine], spec: Spec) -> None:
+        self.engines = dict(engines)
+        self.spec = spec
+        self.contract = common_contract({name: e.contract for name, e in engines.items()})
+        found = sorted(m for name, e in engines.items() for m in e.contract.members or (name,))
+        if found != sorted(spec.members):
+            raise UserError(
+                f"{SPEC_NAME} names the members {', '.join(sorted(spec.members))}, but the model "
+                f"files hold {', '.join(found)}; export them again"
+            )
+
+    def run(self, waveform: NDArray[np.float32], n_windows: int, shift: float = 0.0) -> MemberOutputs:
+        """(samples,) → every output of every member, (n_windows, classes) each.
+
+        `shift`: how much earlier the grid begins, in windows.
+        """
+        found: MemberOutputs = {}
+        for name, engine in self.engines.items():
+            contract = engine.contract
+            answers = engine(cut_chunks(waveform, n_windows, contract, shift))
+            for member in contract.members or (name,):
+                found[member] = contract.of_member(answers, member)
+        return found
+
+    def score(
+        self, waveform: NDArray[np.float32], n_windows: int, shift: float = 0.0
+    ) -> NDArray[np.float32]:
+        """(samples,) → (members, n_windows, classes) probabilities of the spec's output."""
+        return self.every_score(waveform, n_windows, [self.spec.output], shift)[0]
+
+    def every_score(
+        self,
+        waveform: NDArray[np.float32],
+        n_windows: int,
+        outputs: Sequence[str],
+        shift: float = 0.0,
+    ) -> NDArray[np.float32]:
+        """(samples,) → (outputs, members, n_windows, classes) probabilities."""
+        answers = self.run(waveform, n_windows + bool(shift), shift)
+        members = [answers[name] for name in self.spec.members]
+        scores = np.stack([np.stack([probabilities(of, o) for of in members]) for o in outputs])
+        return onto_rows(scores, shift) if shift else scores
+
+
+def combine(scores: Sequence[Scores], spec: Spec) -> list[Scores]:
+    """Each file's (members, windows, classes) → its (windows, classes) to submit.
+
+    All files at once, because a rank is one among all windows. A file without scores stays None.
+    """
+    found = [each for each in scores if each is not None]
+    if not found:
+        return list(scores)
+    mean = average(np.concatenate(found, axis=1), list(spec.members.values()), spec.averaging)
+    parts = iter(np.split(mean, np.cumsum([each.shape[1] for each in found])[:-1]))
+    return [None if each is None else smooth(next(parts), spec.smoothing) for each in scores]
+
+
+def average(
+    scores: NDArray[np.float32], weights: Sequence[float], averaging: str
+) -> NDArray[np.float32]:
+    """(members, rows, classes) → (rows, classes): the weighted mean of probabilities, or of ranks.
+
+    A rank is a row's place in its class among all rows, in (0, 1], ties shared: members need not be
+    calibrated alike.
+    """
+    if averaging == "rank":
+        scores = np.stack([pd.DataFrame(member).rank(pct=True).to_numpy() for member in scores])
+    mean = np.tensordot(np.asarray(weights, dtype=np.float64) / sum(weights), scores, axes=1)
+    return np.asarray(mean, dtype=np.float32)
+
+
+def common_contract(contracts: Mapping[str, Contract]) -> Contract:
+    """The contract of the member that hears most; `UserError` unless all agree on the rest."""
+    (first_name, first), *others = contracts.items()
+    for name, contract in others:
+        for fact in ("classes", "sample_rate", "window_s", "outputs"):
+            if getattr(contract, fact) != getattr(first, fact):
+                raise UserError(
+                    f"members {first_name} and {name} differ in {fact}; "
+                    "an ensemble needs the same: export them from one competition"
+                )
+    return max(contracts.values(), key=lambda contract: contract.chunk_s)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An ensemble from a model folder, with what its members run on and what failed to load."""
+
+    ensemble: Ensemble
+    engines: Sequence[str]
+    fallbacks: Sequence[str]
+    origins: Sequence[str] = ()  # where the engines' packages lie
+
+
+def load(
+    model_dir: Path,
+    layout: Layout,
+    engine: str = "auto",
+    precisions: Sequence[str] | None = None,
+    members: Sequence[str] | None = None,
+    avoid: Sequence[str] = (),
+) -> Loaded:
+    """Open the files of a model folder. Raises `UserError` where one can't be.
+
+    Parameters
+    ----------
+    precisions : the lower ones to try before f32; those of the spec where None
+    members : the ones to load; all where None
+    avoid : descriptions of engines that failed at work
+    """
+    spec = Spec.load(model_dir).only(members)
+    lower = spec.precisions if precisions is None else precisions
+    opened = {
+        stem: open_model(model_dir / stem, layout, engine, lower, of, avoid)
+        for stem, of in spec.members_of().items()
+    }
+    ensemble = Ensemble({stem: model.engine for stem, model in opened.items()}, spec)
+    return Loaded(
+        ensemble,
+        sorted({model.description for model in opened.values()}),
+        [reason for model in opened.values() for reason in model.fallbacks],
+        sorted({model.origin for model in opened.values()}),
+    )

@@ -1,0 +1,61 @@
+"""An ensemble that survives its engine: where a call fails, the next engine takes over."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from birdkit.contract import Contract
+from birdkit.errors import UserError
+from birdkit.scoring.ensemble import Loaded, Spec
+
+# Descriptions of engines not to be used → what opens without them.
+Reopen = Callable[[Sequence[str]], Loaded]
+
+
+class Standby:
+    """Scores as its ensemble does; `notes` says which engines it lost on the way."""
+
+    def __init__(self, loaded: Loaded, reopen: Reopen) -> None:
+        self._loaded, self._reopen = loaded, reopen
+        self._lost: list[str] = []
+        self._lock = threading.Lock()
+        self.notes: list[str] = []
+
+    @property
+    def contract(self) -> Contract:
+        return self._loaded.ensemble.contract
+
+    @property
+    def spec(self) -> Spec:
+        return self._loaded.ensemble.spec
+
+    def score(
+        self, waveform: NDArray[np.float32], n_windows: int, shift: float = 0.0
+    ) -> NDArray[np.float32]:
+        """As `Ensemble.score`. Raises what the last engine raised, where no other is left."""
+        loaded = self._loaded
+        try:
+            return loaded.ensemble.score(waveform, n_windows, shift)
+        except Exception as error:  # the ladder: the next engine gets the same recording
+            if not self._replaced(loaded, error):
+                raise
+        return self.score(waveform, n_windows, shift)
+
+    def _replaced(self, failed: Loaded, error: Exception) -> bool:
+        """Whether another engine is there now; the first of several callers to fail opens it."""
+        with self._lock:
+            if self._loaded is not failed:
+                return True
+            lost = [*self._lost, *failed.engines]
+            try:
+                self._loaded = self._reopen(lost)
+            except UserError:
+                return False  # none is left, so the fault may be the recording's
+            self._lost = lost
+            first = next(iter(str(error).splitlines()), type(error).__name__)
+            self.notes.append(f"{', '.join(failed.engines)} failed at work ({first})")
+            return True

@@ -1,0 +1,96 @@
+"""The bench measures real runs, and its report says what was measured."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from birdkit.errors import UserError
+from export import bench
+from export.benchmark import report, timing
+from export.benchmark.baselines import ConvMel, EagerEngine
+from tests.conftest import tiny_predictor
+from train.config.settings import FrontEnd
+from train.fit.curves import put_between_marks
+from train.models.frontend import LogMel
+
+
+def test_the_published_front_ends_hear_the_same(contract):
+    """Else their speeds could not be compared."""
+    predictor = tiny_predictor(contract, "frontend.n_fft=2048", "frontend.hop=512").eval()
+    waveforms = np.random.default_rng(0).normal(0, 0.1, (3, 160_000)).astype(np.float32)
+    with torch.inference_mode():
+        ours = predictor(torch.from_numpy(waveforms))
+        picture = predictor.front_end(torch.from_numpy(waveforms))
+        conv = ConvMel(predictor.front_end.config)(torch.from_numpy(waveforms))
+    torch.testing.assert_close(conv, picture, atol=1e-5, rtol=0)
+    eager = EagerEngine({"m": predictor}, 1)(waveforms)
+    np.testing.assert_allclose(eager["m.segmentwise"], ours[1].numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("config", [FrontEnd(), FrontEnd(n_fft=4096, hop=1252, n_mels=224)])
+def test_conv1d_and_factorised_log_mels_are_equal_to_a_hundred_thousandth(config):
+    rng = np.random.default_rng(0)
+    t = np.arange(160_000) / 32000
+    waveforms = np.stack(
+        [0.1 * rng.standard_normal(t.size), np.sin(2 * np.pi * (500 * t + 1500 * t**2))]
+    )
+    given = torch.tensor(waveforms, dtype=torch.float32)
+    difference = (ConvMel(config)(given) - LogMel(config)(given)).abs()
+    # Noise holds every bin; a pure sweep's empty bins are rounding of either, 80 dB down.
+    assert difference[0].max() < 1e-5
+    assert difference[1].mean() < 1e-5
+
+
+@pytest.mark.slow
+def test_the_bench_of_a_model_folder(model_dir, run_dir, competition, tmp_path, monkeypatch):
+    monkeypatch.setattr(timing, "SCALES", (1, 2, 4))
+    fused = tmp_path / "model"
+    shutil.copytree(model_dir, fused)
+    out, chart, readme = tmp_path / "b.json", tmp_path / "b.png", tmp_path / "README.md"
+    readme.write_text("before\n<!-- bench -->\nstale\n<!-- /bench -->\nafter\n")
+    arguments = [str(fused), "--data", str(competition), "--runs", str(run_dir.parent)]
+    outputs = ["--json", str(out), "--chart", str(chart), "--readme", str(readme), "--scaling"]
+    assert bench.main([*arguments, *outputs, "--files", "2", "--rounds", "2"]) == 0
+    report = json.loads(out.read_text())
+    assert [row["precision"] for row in report["rows"]] == ["f32"] * 5
+    for row in report["rows"]:
+        parts = sum(row[f"{part}_ms"] for part in report.PARTS)
+        assert parts == pytest.approx(row["ms"])
+        assert row["gated"]
+        assert row["max_dp"] < 1e-4  # the same members, in every engine and behind every front end
+        assert row["rank_correlation"] > 0.999
+        assert 50 < row["peak_mib"] < (2000 if row["name"].startswith("(a)") else 450)  # no torch
+    assert [run["files"] for run in report["scaling"]] == [1, 2, 4]
+    text = readme.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "stale" not in text
+    assert report.markdown(report) in text
+    assert chart.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_model_folder_whose_checkpoints_are_gone_is_named(model_dir, tmp_path):
+    with pytest.raises(UserError, match=r"holds no checkpoint that .* was exported from"):
+        bench.find_finals(model_dir, tmp_path)
+
+
+def test_ratios_are_of_the_same_round():
+    slow = {"ms_rounds": [100.0, 400.0, 100.0]}
+    fast = {"ms_rounds": [50.0, 200.0, 60.0]}
+    assert report.ratio(slow, fast) == 2.0
+
+
+def test_slopes_leave_out_what_every_run_pays_once():
+    runs = [{"files": n, "cpu_seconds": 7.0 + 0.5 * n} for n in (50, 200, 700)]
+    assert report.slopes(runs) == pytest.approx((0.5, 0.5))
+
+
+def test_a_file_without_the_markers_is_named(tmp_path):
+    (tmp_path / "x.md").write_text("nothing")
+    with pytest.raises(UserError, match="needs a line <!-- bench -->"):
+        put_between_marks(tmp_path / "x.md", "bench", "")

@@ -1,0 +1,273 @@
+"""Torch, ONNX Runtime and OpenVINO answer alike; and the gate refuses what does not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from birdkit.contract import METADATA_KEY, Contract
+from birdkit.engines.engine import Layout, OnnxRuntimeEngine, OpenVinoEngine
+from birdkit.errors import UserError
+from birdkit.scoring.ensemble import Spec
+from export import to_onnx, to_openvino
+from export.benchmark.baselines import WRITE_UP, untrained
+from export.folder import model_folder
+from export.gates import parity
+from tests.conftest import REAL, tiny_predictor, write_sound
+from train.config import recipe, settings
+from train.models.checkpoint import Final, sha256
+from train.scoring.evaluate import TorchEngine
+
+CPU = torch.device("cpu")
+
+
+ONE_THREAD = Layout(1, 1, 12)
+
+
+def engine_parities(final: Final, path: Path, recordings=()) -> list[parity.Parity]:
+    to_onnx.export_onnx([final.predictor()], final.contract, path, final.contract.to_metadata())
+    found = to_onnx.gate({path.stem: final}, path, recordings)[path.stem]
+    ir = to_openvino.convert(path, path.with_suffix(".xml"), recordings)
+    return [*found, ir[path.stem]]
+
+
+def test_a_trained_models_exports_agree_in_every_engine(model_dir):
+    report = model_folder.read_parity(model_dir)
+    assert len(report) == 2
+    for engines in report.values():
+        assert [each.engine for each in engines] == ["onnxruntime", "openvino", "openvino-ir"]
+        for each in engines:
+            assert each.faults() == []
+            assert each.n_inputs == 8 + 24  # real soundscapes were heard too
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", WRITE_UP)
+def test_the_write_ups_encoders_agree_in_every_engine(encoder, tmp_path):
+    contract = Contract(32000, 5.0, 5.0, tuple(f"class{i}" for i in range(206)))
+    config = settings.Recipe(models=(settings.Model(encoder, "none"),))
+    recordings = sorted((REAL / "train_soundscapes").glob("*.ogg"))[:1]
+    for found in engine_parities(untrained(config, contract), tmp_path / "m.onnx", recordings):
+        print(encoder, found)
+        assert found.faults() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk_s", [5.0, 10.0])
+def test_a_front_end_whose_hop_does_not_divide_and_a_longer_chunk_export_too(chunk_s, tmp_path):
+    contract = Contract(32000, chunk_s, 5.0, ("a", "b", "c"))
+    config = replace(
+        recipe.load("demo", ["models.encoder=test_resnet", "models.drop_path_rate=0.0"]),
+        frontend=settings.FrontEnd(n_fft=1024, hop=626, n_mels=40),
+    )
+    for found in engine_parities(untrained(config, contract), tmp_path / "m.onnx"):
+        assert found.faults() == []
+
+
+def test_a_model_file_describes_itself(model_dir, run_dir):
+    final = Final.load(run_dir / "round0" / "test_resnet" / "final.pt")
+    for engine, suffix in [
+        (OnnxRuntimeEngine, ".onnx"),
+        (OpenVinoEngine, ".onnx"),
+        (OpenVinoEngine, ".xml"),
+    ]:
+        assert engine(model_dir / f"test_resnet{suffix}", ONE_THREAD).contract == final.contract
+    facts = {p.key: p.value for p in onnx.load(model_dir / "test_resnet.onnx").metadata_props}
+    assert facts.keys() == {METADATA_KEY, model_folder.MADE_BY_KEY}
+    made_by = json.loads(facts[model_folder.MADE_BY_KEY])["test_resnet"]
+    assert made_by["recipe"]["models"][0]["encoder"] == "test_resnet"
+    assert made_by["checkpoint_sha256"] == sha256(run_dir / "round0" / "test_resnet" / "final.pt")
+    assert made_by.keys() == {"recipe", "checkpoint_sha256", "commit", "weights_from"}
+    assert not list(model_dir.glob("*.data"))
+
+
+@pytest.fixture
+def reference():
+    rng = np.random.default_rng(0)
+    segmentwise = rng.normal(-2, 2, (24, 5)).astype(np.float32)
+    return {
+        "clipwise": (0.3 / (1 + np.exp(-segmentwise))).astype(np.float32),
+        "segmentwise": segmentwise,
+    }
+
+
+def changed(outputs, name, value):
+    copy = {key: array.copy() for key, array in outputs.items()}
+    copy[name] += np.float32(value)
+    return copy
+
+
+def test_the_gate_passes_rounding(reference):
+    assert parity.compare(reference, changed(reference, "segmentwise", 1e-5), "x").faults() == []
+
+
+@pytest.mark.parametrize(
+    ("output", "value", "fault"),
+    [
+        ("segmentwise", 2e-3, "logits differ"),
+        ("segmentwise", np.nan, "logits differ"),
+        ("clipwise", 2e-4, "probabilities differ"),
+        ("clipwise", np.nan, "clipwise differs"),
+    ],
+)
+def test_the_gate_refuses_what_differs(reference, output, value, fault):
+    found = parity.compare(reference, changed(reference, output, value), "x").faults()
+    assert any(fault in text for text in found)
+
+
+def test_the_gate_holds_clipwise_to_its_own_small_size(reference):
+    small = {**reference, "clipwise": reference["clipwise"] * np.float32(1e-3)}
+    found = parity.compare(small, changed(small, "clipwise", 5e-6), "x").faults()
+    assert len(found) == 1
+    assert "relative to itself" in found[0]
+
+
+def test_the_gate_refuses_a_changed_order(reference):
+    swapped = {key: array.copy() for key, array in reference.items()}
+    swapped["segmentwise"][[0, 1]] = swapped["segmentwise"][[1, 0]]
+    assert any("change their order" in f for f in parity.compare(reference, swapped, "x").faults())
+
+
+def test_the_gate_refuses_inputs_that_prove_nothing(reference):
+    flat = {key: np.tile(array[:1], (24, 1)) for key, array in reference.items()}
+    assert any("nothing is proven" in text for text in parity.compare(flat, flat, "x").faults())
+
+
+def test_every_batch_size_is_asked_for(contract):
+    predictor = TorchEngine(tiny_predictor(contract).eval(), CPU)
+    sizes = []
+
+    def answer(chunks):
+        sizes.append(len(chunks))
+        return predictor(chunks)
+
+    inputs = np.random.default_rng(0).random((20, contract.chunk_samples), dtype=np.float32)
+    found = parity.answers(answer, inputs)
+    assert sizes == [1, 5, 12, 1, 1]
+    np.testing.assert_allclose(found["segmentwise"], predictor(inputs)["segmentwise"], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_whose_export_differs_is_not_written(run_dir, tmp_path, monkeypatch):
+    """The exported file is tampered with: one weight of the head is off by a hundredth."""
+    export = to_onnx.export_onnx
+
+    def tampered(predictors, *rest):
+        with torch.no_grad():
+            predictors[0].network.att_block.cla.bias += 0.01
+        export(predictors, *rest)
+
+    out = tmp_path / "model"
+    monkeypatch.setattr(to_onnx, "export_onnx", tampered)
+    with pytest.raises(UserError, match=r"parity refused, nothing written: .*logits differ"):
+        to_onnx.main([str(run_dir), "--out", str(out)])
+    assert not out.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_refused_export_leaves_the_last_good_folder_as_it_was(run_dir, model_dir, monkeypatch):
+    before = {path.name: path.read_bytes() for path in model_dir.iterdir()}
+    monkeypatch.setattr(parity, "MIN_SPREAD", 2.0)
+    with pytest.raises(UserError, match="nothing written"):
+        to_onnx.main([str(run_dir), "--out", str(model_dir)])
+    with pytest.raises(UserError, match="no IR written"):
+        to_openvino.main([str(model_dir)])
+    assert {path.name: path.read_bytes() for path in model_dir.iterdir()} == before
+
+
+def test_a_replacement_that_fails_brings_the_old_folder_back(tmp_path, monkeypatch):
+    folder, staged = tmp_path / "model", tmp_path / "scratch" / "model"
+    for place, text in ((folder, "old"), (staged, "new")):
+        place.mkdir(parents=True)
+        (place / "ensemble.json").write_text(text)
+    rename = os.replace
+
+    def fails_on_the_new_one(source, target):
+        if source == staged:
+            raise OSError(28, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", fails_on_the_new_one)
+    with pytest.raises(OSError, match="No space"):
+        model_folder.replace(folder, staged)
+    assert (folder / "ensemble.json").read_text() == "old"
+
+
+def test_a_folder_that_is_no_model_folder_is_not_replaced(run_dir, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="not a model folder"):
+        to_onnx.main([str(run_dir), "--out", str(tmp_path)])
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_batch_norm_that_still_learns_is_refused(tmp_path):
+    constant = numpy_helper.from_array(np.ones(3, np.float32), "c")
+    node = onnx.helper.make_node("BatchNormalization", ["x", *"cccc"], ["y"], training_mode=1)
+    graph = onnx.helper.make_graph([node], "g", [], [], [constant])
+    with pytest.raises(UserError, match=r"m\.onnx: BatchNormalization is in training mode"):
+        to_onnx.refuse_training_mode(onnx.helper.make_model(graph), "m.onnx")
+
+
+def test_without_data_the_output_is_the_one_that_training_found_better(run_dir):
+    final = Final.load(run_dir / "round0" / "test_resnet" / "final.pt")
+
+    def with_figures(clipwise, segmentwise):
+        return replace(
+            final, metrics={"soundscapes": {"clipwise": clipwise, "segmentwise": segmentwise}}
+        )
+
+    finals = {"a": with_figures(0.7, 0.8), "b": with_figures(0.7, 0.65)}
+    for chosen, expected in [
+        (finals, "segmentwise"),
+        ({"b": finals["b"]}, "clipwise"),
+        ({"a": replace(final, metrics={})}, "clipwise"),
+    ]:
+        spec, (why,) = to_onnx.untested_spec(chosen, {name: [name] for name in chosen})
+        assert spec.output == expected
+        assert expected in why
+
+
+def test_classes_that_differ_from_the_sample_submission_refuse_the_export(run_dir, tmp_path):
+    (tmp_path / "sample_submission.csv").write_text("row_id,demris1,newbird\n")
+    (tmp_path / "train_soundscapes").mkdir()
+    write_sound(tmp_path / "train_soundscapes" / "s.ogg", 5.0)
+    with pytest.raises(UserError, match="1 columns the model doesn't know: newbird; 7 model classes"):
+        to_onnx.main([str(run_dir), "--data", str(tmp_path), "--out", str(tmp_path / "model")])
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_run_without_checkpoints_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"no recipe\.json, so no finished run"):
+        to_onnx.main([str(tmp_path), "--out", str(tmp_path / "model")])
+    with pytest.raises(UserError, match=r"ensemble\.json: not found"):
+        to_openvino.main([str(tmp_path)])
+
+
+def test_a_run_is_exported_by_its_recipe_and_not_by_what_lies_in_its_folder(run_dir, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(run_dir, run)
+    shutil.copytree(run / "round0" / "test_resnet", run / "round0" / "taken_out_of_the_recipe")
+    assert to_onnx.load_members(run)[0].keys() == {"test_resnet", "test_resnet-2"}
+    facts = json.loads((run / "recipe.json").read_text())
+    facts["fit"]["lr"] = 0.5
+    (run / "recipe.json").write_text(json.dumps(facts))
+    with pytest.raises(UserError, match=r"test_resnet/final\.pt: made by another recipe"):
+        to_onnx.load_members(run)
+    shutil.rmtree(run / "round0" / "test_resnet-2")
+    (run / "recipe.json").write_text((run_dir / "recipe.json").read_text())
+    with pytest.raises(UserError, match=r"test_resnet-2/final\.pt: no checkpoint there"):
+        to_onnx.load_members(run)
+
+
+def test_the_spec_lists_the_members_with_equal_weights(model_dir):
+    assert Spec.load(model_dir).members == {"test_resnet": 1.0, "test_resnet-2": 1.0}

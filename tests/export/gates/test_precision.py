@@ -1,0 +1,241 @@
+"""Lower precisions ship through their gate, or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from birdkit.engines.engine import LOWER_PRECISIONS, Layout, OpenVinoEngine, import_openvino, split
+from birdkit.errors import UserError
+from birdkit.scoring import ensemble
+from birdkit.scoring.ensemble import Spec
+from birdkit.scoring.predict import SoundFile
+from export import to_openvino
+from export.gates import parity, precision
+from export.gates.precision import Table, Verdict
+from export.models import quantize
+from tests.conftest import submit
+from tests.submission.test_run import read
+from train.scoring.auc import macro_auc
+from train.scoring.evaluate import TruthSet
+
+N_FILES, N_CLASSES = 30, 4
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    rng = np.random.default_rng(0)
+    truth = rng.random((12 * N_FILES, N_CLASSES)) < 0.3
+    files = tuple(SoundFile(tmp_path / f"{i}.ogg", 12) for i in range(N_FILES))
+    return TruthSet("soundscapes", files, truth, np.ones_like(truth))
+
+
+@pytest.fixture
+def f32(labelled):
+    noise = np.random.default_rng(1).random(labelled.truth.shape)
+    return table_of((0.3 * labelled.truth + 0.7 * noise).astype(np.float32), labelled)
+
+
+def table_of(rows, labelled):
+    return Table(rows, macro_auc(labelled.truth, rows).macro, 100.0)
+
+
+def test_rounding_is_accepted(f32, labelled):
+    rows = (f32.rows + np.random.default_rng(2).normal(0, 1e-4, f32.rows.shape)).astype(np.float32)
+    verdict = precision.compare("bf16", f32, table_of(rows, labelled), labelled)
+    assert verdict.faults() == []
+    assert "accepted" in str(verdict)
+
+
+def test_what_ranks_worse_is_refused_with_the_figures(f32, labelled):
+    rows = (f32.rows - 0.05 * labelled.truth).astype(np.float32)
+    verdict = precision.compare("int8", f32, table_of(rows, labelled), labelled)
+    assert verdict.loss == pytest.approx(f32.auc - macro_auc(labelled.truth, rows).macro, abs=1e-9)
+    assert verdict.loss > 0.001
+    assert verdict.loss_bound > verdict.loss
+    assert any("macro-AUC falls by" in fault for fault in verdict.faults())
+    assert f"REFUSED, macro-AUC falls by {verdict.loss:.4f}" in str(verdict)
+
+
+def test_what_ranks_otherwise_but_as_well_is_refused_too(f32, labelled):
+    noise = np.random.default_rng(3).normal(0, 0.05, f32.rows.shape)
+    # Among windows of like truth only, so that the AUC can't fall much.
+    rows = np.where(labelled.truth, f32.rows + 1.0, f32.rows + noise).astype(np.float32)
+    verdict = precision.compare("int8", f32, table_of(rows, labelled), labelled)
+    assert verdict.loss < 0
+    assert [fault.partition(" 0.")[0] for fault in verdict.faults()] == ["rank correlation"]
+
+
+GOOD = {"precision": "x", "auc": 0.8, "auc_f32": 0.8, "ms_per_minute": 1.0, "ms_per_minute_f32": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("loss", "loss_bound", "rank_correlation", "fault"),
+    [
+        (0.0011, 0.004, 0.9995, "macro-AUC falls by 0.0011 > 0.001"),
+        (0.0005, 0.0051, 0.9995, "the bootstrap's bound of that is 0.0051 > 0.005"),
+        (0.0005, 0.004, 0.9989, "rank correlation 0.99890 < 0.999"),
+        (np.nan, 0.004, 0.9995, "macro-AUC falls by nan > 0.001"),
+        (0.0005, np.nan, 0.9995, "the bootstrap's bound of that is nan > 0.005"),
+        (0.0005, 0.004, np.nan, "rank correlation nan < 0.999"),
+    ],
+)
+def test_each_limit_refuses_by_itself(loss, loss_bound, rank_correlation, fault):
+    verdict = Verdict(loss=loss, loss_bound=loss_bound, rank_correlation=rank_correlation, **GOOD)
+    assert verdict.faults() == [fault]
+
+
+def test_the_rank_correlation_is_spearmans_class_by_class():
+    rows = np.random.default_rng(0).random((50, 2))
+    assert precision.rank_correlation(rows, np.exp(5 * rows)) == pytest.approx(1.0)
+    assert precision.rank_correlation(rows, -rows) == pytest.approx(-1.0)
+    half = np.stack([rows[:, 0], -rows[:, 1]], axis=1)
+    assert precision.rank_correlation(rows, half) == pytest.approx(0.0)
+
+
+@pytest.fixture
+def folder(model_dir, tmp_path):
+    shutil.copytree(model_dir, tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.mark.slow
+def test_what_passes_ships_and_is_used_and_what_does_not_leaves_no_file(
+    folder, competition, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(precision, "MAX_LOSS", 0.5)
+    monkeypatch.setattr(precision, "MAX_LOSS_BOUND", 0.5)
+    monkeypatch.setattr(precision, "MIN_RANK_CORRELATION", 0.9)
+    arguments = [str(folder), "--data", str(competition), "--precision", "fp16,bf16"]
+    assert to_openvino.main(arguments) == 0
+    spec = Spec.load(folder)
+    assert spec.precisions[-1] == "fp16"
+    sizes = {name: (folder / f"test_resnet{name}.bin").stat().st_size for name in ("", ".fp16")}
+    assert sizes[".fp16"] < 0.7 * sizes[""]
+    first = spec.precisions[0]
+    for name, figures in json.loads((folder / precision.NAME).read_text()).items():
+        assert figures["refused"] == []
+        faster = figures["ms_per_minute"] < figures["ms_per_minute_f32"]
+        assert name == "fp16" or (name in spec.precisions) == faster
+    assert submit(competition, folder, tmp_path / "lower.csv") == 0
+    assert f", {first})" in capsys.readouterr().out
+    assert submit(competition, folder, tmp_path / "f32.csv", "--precision", "f32") == 0
+    assert ".xml, f32)" in capsys.readouterr().out
+    lower, f32 = read(tmp_path / "lower.csv"), read(tmp_path / "f32.csv")
+    assert 0 < np.abs(lower - f32).to_numpy().max() < 0.05
+
+    monkeypatch.setattr(precision, "MIN_RANK_CORRELATION", 1.1)
+    assert to_openvino.main(arguments) == 0
+    assert list(Spec.load(folder).precisions) == []
+    assert not list(folder.glob("*.fp16.*"))
+    refused = json.loads((folder / precision.NAME).read_text())[first]["refused"]
+    assert "< 1.1" in refused[0]
+    assert "in order of use: f32" in capsys.readouterr().out
+
+
+def test_without_labelled_soundscapes_nothing_below_f32_is_tried(folder, tmp_path):
+    assert to_openvino.main([str(folder)]) == 0
+    assert list(Spec.load(folder).precisions) == []
+    assert not (folder / precision.NAME).exists()
+
+
+def test_a_precision_that_this_cpu_lacks_is_not_tried(folder, competition, monkeypatch, capsys):
+    monkeypatch.setattr(to_openvino, "lacking", lambda name: "no such instructions")
+    assert to_openvino.main([str(folder), "--data", str(competition), "--precision", "bf16"]) == 0
+    assert "bf16: not tried, no such instructions" in capsys.readouterr().out
+    assert precision.read(folder)["bf16"] == {"refused": ["no such instructions"]}
+
+
+def test_an_unknown_precision_is_named(folder):
+    with pytest.raises(
+        UserError, match="--precision int4 is unknown; choose from f32, bf16, int8, fp16"
+    ):
+        to_openvino.main([str(folder), "--precision", "int4"])
+
+
+@pytest.fixture
+def graph(model_dir):
+    return import_openvino().Core().read_model(model_dir / "test_resnet.xml")
+
+
+def constants(model):
+    return {
+        str(op.output(0).get_element_type())
+        for op in model.get_ordered_ops()
+        if op.get_type_name() == "Constant" and np.prod(op.output(0).shape) > 64
+    }
+
+
+def test_fp16_is_of_the_networks_weights_alone(graph):
+    front_end, networks = split(quantize.to_fp16(graph))
+    assert "<Type: 'float16'>" not in constants(front_end)
+    assert "<Type: 'float32'>" not in constants(networks)
+
+
+def test_a_graph_that_is_split_and_joined_is_the_same(graph, model_dir, tmp_path):
+    front_end, networks = split(graph)
+    joined = quantize.join(front_end, networks, graph)
+    path = tmp_path / "joined.xml"
+    import_openvino().save_model(joined, path, compress_to_fp16=False)
+    layout = Layout(1, 1, 12)
+    again, before = (OpenVinoEngine(p, layout) for p in (path, model_dir / "test_resnet.xml"))
+    inputs = parity.probe_inputs(before.contract)
+    assert again.contract == before.contract
+    for output, values in before(inputs).items():
+        np.testing.assert_allclose(again(inputs)[output], values, atol=1e-6)
+
+
+def test_int8_leaves_front_end_and_head_alone(graph, model_dir):
+    contract = OpenVinoEngine(model_dir / "test_resnet.xml", Layout(1, 1, 2)).contract
+    pictures = quantize.pictures(graph, contract, list(parity.probe_inputs(contract)), 1)
+    assert pictures.shape == (8, 1, 32, 157)
+    front_end, networks = split(quantize.to_int8(graph, pictures))
+    count = {op.get_type_name() for op in front_end.get_ordered_ops()}
+    assert "FakeQuantize" not in count
+    quantised = {op.get_friendly_name() for op in networks.get_ordered_ops()}
+    assert any("fq" in name.lower() or "FakeQuantize" in name for name in quantised)
+    for name in quantize.without_a_picture(split(graph)[1]):
+        (op,) = (op for op in networks.get_ordered_ops() if op.get_friendly_name() == name)
+        feeding = [op.input_value(i).get_node().get_type_name() for i in range(op.get_input_size())]
+        assert "FakeQuantize" not in feeding
+
+
+@pytest.mark.slow
+def test_int8_is_judged_like_any_other(folder, competition, monkeypatch, capsys):
+    assert to_openvino.main([str(folder), "--data", str(competition), "--precision", "int8"]) == 0
+    out = capsys.readouterr().out
+    verdict = precision.read(folder)["int8"]
+    accepted = not verdict["refused"]
+    assert ("int8" in Spec.load(folder).precisions) == accepted
+    assert bool(list(folder.glob("*.int8.xml"))) == accepted
+    lost = "trying accuracy-aware quantisation" in out
+    assert accepted or lost or verdict["loss"] <= precision.MAX_LOSS
+
+
+@pytest.mark.parametrize(
+    ("loss", "rank_correlation", "tries"), [(0.0, 0.9995, 1), (0.0, 0.95, 1), (0.002, 0.9995, 2)]
+)
+def test_accuracy_aware_quantisation_is_for_a_loss_of_auc_alone(
+    monkeypatch, folder, loss, rank_correlation, tries
+):
+    """It ends where macro-AUC is kept: for a rank correlation it would take minutes for nothing."""
+    tried = []
+
+    def verdict(self, name, make):
+        tried.append(make)
+        return Verdict(name, 0.8 - loss, 0.8, loss, loss, rank_correlation, 1.0, 1.0)
+
+    lower = object.__new__(to_openvino.LowerPrecisions)
+    lower.folder, lower.spec = folder, Spec({})
+    monkeypatch.setattr(to_openvino.LowerPrecisions, "_try", verdict)
+    lower.judge("int8")
+    assert len(tried) == tries
+
+
+def test_all_lower_precisions_are_known_to_the_engine(model_dir):
+    for name in LOWER_PRECISIONS:
+        opened = ensemble.load(model_dir, Layout(1, 1, 4), "openvino", [name])
+        assert all(name in each or "f32" in each for each in opened.engines)

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from birdkit.errors import UserError
+from export.gates import weights
+from train.scoring.auc import macro_auc
+
+
+def mean(scores, shares):
+    return np.tensordot(np.asarray(shares, dtype=np.float32), scores, axes=1)
+
+
+def mean_rank(scores, shares):
+    ranks = scores.argsort(axis=1).argsort(axis=1) / scores.shape[1]
+    return mean(ranks.astype(np.float32), shares)
+
+
+def library(seed, noises, n_groups=12, windows=8, classes=8):
+    """Members that hear the same calls through noise of their own; everything is decided."""
+    rng = np.random.default_rng(seed)
+    truth = rng.random((n_groups * windows, classes)) < 0.2
+    logits = np.stack([1.5 * truth + noise * rng.standard_normal(truth.shape) for noise in noises])
+    groups = np.repeat(np.arange(n_groups), windows)
+    scores = (1 / (1 + np.exp(-logits))).astype(np.float32)
+    return scores, truth, np.ones_like(truth), groups
+
+
+def same(one, other):
+    return (
+        str(one) == str(other)
+        and one.weights == other.weights
+        and np.array_equal(one.gain.draws, other.gain.draws, equal_nan=True)
+    )
+
+
+@pytest.mark.parametrize("combine", [mean, mean_rank])
+def test_a_useless_member_beside_a_good_one_gets_the_least_weight_there_is(combine):
+    scores, truth, decided, groups = library(0, [0.7, 8.0])
+    fitted = weights.fit(scores, truth, decided, groups, combine, draws=200)
+    assert fitted.accepted
+    # In the multiset once: at most 1 of 2 + N_PICKS, a little more where the best prefix is shorter.
+    assert fitted.weights[1] < 0.1
+    assert fitted.held_out > fitted.equal + 0.05
+    assert fitted.gain.estimate == pytest.approx(fitted.held_out - fitted.equal, abs=1e-12)
+    assert str(fitted).startswith("fitted weights 0.9")
+    table = combine(scores, fitted.weights)
+    assert fitted.in_sample == pytest.approx(macro_auc(truth, table).macro, abs=1e-12)
+
+
+def test_members_of_equal_worth_keep_equal_weights_though_others_fit_the_few_rows_better():
+    refused = 0
+    for seed in range(20):
+        few = library(seed, [1.0, 1.0, 1.0], n_groups=6, windows=4, classes=5)
+        fitted = weights.fit(*few, mean, draws=200)
+        assert fitted.in_sample >= fitted.equal
+        if not fitted.accepted:
+            refused += 1
+            assert fitted.weights == (1 / 3, 1 / 3, 1 / 3)
+            assert str(fitted).startswith("equal weights, as fitted ones ")
+    # The bound is a 90 % one, so two in twenty may slip through by chance.
+    assert refused >= 18
+
+
+def test_a_gain_that_may_be_chance_is_refused(monkeypatch):
+    args = library(0, [0.7, 8.0])
+    monkeypatch.setattr(weights.Difference, "bound", lambda self, share: -0.001)
+    fitted = weights.fit(*args, mean, draws=20)
+    assert not fitted.accepted
+    assert fitted.weights == (0.5, 0.5)
+    assert "may be chance" in str(fitted)
+
+
+def test_held_out_rows_have_no_say_in_the_weights_that_score_them():
+    scores, truth, decided, groups = library(3, [1.0, 1.0, 2.0], n_groups=3)
+    seen = []
+
+    def spy(members, shares):
+        seen.append(tuple(shares))
+        return mean(members, shares)
+
+    held = groups == 2
+    tables = []
+    for labels in (truth, np.where(held[:, None], ~truth, truth)):
+        table = weights._cross_fitted(scores, labels, decided, groups, spy)
+        tables.append(table[held])
+    assert np.array_equal(*tables)
+    assert len(set(seen)) > 3
+
+
+def test_undecided_cells_have_no_say():
+    scores, truth, decided, groups = library(1, [1.0, 3.0])
+    decided = np.random.default_rng(0).random(truth.shape) < 0.8
+    one = weights.fit(scores, truth, decided, groups, mean, draws=50)
+    other = weights.fit(scores, truth ^ ~decided, decided, groups, mean, draws=50)
+    assert same(one, other)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 4), st.integers(2, 7))
+def test_weights_are_a_share_each_and_the_same_every_time(seed, n_members, n_groups):
+    noises = np.random.default_rng(seed).uniform(0.5, 4.0, n_members)
+    args = library(seed, noises, n_groups=n_groups, windows=4, classes=3)
+    fitted = weights.fit(*args, mean, draws=50)
+    assert len(fitted.weights) == n_members
+    assert min(fitted.weights) > 0
+    assert sum(fitted.weights) == pytest.approx(1.0, abs=1e-12)
+    assert same(fitted, weights.fit(*args, mean, draws=50))
+
+
+@pytest.mark.parametrize("rename", [lambda g: 1000 - g, lambda g: np.array([f"s{x}" for x in g])])
+def test_what_the_groups_are_called_does_not_matter(rename):
+    scores, truth, decided, groups = library(2, [1.0, 2.0, 1.5])
+    fitted = weights.fit(scores, truth, decided, groups, mean, draws=50)
+    assert same(fitted, weights.fit(scores, truth, decided, rename(groups), mean, draws=50))
+
+
+def test_one_member_has_nothing_to_weigh_even_with_one_group():
+    scores, truth, decided, groups = library(0, [1.0], n_groups=1)
+    fitted = weights.fit(scores, truth, decided, groups, mean)
+    assert fitted.weights == (1.0,)
+    assert not fitted.accepted
+    assert fitted.equal == fitted.held_out == fitted.in_sample == macro_auc(truth, scores[0]).macro
+    assert fitted.gain.estimate == 0
+    assert str(fitted) == f"one member, so nothing to weigh; macro-AUC {fitted.equal:.4f}"
+
+
+def test_a_fold_that_leaves_nothing_to_fit_to_gets_equal_weights():
+    scores, truth, decided, groups = library(0, [1.0, 2.0], n_groups=2)
+    truth[groups == 0] = False
+    held_out = weights._cross_fitted(scores, truth, decided, groups, mean)
+    assert np.array_equal(held_out[groups == 1], mean(scores, (0.5, 0.5))[groups == 1])
+
+
+def test_too_little_truth_and_nan_scores_are_refused_with_what_to_do():
+    scores, truth, decided, groups = library(0, [1.0, 2.0])
+    with pytest.raises(UserError, match="two or more"):
+        weights.fit(scores, truth, decided, np.zeros_like(groups), mean)
+    with pytest.raises(UserError, match="more truth"):
+        weights.fit(scores, np.zeros_like(truth), decided, groups, mean)
+    scores[1, 0, 0] = np.nan
+    with pytest.raises(UserError, match="NaN"):
+        weights.fit(scores, truth, decided, groups, mean)

@@ -1,0 +1,234 @@
+"""What is uploaded: the same bytes from the same sources, and nothing that the preflight refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from birdkit.errors import UserError
+from birdkit.kaggle import manifest
+from export import bundle
+from export.kaggle import wheels
+from tests.conftest import ROOT
+from tests.export.kaggle.fake_kit import (
+    PINS,
+    WHEELS,
+    make_bundle,
+    make_checkout,
+    make_model,
+    make_wheel,
+)
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    root = make_checkout(tmp_path / "checkout")
+    monkeypatch.setattr(bundle, "ROOT", root)
+    return root
+
+
+@pytest.fixture
+def run_bundle(checkout):
+    """Run the command on the fake checkout, offline; the folder that it wrote."""
+
+    def command(*arguments, out="out"):
+        paths = [
+            "--model",
+            str(checkout / "submission" / "model"),
+            "--wheels",
+            str(checkout / "wheels"),
+        ]
+        assert bundle.main([*paths, "--out", str(checkout / out), *arguments]) == 0
+        return checkout / out
+
+    return command
+
+
+def snapshot(folder):
+    """Path → bytes, mode and date of everything below a folder."""
+    stats = {path: path.stat() for path in sorted(folder.rglob("*"))}
+    return {
+        str(path.relative_to(folder)): (
+            path.read_bytes() if path.is_file() else None,
+            stat.st_mode,
+            stat.st_mtime_ns,
+        )
+        for path, stat in stats.items()
+    }
+
+
+def test_the_dataset_holds_kit_models_wheels_and_manifest_and_the_kernel_its_notebook(run_bundle):
+    out = run_bundle()
+    listed = manifest.paths(out / "dataset")
+    kit = {"run.py", "requirements.txt", "birdkit/__init__.py", "birdkit/contract.py"}
+    model = {f"fused{x}" for x in (".onnx", ".xml", ".bin", ".fp16.xml", ".fp16.bin")}
+    model |= {"ensemble.json", "golden.json"}
+    assert set(listed) == kit | {f"model/{x}" for x in model} | {f"wheels/{x}" for x in WHEELS}
+    assert manifest.problems(out / "dataset") == []
+    assert sorted(p.name for p in (out / "kernel").iterdir()) == [
+        "kernel-metadata.json",
+        "notebook.ipynb",
+    ]
+
+
+def test_two_builds_are_the_same_to_the_byte_mode_and_date(run_bundle, checkout):
+    one = snapshot(run_bundle(out="one"))
+    for path in checkout.joinpath("submission").rglob("*"):
+        os.utime(path, (time.time(), time.time()))
+        path.chmod(0o777)
+    assert snapshot(run_bundle(out="two")) == one
+
+
+def test_another_build_replaces_the_last_one_as_a_whole(run_bundle):
+    out = run_bundle()
+    (out / "dataset" / "left-over").write_text("")
+    assert run_bundle() == out
+    assert not (out / "dataset" / "left-over").exists()
+    assert [path.name for path in out.parent.glob(".bundle-*")] == []
+
+
+def test_owner_and_competition_are_put_in(run_bundle):
+    out = run_bundle("--owner", "bob", "--competition", "birdclef-2026")
+    dataset = json.loads((out / "dataset" / "dataset-metadata.json").read_text())
+    kernel = json.loads((out / "kernel" / "kernel-metadata.json").read_text())
+    assert dataset["id"] == "bob/birdclef-kit"
+    assert kernel["id"] == "bob/birdclef-kit-submission"
+    assert kernel["title"] == "BirdCLEF kit submission"
+    assert kernel["dataset_sources"] == ["bob/birdclef-kit"]
+    assert kernel["competition_sources"] == ["birdclef-2026"]
+    assert kernel["enable_internet"] is False
+
+
+def test_without_owner_and_competition_it_builds_and_says_what_a_push_needs(
+    checkout, run_bundle, capsys
+):
+    template = checkout / "kaggle_dataset_meta.json"
+    template.write_text(template.read_text().replace("ann-bird", "OWNER"))
+    run_bundle()
+    printed = capsys.readouterr().out
+    assert "to push it, give --owner NAME and --competition SLUG" in printed
+    assert "15 files, 0 of at most 2000 MB; OWNER/birdclef-kit" in printed
+    with pytest.raises(UserError, match="2 violations"):
+        run_bundle("--push", out="never")
+    errors = capsys.readouterr().err
+    assert "give --owner NAME" in errors
+    assert "give --competition SLUG" in errors
+    assert not (checkout / "never").exists()
+
+
+def test_every_violation_is_printed_and_the_last_bundle_stays(checkout, run_bundle, capsys):
+    out = run_bundle()
+    before = snapshot(out)
+    (checkout / "submission" / "model" / "fused.bin").unlink()
+    (checkout / "wheels" / WHEELS[3]).unlink()
+    with pytest.raises(
+        UserError, match="2 violations of Kaggle's rules, see above; nothing was written"
+    ):
+        run_bundle()
+    errors = capsys.readouterr().err
+    assert "model/fused.bin: missing" in errors
+    assert "none of openvino 2026.4.1 for Python 3.13" in errors
+    assert snapshot(out) == before
+
+
+def test_a_folder_that_is_no_bundle_is_not_replaced(checkout, run_bundle):
+    (checkout / "out").mkdir()
+    (checkout / "out" / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match=r"not a bundle, so it is not replaced; give another --out"):
+        run_bundle()
+    assert (checkout / "out" / "thesis.tex").read_text() == "years of work"
+
+
+def test_an_engine_that_is_not_pinned_is_an_error(tmp_path):
+    path = tmp_path / "requirements.txt"
+    path.write_text("numpy==2.4.6\nonnxruntime==1.32.0  # one\nopenvino>=2026\n")
+    with pytest.raises(UserError, match="pin openvino there"):
+        wheels.pinned(path)
+    path.write_text("onnxruntime==1.32.0\nOpenVINO==2026.4.1\n-r other.txt\n")
+    assert wheels.pinned(path) == PINS
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "openvino-2026.4.1-21234-cp311-cp311-manylinux_2_28_x86_64.whl",
+        "openvino-2026.4.0-21234-cp312-cp312-manylinux_2_28_x86_64.whl",
+        "openvino-2026.4.1-21234-cp312-cp312-manylinux_2_28_aarch64.whl",
+        "openvino-2026.4.1-21234-cp312-cp312-manylinux_2_34_x86_64.whl",
+        "openvino-2026.4.1-21234-cp312-cp312-win_amd64.whl",
+        "openvino-2026.4.1-21234-cp313-cp313t-manylinux_2_28_x86_64.whl",
+        "openvino_telemetry-2026.4.1-py3-none-any.whl",
+        "openvino-2026.4.1.whl",
+    ],
+)
+def test_a_wheel_of_another_python_version_platform_or_project_is_not_taken(name, tmp_path):
+    make_wheel(tmp_path / name)
+    found = [wheels.find(tmp_path, "openvino", PINS["openvino"], python) for python in wheels.PYTHONS]
+    assert found == [None, None]
+
+
+def test_of_several_builds_the_latest_is_taken(tmp_path):
+    for build in (9, 21234, 300):
+        make_wheel(tmp_path / f"openvino-2026.4.1-{build}-cp312-cp312-manylinux_2_28_x86_64.whl")
+    assert "-21234-" in wheels.find(tmp_path, "openvino", PINS["openvino"], (3, 12)).name
+
+
+def test_only_missing_wheels_are_downloaded(checkout, monkeypatch):
+    asked = []
+
+    def pip(command, check):
+        assert check
+        asked.append(command)
+        make_wheel(checkout / "wheels" / WHEELS[0])
+
+    (checkout / "wheels" / WHEELS[0]).unlink()
+    monkeypatch.setattr(subprocess, "run", pip)
+    found = wheels.gather(checkout / "wheels", PINS, download_missing=True)
+    assert [path.name for path in found] == list(WHEELS)
+    (command,) = asked
+    assert command[:4] == [sys.executable, "-m", "pip", "download"]
+    assert {"--no-deps", "--only-binary=:all:", "3.12", "manylinux_2_28_x86_64"} <= set(command)
+    assert command[-1] == "onnxruntime==1.32.0"
+
+
+def test_a_download_that_fails_names_package_python_and_remedy(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        wheels, "pip_download", lambda *_: [sys.executable, "-c", "raise SystemExit(1)"]
+    )
+    with pytest.raises(UserError, match=r"onnxruntime 1.32.0 for Python 3.12: .* with --wheels DIR"):
+        wheels.gather(tmp_path / "none", PINS, download_missing=True)
+
+
+def test_the_repositorys_own_kit_passes_the_preflight(tmp_path):
+    pins = wheels.pinned(ROOT / "submission" / "requirements.txt")
+    for engine, version, (major, minor) in wheels.needed(pins):
+        tag = f"cp{major}{minor}"
+        name = f"{engine}-{version}-{tag}-{tag}-manylinux_2_28_x86_64.whl"
+        make_wheel(tmp_path / "wheels" / name)
+    make_model(tmp_path / "model")
+    command = [sys.executable, str(ROOT / "export" / "bundle.py"), "--out", str(tmp_path / "out")]
+    places = ["--model", str(tmp_path / "model"), "--wheels", str(tmp_path / "wheels")]
+    done = subprocess.run([*command, *places], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "OWNER/birdclef-kit" in done.stdout
+
+
+def test_a_mistake_is_one_line_and_exit_status_2(tmp_path):
+    (tmp_path / "foreign").write_text("")
+    command = [sys.executable, str(ROOT / "export" / "bundle.py"), "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert (
+        done.stderr == f"error: {tmp_path}: not a bundle, so it is not replaced; give another --out\n"
+    )
+
+
+def test_a_bundle_made_from_parts_equals_the_commands(tmp_path, run_bundle):
+    assert snapshot(make_bundle(tmp_path / "parts")) == snapshot(
+        run_bundle("--competition", "birdclef-2026")
+    )

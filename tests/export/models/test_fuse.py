@@ -1,0 +1,335 @@
+"""Members behind one front end, as one graph; and what is chosen on labelled soundscapes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from birdkit import audio
+from birdkit.contract import Contract
+from birdkit.engines import golden, graphs
+from birdkit.engines.engine import Layout, OnnxRuntimeEngine, OpenVinoEngine
+from birdkit.errors import UserError
+from birdkit.kaggle import mounts, table
+from birdkit.scoring import calibration, ensemble
+from birdkit.scoring.ensemble import Spec
+from birdkit.scoring.predict import SoundFile
+from export import to_onnx, to_openvino
+from export.folder import model_folder
+from export.gates import parity, selection
+from export.gates.selection import Judgement
+from export.models.fuse import contract_of, group
+from tests.conftest import submit, tiny_predictor
+from train.config.settings import FrontEnd
+from train.models.checkpoint import Final
+from train.scoring.evaluate import TruthSet
+
+pytestmark = pytest.mark.slow
+
+LAYOUT = Layout(1, 1, 12)
+ENGINES = {"onnxruntime": OnnxRuntimeEngine, "openvino": OpenVinoEngine}
+
+
+@pytest.fixture(scope="module")
+def fused_dir(run_dir, competition, tmp_path_factory):
+    out = tmp_path_factory.mktemp("fused") / "model"
+    arguments = [str(run_dir), "--data", str(competition), "--out", str(out), "--fuse", "--fit"]
+    assert to_onnx.main(arguments) == 0
+    assert to_openvino.main([str(out), "--data", str(competition), "--precision", "f32"]) == 0
+    return out
+
+
+@pytest.mark.parametrize("engine", [OnnxRuntimeEngine, OpenVinoEngine])
+def test_fused_and_separate_graphs_agree(contract, tmp_path, engine):
+    members = {"one": tiny_predictor(contract), "two": tiny_predictor(contract)}
+    with torch.no_grad():
+        for parameter in members["two"].network.parameters():
+            parameter.mul_(1.2)
+        for predictor in members.values():
+            predictor.eval().network.att_block.cla.weight.mul_(30)
+    both = replace(contract, members=tuple(members))
+    to_onnx.export_onnx(list(members.values()), both, tmp_path / "both.onnx", both.to_metadata())
+    fused = engine(tmp_path / "both.onnx", LAYOUT)
+    inputs = parity.probe_inputs(contract)
+    answers = fused(inputs)
+    assert fused.contract == both
+    assert list(answers) == ["one.clipwise", "one.segmentwise", "two.clipwise", "two.segmentwise"]
+    for name, predictor in members.items():
+        path = tmp_path / f"{name}.onnx"
+        to_onnx.export_onnx([predictor], contract, path, contract.to_metadata())
+        alone = engine(path, LAYOUT)(inputs)
+        assert np.ptp(alone["segmentwise"]) > 1
+        for output, values in both.of_member(answers, name).items():
+            np.testing.assert_allclose(values, alone[output], atol=1e-6, rtol=1e-6)
+    assert np.abs(answers["one.segmentwise"] - answers["two.segmentwise"]).max() > 0.1
+
+
+def test_the_log_mel_is_in_a_fused_file_once(fused_dir):
+    graph = onnx.load(fused_dir / "fused.onnx").graph
+    assert sum("picture" in node.output for node in graph.node) == 1
+    mels = [i for i in graph.initializer if list(i.dims) == [32, 512]]
+    assert len(mels) == 1
+    assert "picture" not in [output.name for output in graph.output]
+
+
+def test_members_of_another_front_end_get_a_file_of_their_own(run_dir):
+    final = Final.load(run_dir / "round0" / "test_resnet" / "final.pt")
+    recipe = json.loads(final.made_by.recipe)
+    recipe["frontend"]["n_mels"] = 40
+    other = replace(final, made_by=replace(final.made_by, recipe=json.dumps(recipe)))
+    longer = replace(final, contract=replace(final.contract, chunk_s=10.0))
+    finals = {"a": final, "b": other, "c": final, "d": other, "e": longer}
+    assert finals["b"].recipe.frontend == FrontEnd(n_fft=1024, hop=1024, n_mels=40)
+    found = group(finals, fuse=True)
+    assert found == {"fused": ["a", "c"], "fused2": ["b", "d"], "e": ["e"]}
+    assert group(finals, fuse=False) == {name: [name] for name in finals}
+    assert contract_of(finals, found["fused"]).members == ("a", "c")
+    assert contract_of(finals, ["e"]) == longer.contract
+
+
+def test_a_fused_folder_writes_the_same_submission(fused_dir, model_dir, competition, tmp_path):
+    spec = Spec.load(fused_dir)
+    assert spec.files == {"fused": ["test_resnet", "test_resnet-2"]}
+    assert not list(fused_dir.glob("test_resnet*"))
+    for folder, out in ((fused_dir, "fused.csv"), (model_dir, "apart.csv")):
+        replace(Spec.load(model_dir), files=Spec.load(folder).files).save(folder)
+        assert submit(competition, folder, tmp_path / out) == 0
+    spec.save(fused_dir)
+    fused, apart = ((tmp_path / f"{name}.csv").read_text() for name in ("fused", "apart"))
+    rows = [[float(x) for x in line.split(",")[1:]] for line in fused.splitlines()[1:]]
+    expected = [[float(x) for x in line.split(",")[1:]] for line in apart.splitlines()[1:]]
+    np.testing.assert_allclose(rows, expected, atol=1e-6)
+
+
+def test_every_member_of_a_fused_file_is_gated_by_name(fused_dir):
+    report = model_folder.read_parity(fused_dir)
+    assert sorted(report) == ["test_resnet", "test_resnet-2"]
+    for engines in report.values():
+        assert [each.engine for each in engines] == ["onnxruntime", "openvino", "openvino-ir"]
+
+
+def test_a_judgement_is_of_the_ensemble_that_is_submitted(fused_dir, competition):
+    found = Judgement.load(fused_dir)
+    spec = Spec.load(fused_dir)
+    assert spec.output == max(found.outputs, key=lambda output: found.outputs[output])
+    assert found.n_soundscapes == 3
+    assert found.n_windows == 36
+    weighted = sum(auc * n for auc, n in found.groups.values()) / found.n_scored
+    assert weighted == pytest.approx(found.outputs[spec.output])
+    assert any("equal weights" in line or "fitted weights" in line for line in found.chosen)
+    assert any(line.startswith("averaging ") for line in found.chosen)
+
+
+def test_fitted_weights_are_taken_where_they_help_others_than_they_were_fitted_on(tmp_path):
+    rng = np.random.default_rng(1)
+    truth = rng.random((240, 3)) < 0.3
+    files = tuple(SoundFile(tmp_path / f"{index}.ogg", 12) for index in range(20))
+    labelled = TruthSet("soundscapes", files, truth, np.ones_like(truth))
+    noise = rng.random((2, 240, 3)).astype(np.float32)
+    good = 0.25 * truth + 0.75 * noise[0]
+    scores = [np.stack([good, noise[1]])[:, 12 * i : 12 * (i + 1)] for i in range(20)]
+    spec = Spec({"good": 1.0, "noise": 1.0})
+    fitted, lines = selection._fit(spec, scores, labelled)
+    assert fitted.members["good"] > 0.8
+    assert "fitted weights" in lines[1]
+    alike = [np.stack([each[0], each[0]]) for each in scores]
+    assert selection._fit(spec, alike, labelled)[0].members == {"good": 0.5, "noise": 0.5}
+
+
+def test_fit_without_labelled_soundscapes_is_refused(run_dir, tmp_path):
+    with pytest.raises(UserError, match="--fit needs labelled soundscapes"):
+        to_onnx.main([str(run_dir), "--fit", "--out", str(tmp_path / "model")])
+    assert not (tmp_path / "model").exists()
+
+
+def test_members_whose_classes_differ_are_refused(fused_dir, contract, tmp_path):
+    predictor = tiny_predictor(contract).eval()
+    other = replace(contract, classes=("b", "a", "1234"))
+    for name, of in (("x", contract), ("y", other)):
+        to_onnx.export_onnx([predictor], of, tmp_path / f"{name}.onnx", of.to_metadata())
+    Spec({"x": 1.0, "y": 1.0}).save(tmp_path)
+    with pytest.raises(UserError, match="members x and y differ in classes"):
+        ensemble.load(tmp_path, LAYOUT)
+
+
+@pytest.fixture(scope="module")
+def duo_dir(competition, tmp_path_factory):
+    """A fused folder of two members that answer differently; the heavier one is the second."""
+    folder = tmp_path_factory.mktemp("duo")
+    _, columns = table.read_sample(competition / "sample_submission.csv")
+    contract = Contract(32000, 5.0, 5.0, tuple(columns), members=("one", "two"))
+    predictors = [tiny_predictor(contract).eval() for _ in contract.members]
+    with torch.no_grad():
+        for parameter in predictors[1].network.parameters():
+            parameter.mul_(1.2)
+        for predictor in predictors:
+            predictor.network.att_block.cla.weight.mul_(30)
+    path = folder / "fused.onnx"
+    to_onnx.export_onnx(predictors, contract, path, contract.to_metadata())
+    golden.record(folder, "fused", "f32", OnnxRuntimeEngine(path, LAYOUT))
+    to_openvino.convert(path, path.with_suffix(".xml"), [])
+    weights, files = {"one": 1.0, "two": 2.0}, {"fused": list(contract.members)}
+    Spec(weights, "segmentwise", (0.25, 0.5, 0.25), files=files, shifts=(0.5,)).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def soundscape(competition):
+    first = mounts.soundscapes(competition / "validation" / "soundscapes")[0]
+    return audio.read(first, 32000)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+@pytest.mark.parametrize(
+    "engine, lower", [("onnxruntime", ()), ("openvino", ()), ("openvino", ("bf16",))]
+)
+def test_a_member_alone_scores_as_it_does_among_all(duo_dir, soundscape, engine, lower, shift):
+    whole = ensemble.load(duo_dir, LAYOUT, engine, lower)
+    expected = whole.ensemble.score(soundscape, 12, shift)
+    assert np.abs(expected[0] - expected[1]).max() > 0.1
+    for index, name in enumerate(["one", "two"]):
+        alone = ensemble.load(duo_dir, LAYOUT, engine, lower, members=[name])
+        assert list(alone.ensemble.spec.members) == [name]
+        # The same rung of the ladder, and none before it failed: the golden input was answered.
+        assert alone.engines == whole.engines
+        assert alone.fallbacks == []
+        scores = alone.ensemble.score(soundscape, 12, shift)
+        np.testing.assert_allclose(scores, expected[[index]], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_golden_answers_of_a_member_alone_are_its_own(duo_dir, tmp_path, engine):
+    folder = shutil.copytree(duo_dir, tmp_path / "model")
+    recorded = json.loads((folder / golden.NAME).read_text())
+    recorded["fused"]["f32"]["two.segmentwise"][0][0] += 1.0
+    (folder / golden.NAME).write_text(json.dumps(recorded))
+    assert ensemble.load(folder, LAYOUT, engine, members=["one"]).fallbacks == []
+    with pytest.raises(UserError, match=r"golden input: two\.segmentwise is off by 1 "):
+        ensemble.load(folder, LAYOUT, engine, members=["two"])
+
+
+def outputs_of(engine):
+    """What the engine's graph computes, whether or not it is asked for."""
+    if isinstance(engine, OpenVinoEngine):
+        return [name for output in engine.stages[-1].outputs for name in output.get_names()]
+    return [output.name for output in engine._session.get_outputs()]
+
+
+def convolutions_run(engine):
+    """How many convolutions one call executes, as the engine itself says."""
+    if isinstance(engine, OpenVinoEngine):
+        ops = [op for stage in engine.stages for op in stage.get_runtime_model().get_ops()]
+        kinds = [op.get_rt_info()["layerType"].value for op in ops]
+    else:
+        engine(golden.question(engine.contract)[:1])
+        events = json.loads(Path(engine._session.end_profiling()).read_text())
+        kinds = [each["args"]["op_name"] for each in events if each["name"].endswith("_kernel_time")]
+    return sum(kind in ("Convolution", "Conv", "FusedConv") for kind in kinds)
+
+
+@pytest.mark.parametrize(
+    "engine, precision", [("onnxruntime", "f32"), ("openvino", "f32"), ("openvino", "bf16")]
+)
+def test_a_member_that_is_left_out_is_not_computed(
+    duo_dir, contract, tmp_path, monkeypatch, engine, precision
+):
+    def profiled(options=onnxruntime.SessionOptions):
+        found = options()
+        found.enable_profiling, found.profile_file_prefix = True, str(tmp_path / "profile")
+        return found
+
+    monkeypatch.setattr(onnxruntime, "SessionOptions", profiled)
+    path = duo_dir / ("fused.onnx" if engine == "onnxruntime" else "fused.xml")
+    layers = tiny_predictor(contract).network.modules()
+    n_of_one = sum(isinstance(layer, torch.nn.Conv1d | torch.nn.Conv2d) for layer in layers)
+    assert n_of_one == 17
+    whole = ENGINES[engine](path, LAYOUT, precision)
+    assert convolutions_run(whole) == 2 * n_of_one  # the front end has none
+    for name in ("one", "two"):
+        alone = ENGINES[engine](path, LAYOUT, precision, [name])
+        assert outputs_of(alone) == [f"{name}.clipwise", f"{name}.segmentwise"]
+        assert convolutions_run(alone) == n_of_one
+
+
+def test_an_onnx_file_is_cut_down_to_the_nodes_that_its_outputs_need(duo_dir):
+    file = (duo_dir / "fused.onnx").read_bytes()
+    whole = onnx.load_from_string(file)
+    names = [output.name for output in whole.graph.output]
+    assert graphs.with_outputs(file, names) == file
+    for some in (names[:2], names[2:], names[3:]):
+        cut = onnx.load_from_string(graphs.with_outputs(file, some))
+        onnx.checker.check_model(cut)
+        expected = onnx.utils.Extractor(whole).extract_model(["waveform"], some)
+        assert list(cut.graph.node) == list(expected.graph.node)
+        assert list(cut.graph.output) == [each for each in whole.graph.output if each.name in some]
+        assert cut.metadata_props == whole.metadata_props
+
+
+# Windows a second by the number of members: 100 windows take both of them 115 s, one 11.5 s.
+SPEEDS = {2: 1.0, 1: 10.0}
+
+
+def pretend_speeds(monkeypatch, speeds):
+    monkeypatch.setattr(calibration, "windows_per_s", lambda of, streams: speeds[len(of.spec.members)])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    "left_s, kept", [(116.0, ["one", "two"]), (114.0, ["two"]), (12.0, ["two"]), (11.0, ["two"])]
+)
+def test_the_heaviest_members_of_a_fused_file_stay_as_many_as_there_is_time_for(
+    duo_dir, soundscape, monkeypatch, engine, left_s, kept
+):
+    def open_in(layout, members):
+        return ensemble.load(duo_dir, layout, engine, members=members)
+
+    pretend_speeds(monkeypatch, SPEEDS)
+    found = calibration.what_fits(open_in, [LAYOUT], 100, 50.0 + left_s, clock=lambda: 50.0)
+    assert list(found.loaded.ensemble.spec.members) == kept
+    assert found.windows_per_s == SPEEDS[len(kept)]
+    whole = open_in(LAYOUT, None).ensemble
+    expected = dict(zip(whole.spec.members, whole.score(soundscape, 12), strict=True))
+    scores = found.loaded.ensemble.score(soundscape, 12)
+    np.testing.assert_allclose(scores, [expected[name] for name in kept], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_run_with_time_for_one_member_submits_that_members_table_and_says_so(
+    duo_dir, competition, tmp_path, monkeypatch, capsys, engine
+):
+    def table_of(folder, name, *arguments):
+        sounds = str(competition / "validation" / "soundscapes")
+        arguments = ["--soundscapes", sounds, "--engine", engine, *arguments]
+        assert submit(competition, folder, tmp_path / name, *arguments) == 0
+        report = json.loads((tmp_path / f"{name}.report.json").read_text())
+        lines = (tmp_path / name).read_text().splitlines()
+        return report, np.array([[float(x) for x in line.split(",")[1:]] for line in lines[1:]])
+
+    # The same table by another way: both members are computed, and one of them counts for nothing.
+    weightless = shutil.copytree(duo_dir, tmp_path / "weightless")
+    replace(Spec.load(duo_dir), members={"one": 0.0, "two": 1.0}).save(weightless)
+    _, expected = table_of(weightless, "weightless.csv")
+    everything, of_both = table_of(duo_dir, "both.csv")
+    assert everything["members"] == ["one", "two"]
+    assert np.abs(of_both - expected).max() > 0.01
+
+    pretend_speeds(monkeypatch, {2: 1e-3, 1: 1e6})
+    capsys.readouterr()
+    report, found = table_of(duo_dir, "short.csv")
+    left_out = "left out, since the budget is too short for all: one"
+    assert report["members"] == ["two"]
+    assert report["notes"] == [left_out]
+    assert report["passes"] == ["plain", "shift 0.5"]
+    assert report["scored"] == report["files"]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    assert f"warning: {left_out}\n" in capsys.readouterr().err
+    with pytest.raises(UserError, match="strict run: 1 fallbacks"):
+        table_of(duo_dir, "strict.csv", "--strict")

@@ -1,0 +1,345 @@
+"""Whatever stops a run, wherever: the table is complete, valid and the mean of the passes it names.
+
+The engine is a formula and the clock a fake, so that hundreds of moments and faults can be drawn; the
+files, the decoding, the signal, the writing and the report are real.
+"""
+
+from __future__ import annotations
+
+import _thread
+import errno
+import hashlib
+import json
+import shutil
+import signal
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from birdkit import audio
+from birdkit.contract import Contract
+from birdkit.engines.engine import Layout
+from birdkit.errors import UserError
+from birdkit.kaggle import report, table
+from birdkit.scoring import passes, predict
+from birdkit.scoring.calibration import Calibration
+from birdkit.scoring.ensemble import Ensemble, Loaded, Spec, combine
+from birdkit.scoring.passes import Pass, Stopped
+from birdkit.scoring.predict import fill_missing
+from tests.conftest import submission_run as run
+from tests.conftest import write_sound
+
+CLASSES = ("a", "b", "1234")
+N_WINDOWS = 12
+CONTRACT = Contract(1000, 5.0, 5.0, CLASSES)
+SPEC = Spec({"x": 2.0, "y": 1.0}, smoothing=(0.25, 0.5, 0.25), shifts=(0.5, 0.25))
+ALL_PASSES = ["plain", "shift 0.5", "shift 0.25"]
+FILE_S = 10.0  # of the fake clock, a file
+
+
+class Formula:
+    """An engine that answers with what it hears."""
+
+    contract = CONTRACT
+
+    def __init__(self, world: World, weight: float) -> None:
+        self.world, self.weight = world, weight
+
+    def __call__(self, chunks):
+        self.world.happens("engine")
+        loud = np.abs(chunks).mean(axis=1, keepdims=True)
+        clipwise = np.clip(loud * self.weight * np.array([[1.0, 0.5, 0.2]]), 0, 1).astype(np.float32)
+        return {"clipwise": clipwise, "segmentwise": clipwise}
+
+
+@dataclass
+class World:
+    """A fake clock, and one fault at the n-th occasion of its kind."""
+
+    kind: str
+    at: int
+    now: float = 0.0
+    seen: int = 0
+    tripped: bool = False
+
+    def clock(self) -> float:
+        return self.now
+
+    def happens(self, kind: str) -> None:
+        """Called wherever something could go wrong."""
+        if kind == "engine":
+            self.now += FILE_S / 2
+        if kind not in self.kind:
+            return
+        self.seen += 1
+        if self.seen <= self.at:
+            return
+        if self.kind.startswith("lasting ") or not self.tripped:
+            self.tripped = True
+            self.strike()
+
+    def strike(self) -> None:
+        if "SIGTERM" in self.kind:
+            # Its handler, in the main thread, as a signal would: delivering a real one crashes a
+            # process that holds torch, its loaders' handlers and two engines.
+            _thread.interrupt_main(signal.SIGTERM)
+        elif "breaks" in self.kind:
+            raise RuntimeError("illegal instruction")
+        elif "disk full" in self.kind:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        elif "clock jumps" in self.kind:
+            self.now += 1e6
+        elif "memory" in self.kind:
+            raise MemoryError
+
+
+KINDS = [
+    "none",
+    "SIGTERM at an engine call",
+    "SIGTERM at a decode",
+    "SIGTERM at a write",
+    "SIGTERM at a line of progress",
+    "lasting engine breaks",
+    "an engine call breaks",
+    "memory at an engine call",
+    "disk full at a write",
+    "lasting disk full at a write",
+    "the clock jumps at an engine call",
+    "the clock jumps at a decode",
+    "a line of progress breaks",
+    "SIGTERM at a calibration",
+    "a calibration breaks",
+    "SIGTERM once it is open",
+]
+BAD = {
+    "empty": lambda path: path.write_bytes(b""),
+    "garbage": lambda path: path.write_bytes(b"no sound" * 500),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:300]),
+    "vanished": lambda path: path.unlink(),
+}
+ODD = {
+    "short": lambda path: write_sound(path, 0.3, 1000),
+    "stereo": lambda path: write_sound(path, 8.0, 1000, 2),
+    "other rate": lambda path: write_sound(path, 8.0, 1600),
+    "long": lambda path: write_sound(path, 75.0, 1000),
+    "silent": lambda path: write_samples(path, np.zeros(8000)),
+    "nan": lambda path: write_samples(path, np.tile([0.1, np.nan, np.inf, 0.2], 2000)),
+}
+
+
+def write_samples(path: Path, samples: np.ndarray) -> None:
+    predict.audio.soundfile.write(path, samples, 1000, subtype="FLOAT", format="WAV")
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    """One good file; a draw copies and spoils it."""
+    folder = tmp_path_factory.mktemp("sounds")
+    return [write_sound(folder / f"{'s' * (i + 1)}.wav", 60.0, 1000) for i in range(4)]
+
+
+def make_data(sounds, spoilt: dict[int, str], folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "test_soundscapes").mkdir(parents=True)
+    for index, sound in enumerate(sounds):
+        path = folder / "test_soundscapes" / f"f{index}.wav"
+        shutil.copy(sound, path)
+        how = spoilt.get(index)
+        if how and how != "vanished":
+            {**BAD, **ODD}[how](path)
+    columns = ["row_id", *CLASSES]
+    pd.DataFrame([["x_5", 0.1, 0.1, 0.1]], columns=columns).to_csv(
+        folder / "sample_submission.csv", index=False
+    )
+    return folder
+
+
+def engines_of(world: World) -> Ensemble:
+    return Ensemble({"x": Formula(world, 0.9), "y": Formula(world, 0.6)}, SPEC)
+
+
+def reference(files: list[Path], names: list[str], scored: set[str]) -> np.ndarray:
+    """The table of exactly these passes, by itself: no governor, no threads, no clock."""
+    calm = engines_of(World("none", 0))
+    shifts = {str(each): each.shift for each in (Pass(), Pass(0.5), Pass(0.25))}
+    scores = []
+    for path in files:
+        if path.name not in scored:
+            scores.append(None)
+            continue
+        waveform = audio.read(path, CONTRACT.sample_rate)
+        of_passes = [calm.score(waveform, N_WINDOWS, shifts[name]) for name in names or ["plain"]]
+        scores.append(np.mean(of_passes, axis=0, dtype=np.float64).astype(np.float32))
+    tables = combine(scores, SPEC)
+    return np.concatenate(fill_missing(tables, [N_WINDOWS] * len(files), len(CLASSES)))
+
+
+def play(world: World, data: Path, out: Path, monkeypatch, *arguments: str) -> int | BaseException:
+    """The whole command in this world; its exit status, or what it raised."""
+    loaded = Loaded(engines_of(world), ["formula"], [])
+    spare = Loaded(engines_of(replace(world, kind="none")), ["spare"], [])
+
+    def reopen(self, layout, members=None, avoid=()):
+        if "spare" in avoid:
+            raise UserError("no engine is left")
+        return spare if "formula" in avoid else loaded
+
+    def decode(*given, **named):
+        world.happens("decode")
+        return read(*given, **named)
+
+    def write(*given):
+        world.happens("write")
+        return write_partial(*given)
+
+    def line(self, *given):
+        world.happens("line of progress")
+
+    def calibrated(open_in, layouts, n_windows, deadline):
+        world.happens("calibration")
+        return Calibration(open_in(layouts[0], None), layouts[0], 1.0, {})
+
+    def then_open(self, fastest):
+        opened(self, fastest)
+        world.happens("open")
+
+    read, write_partial, opened = audio.read, table.write_partial, run.Run._opened
+    with monkeypatch.context() as patch:
+        patch.setattr(run.Run, "_open", reopen)
+        patch.setattr(run.Run, "_opened", then_open)
+        patch.setattr(run.calibration, "what_fits", calibrated)
+        patch.setattr(run.Spec, "load", lambda folder: SPEC)
+        patch.setattr(run.Lines, "__call__", line)
+        patch.setattr(predict.audio, "read", decode)
+        patch.setattr(report.table, "write_partial", write)
+        patch.setattr(run, "run_passes", lambda *a, **k: passes.run_passes(*a, **k, clock=world.clock))
+        patch.setattr(run.time, "monotonic", world.clock)
+        patch.setattr(run, "STARTED", 0.0)
+        try:
+            return run.main(
+                ["--data", str(data), "--out", str(out), "--layout", str(Layout(2, 1, 4)), *arguments]
+            )
+        except (Exception, Stopped) as error:
+            return error
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def assert_holds(data: Path, out: Path, spoilt: dict[int, str]) -> dict:
+    """Complete, valid, and the reference of the passes that the report names."""
+    files = [data / "test_soundscapes" / f"f{index}.wav" for index in range(4)]
+    submission = pd.read_csv(out, dtype={"row_id": str})
+    rows = [f"{path.stem}_{5 * (k + 1)}" for path in files for k in range(N_WINDOWS)]
+    assert submission.row_id.tolist() == rows
+    assert submission.columns.tolist() == ["row_id", *CLASSES]
+    values = submission.drop(columns="row_id").to_numpy()
+    assert np.isfinite(values).all()
+    said = json.loads((out.parent / (out.name + report.REPORT_SUFFIX)).read_text())
+    assert said["csv_sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
+    lost = {*said["failures"], *said["not_reached"]}
+    scored = {path.name for path in files} - lost
+    assert said["scored"] == len(scored)
+    assert said["passes"] == ALL_PASSES[: len(said["passes"])]
+    if said["passes"]:
+        # A completed pass has scored every file that can be read.
+        assert not said["not_reached"]
+    np.testing.assert_allclose(values, reference(files, said["passes"], scored), atol=1e-6)
+    return report
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=600,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(
+    kind=st.sampled_from(KINDS),
+    at=st.integers(0, 30) | st.just(0),
+    budget_files=st.floats(0.0, 20.0),
+    spoilt=st.dictionaries(st.integers(0, 3), st.sampled_from([*BAD, *ODD]), max_size=3),
+)
+def test_at_any_moment_with_any_fault_the_table_is_that_of_its_passes(
+    sounds, tmp_path, monkeypatch, kind, at, budget_files, spoilt
+):
+    spoilt = {index: how for index, how in spoilt.items() if how != "vanished"}
+    data = make_data(sounds, spoilt, tmp_path / "data")
+    out = tmp_path / "out" / "s.csv"
+    shutil.rmtree(out.parent, ignore_errors=True)
+    budget_min = (2.0 + FILE_S * budget_files + 0.01) / 60 / run.BUDGET_SHARE
+    ended = play(World(kind, at), data, out, monkeypatch, "--budget-min", str(budget_min))
+    if "disk full" in kind and not out.exists():
+        assert isinstance(ended, OSError)  # from the first second on: nothing could ever be written
+        return
+    report = assert_holds(data, out, spoilt)
+    if kind == "none" and budget_files > 16:
+        assert report["passes"] == ALL_PASSES
+        assert report["why_stopped"] == "all passes are done"
+    if report["scored"] and not isinstance(ended, BaseException):
+        assert ended == (0 if report["passes"] else run.EXIT_INCOMPLETE)
+
+
+def test_a_file_that_disappears_between_passes_leaves_the_earlier_ones(sounds, tmp_path, monkeypatch):
+    data = make_data(sounds, {}, tmp_path / "data")
+    joined = run.Run.write
+
+    def then_vanish(self):
+        joined(self)
+        if self.out.progress.result:
+            shutil.move(data / "test_soundscapes" / "f2.wav", tmp_path / "f2.wav")
+
+    monkeypatch.setattr(run.Run, "write", then_vanish)
+    out = tmp_path / "s.csv"
+    with pytest.raises(OSError, match=r"f2\.wav"):  # the second move finds nothing: a fault of its own
+        raise_again(play(World("none", 0), data, out, monkeypatch))
+    shutil.move(tmp_path / "f2.wav", data / "test_soundscapes" / "f2.wav")
+    assert assert_holds(data, out, {})["passes"] == ["plain"]
+
+
+def raise_again(ended):
+    if isinstance(ended, BaseException):
+        raise ended
+
+
+def test_a_generous_budget_does_all_passes_and_says_so(sounds, tmp_path, monkeypatch, capsys):
+    data = make_data(sounds, {1: "garbage"}, tmp_path / "data")
+    assert play(World("none", 0), data, tmp_path / "s.csv", monkeypatch) == 0
+    report = assert_holds(data, tmp_path / "s.csv", {1: "garbage"})
+    assert report["passes"] == ALL_PASSES
+    assert "stopped: all passes are done" in capsys.readouterr().out
+
+
+def test_max_passes_is_kept(sounds, tmp_path, monkeypatch):
+    data = make_data(sounds, {}, tmp_path / "data")
+    assert play(World("none", 0), data, tmp_path / "s.csv", monkeypatch, "--max-passes", "2") == 0
+    assert assert_holds(data, tmp_path / "s.csv", {})["passes"] == ALL_PASSES[:2]
+
+
+def test_an_engine_that_dies_is_replaced_and_a_strict_run_says_so(
+    sounds, tmp_path, monkeypatch, capsys
+):
+    data = make_data(sounds, {}, tmp_path / "data")
+    out = tmp_path / "s.csv"
+    assert play(World("lasting engine breaks", 3), data, out, monkeypatch) == 0
+    report = assert_holds(data, out, {})
+    assert report["passes"] == ALL_PASSES
+    assert report["notes"] == ["formula failed at work (illegal instruction)"]
+    ended = play(World("lasting engine breaks", 3), data, out, monkeypatch, "--strict")
+    assert isinstance(ended, UserError)
+    assert "formula failed at work" in capsys.readouterr().err
+
+
+def test_told_to_end_in_a_strict_run_before_anything_is_scored_leaves_no_table(
+    sounds, tmp_path, monkeypatch
+):
+    data = make_data(sounds, {}, tmp_path / "data")
+    world = World("SIGTERM at an engine call", 0)
+    play(world, data, tmp_path / "s.csv", monkeypatch, "--strict")
+    assert world.tripped
+    assert not (tmp_path / "s.csv").exists()

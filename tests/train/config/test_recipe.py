@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import json
+import tomllib
+
+import pytest
+
+from birdkit.errors import UserError
+from train.config import recipe, settings
+
+
+def write(tmp_path, text):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize("path", sorted(recipe.RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_of_the_kit_loads_and_survives_json(path):
+    loaded = recipe.load(path.stem)
+    assert loaded.name == path.stem
+    assert recipe.from_dict(json.loads(recipe.to_json(loaded)), "here") == loaded
+
+
+def test_a_recipe_is_a_list_of_differences(tmp_path):
+    loaded = recipe.load(write(tmp_path, "[fit]\nepochs = 3\n"))
+    assert loaded == settings.Recipe(name="mine", fit=settings.Fit(epochs=3))
+
+
+def test_an_unknown_key_names_the_nearest_one(tmp_path):
+    with pytest.raises(UserError, match=r"mine\.toml: fit: unknown key 'epoch'; did you mean 'epochs'"):
+        recipe.load(write(tmp_path, "[fit]\nepoch = 3\n"))
+    with pytest.raises(UserError, match="unknown key 'augmnt'; did you mean 'augment'"):
+        recipe.load(write(tmp_path, "[augmnt]\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[fit]\nepochs = "3"\n', "fit: epochs: expected int, got '3'"),
+        ("[fit]\nepochs = true\n", "fit: epochs: expected int, got True"),
+        ("fit = 3\n", "fit: expected a table, got 3"),
+        ("[postprocess]\nsmoothing = 1\n", "smoothing: expected a list, got 1"),
+        ("[fit\n", "not valid TOML"),
+        ("[fit]\nepochs = 0\n", "needs epochs >= 1"),
+        ("[frontend]\nhop = 0\n", r"frontend.hop 0 must be in 1\.\.n_fft"),
+        ("[frontend]\nfmax_hz = 20000\n", "20000 Hz at 32000 Hz"),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_named(tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
+        recipe.load(write(tmp_path, text))
+
+
+def test_overrides_reach_tables_lists_and_every_model(tmp_path):
+    path = write(tmp_path, "[[models]]\n[[models]]\n")
+    loaded = recipe.load(
+        path, ["fit.lr=1", "models.encoder=resnet18", "models.1.weights=none", "data.fold=-1"]
+    )
+    assert loaded.fit.lr == 1.0
+    assert [m.encoder for m in loaded.models] == ["resnet18"] * 2
+    assert [m.weights for m in loaded.models] == ["timm", "none"]
+    assert loaded.data.fold == -1
+
+
+def test_an_override_without_a_value_and_an_unknown_recipe_are_named():
+    with pytest.raises(UserError, match="write key=value"):
+        recipe.load("demo", ["fit.lr"])
+    with pytest.raises(
+        UserError, match=r"'nonsense': no such name or file; there are birdclef2025, demo, mini"
+    ):
+        recipe.load("nonsense")
+
+
+def test_members_of_one_encoder_get_folders_of_their_own():
+    models = (
+        settings.Model("a.x"),
+        settings.Model("a.x"),
+        settings.Model("a.y"),
+        settings.Model("b", name="c"),
+    )
+    names = recipe.member_names(settings.Recipe(models=models))
+    assert names == ["a", "a-2", "a-3", "c"]
+
+
+ROUNDS = """
+[[models]]
+name = "a"
+[[models]]
+name = "b"
+[[rounds]]
+models = ["a"]
+[[rounds]]
+pseudo.output = "clipwise"
+repeat = 2
+[[rounds]]
+models = ["b"]
+teacher = ["a"]
+"""
+
+
+def test_rounds_are_listed_one_by_one_each_taught_by_the_one_before(tmp_path):
+    rounds = recipe.every_round(recipe.load(write(tmp_path, ROUNDS)))
+    assert [each.models for each in rounds] == [("a",), ("a", "b"), ("a", "b"), ("b",)]
+    assert [each.teacher for each in rounds] == [(), ("a",), ("a", "b"), ("a",)]
+    assert [each.pseudo.output for each in rounds[1:]] == ["clipwise", "clipwise", "segmentwise"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[[rounds]]\nmodels = ["c"]\n', "round 0: model 'c' is not among tf_efficientnet_b3"),
+        ('[[rounds]]\nteacher = ["c"]\n', "round 0: teacher 'c' is not among any"),
+        ("[[rounds]]\nrepeat = 0\n", "rounds.repeat 0"),
+        ("rounds = []\n", "at least one"),
+        ("[[rounds]]\nfit.rate = 0.1\n", r"rounds\.fit: unknown key 'rate'"),
+        ("[[rounds]]\nfit.lr = 'low'\n", r"rounds\.fit: lr: expected float"),
+        ("[[rounds]]\nfit = 3\n", "fit: expected a table"),
+        ('[[rounds]]\npseudo.output = "framewise"\n', "choose clipwise, segmentwise"),
+        ("[[rounds]]\npseudo.share = 1.5\n", r"pseudo\.share 1\.5 must be in 0\.\.1"),
+        ("[[rounds]]\npseudo.distil = 0.5\n", r"round 0: pseudo\.distil .* set fit\.framewise above 0"),
+        ("[[rounds]]\npseudo.shifts = [1.0]\n", "shifts between 0 and 1"),
+        ("[[rounds]]\npseudo.unsure = [0.5, 0.1]\n", "two probabilities, the lower first"),
+        ('[data]\nspeech = "no"\n', "data.speech 'no' is unknown; choose keep, cut, half"),
+    ],
+)
+def test_a_mistake_in_a_round_is_named(tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
+        recipe.load(write(tmp_path, text))
+
+
+def test_a_models_recipe_holds_what_its_checkpoint_depends_on_and_nothing_else(tmp_path):
+    path = write(tmp_path, ROUNDS)
+    base = recipe.load(path)
+
+    def same(override, index, name):
+        return recipe.for_member(recipe.load(path, [override]), index, name) == recipe.for_member(
+            base, index, name
+        )
+
+    assert same("models.1.drop_rate=0.1", 1, "a")
+    assert not same("models.1.drop_rate=0.1", 1, "b")
+    assert same("rounds.2.pseudo.power=2", 2, "a")  # of the last round: the one listed third
+    assert not same("rounds.1.pseudo.power=2", 2, "a")
+    assert same("rounds.pseudo.alarms.action=stop", 1, "a")
+    assert not same("fit.lr=0.1", 0, "a")
+    assert not same("rounds.1.pseudo.out_of_fold=true", 1, "a")
+
+
+def test_members_have_seeds_of_their_own_and_keep_them_from_round_to_round(tmp_path):
+    base = recipe.load(write(tmp_path, ROUNDS))
+    seed = {
+        (index, name): recipe.member_seed(recipe.for_member(base, index, name))
+        for index, name in ((0, "a"), (1, "a"), (1, "b"))
+    }
+    assert seed[0, "a"] == seed[1, "a"] != seed[1, "b"]
+
+
+def test_a_round_that_goes_on_from_the_last_has_a_fit_of_its_own_and_draws_other_batches(tmp_path):
+    text = ROUNDS.replace("repeat = 2", "repeat = 2\nwarm = true\nfit.lr = 0.5")
+    base = recipe.load(write(tmp_path, text))
+    configs = [recipe.for_member(base, index, "a") for index in range(3)]
+    assert [each.fit.lr for each in configs] == [base.fit.lr, 0.5, 0.5]
+    assert [each.fit.epochs for each in configs] == [base.fit.epochs] * 3
+    assert len({recipe.member_seed(each) for each in configs}) == 3
+    again = recipe.from_dict(json.loads(recipe.to_json(base)), "again")
+    assert again == base
+
+
+def test_the_write_ups_recipe_is_its_plan():
+    rounds = recipe.every_round(recipe.load("birdclef2025"))
+    assert [each.models for each in rounds] == [
+        ("b3",), ("b3", "b5", "v2_b3"), ("b3", "b5", "v2_b3"), ("b3", "v2_b3"),
+    ]  # fmt: skip
+    assert [each.teacher for each in rounds] == [
+        (), ("b3",), ("b3", "b5", "v2_b3"), ("b3", "b5", "v2_b3"),
+    ]  # fmt: skip
+    assert [each.pseudo.output for each in rounds[1:]] == ["clipwise", "segmentwise", "segmentwise"]
+    assert not any(each.pseudo.out_of_fold for each in rounds)
+
+
+def test_recipes_hold_differences_only():
+    """A key that repeats its default is noise to the reader."""
+    for path in recipe.RECIPES.glob("*.toml"):
+        table = tomllib.loads(path.read_text())
+        for section in ("frontend", "data", "augment", "fit", "postprocess"):
+            default = getattr(settings.Recipe(), section)
+            for key, value in table.get(section, {}).items():
+                assert value != getattr(default, key), f"{path.name}: {section}.{key}"

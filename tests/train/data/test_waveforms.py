@@ -1,0 +1,369 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from birdkit import audio
+from tests.conftest import ROOT, write_sound
+from train.data import waveforms
+from train.data.waveforms import FULL_SCALE, INDEX, Waveforms, fill, to_float
+
+RATE = 32000
+BYTES_PER_S = 2 * RATE
+
+
+@pytest.fixture
+def sounds(tmp_path):
+    """Three recordings: at the right rate, to be resampled, and in stereo."""
+    return [
+        write_sound(tmp_path / "audio" / "right.ogg", 2.0),
+        write_sound(tmp_path / "audio" / "cd.ogg", 1.5, 44100),
+        write_sound(tmp_path / "audio" / "stereo.flac", 1.0, 22050, channels=2),
+    ]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The files that were decoded, in the order of it."""
+    files = []
+    read = audio.read
+
+    def counting(path, *args, **kwargs):
+        files.append(path.name)
+        return read(path, *args, **kwargs)
+
+    monkeypatch.setattr(audio, "read", counting)
+    return files
+
+
+def whole(paths):
+    return [(path, None) for path in paths]
+
+
+def entries(folder):
+    return sorted(folder.glob("*.npy"))
+
+
+def index_of(folder):
+    return json.loads((folder / INDEX).read_text())
+
+
+def disk_with(free):
+    return lambda _: SimpleNamespace(free=free)
+
+
+def assert_the_same(cached, uncached):
+    assert cached.dtype == uncached.dtype == np.int16
+    assert not cached.flags.writeable
+    assert not uncached.flags.writeable
+    np.testing.assert_array_equal(cached, uncached)
+
+
+@pytest.mark.parametrize("max_s", [None, 0.7])
+def test_cached_and_uncached_are_the_same_bit_for_bit(sounds, folder, max_s):
+    line = fill(folder, [(path, max_s) for path in sounds], RATE)
+    assert line == f"waveform cache {folder}: 3 recordings, 0.00 GB, 3 decoded now"
+    cached, uncached = Waveforms(RATE, folder), Waveforms(RATE)
+    for path in sounds:
+        assert isinstance(cached(path, max_s), np.memmap)
+        assert_the_same(cached(path, max_s), uncached(path, max_s))
+    assert not cached._kept
+
+
+def test_a_waveform_is_the_decoded_one_to_half_a_step(sounds):
+    for path in sounds:
+        floats = to_float(Waveforms(RATE)(path))
+        assert type(floats) is np.ndarray
+        assert floats.dtype == np.float32
+        # Half a step, and the rounding of float32 twice.
+        np.testing.assert_allclose(floats, audio.read(path, RATE), rtol=0, atol=0.5 / FULL_SCALE + 1e-7)
+
+
+@given(st.integers(-FULL_SCALE, FULL_SCALE))
+def test_every_int16_survives_the_way_to_float_and_back(value):
+    there = to_float(np.array([value], dtype=np.int16))
+    assert abs(there[0]) <= 1.0
+    assert np.rint(there * FULL_SCALE)[0] == value
+
+
+def test_full_scale_and_halves_are_quantised_as_documented(monkeypatch, tmp_path):
+    path = tmp_path / "any.ogg"
+    path.touch()
+    floats = np.array([-1, 1, 0, 0.5 / FULL_SCALE, 1.5 / FULL_SCALE], dtype=np.float32)
+    monkeypatch.setattr(audio, "read", lambda *_, **__: floats)
+    assert Waveforms(RATE)(path).tolist() == [-FULL_SCALE, FULL_SCALE, 0, 0, 2]
+
+
+def test_max_s_is_honoured_and_has_an_entry_of_its_own(sounds, folder):
+    path = sounds[0]
+    fill(folder, [(path, None), (path, 0.5), (path, 60)], RATE)
+    assert len(entries(folder)) == 3
+    cached = Waveforms(RATE, folder)
+    assert cached(path, 0.5).size == RATE // 2
+    np.testing.assert_array_equal(cached(path, 0.5), cached(path)[: RATE // 2])
+    assert isinstance(cached(path, 60.0), np.memmap)
+    assert cached(path, 60.0).size == cached(path).size == 2 * RATE
+
+
+def test_another_rate_is_another_entry_in_place_of_the_first(sounds, folder):
+    fill(folder, whole(sounds), RATE)
+    assert Waveforms(RATE // 2, folder)(sounds[0]).size == RATE
+    assert "3 recordings, 0.00 GB, 3 decoded now" in fill(folder, whole(sounds), RATE // 2)
+    assert len(entries(folder)) == 3
+
+
+def test_a_second_fill_decodes_nothing(sounds, folder, decoded):
+    fill(folder, whole(sounds), RATE)
+    assert sorted(decoded) == ["cd.ogg", "right.ogg", "stereo.flac"]
+    line = fill(folder, whole([*sounds, sounds[0]]), RATE)
+    for path in sounds:
+        Waveforms(RATE, folder)(path)
+    assert len(decoded) == 3
+    assert line.endswith("3 recordings, 0.00 GB, 0 decoded now")
+
+
+def test_a_call_writes_nothing(sounds, folder):
+    folder.mkdir()
+    Waveforms(RATE, folder)(sounds[0])
+    assert list(folder.iterdir()) == []
+
+
+def test_a_changed_file_is_decoded_again_and_its_stale_entry_removed(sounds, folder, decoded):
+    fill(folder, whole(sounds), RATE)
+    before = set(entries(folder))
+    old = Waveforms(RATE, folder)(sounds[0])
+    old_values = old.copy()
+    write_sound(sounds[0], 3.0)
+    assert Waveforms(RATE, folder)(sounds[0]).size == 3 * RATE
+    decoded.clear()
+    assert "3 recordings, 0.00 GB, 1 decoded now" in fill(folder, whole(sounds), RATE)
+    assert decoded == ["right.ogg"]
+    assert len(entries(folder)) == 3
+    assert len(set(entries(folder)) & before) == 2
+    assert set(index_of(folder)) == {path.name for path in entries(folder)}
+    assert isinstance(Waveforms(RATE, folder)(sounds[0]), np.memmap)
+    np.testing.assert_array_equal(old, old_values)  # who has it mapped keeps it
+
+
+def test_a_touched_file_is_another_entry(sounds, folder):
+    fill(folder, whole(sounds), RATE)
+    os.utime(sounds[0], (1e9, 1e9))
+    assert not isinstance(Waveforms(RATE, folder)(sounds[0]), np.memmap)
+
+
+def test_entries_of_other_recordings_stay_until_their_source_is_gone(sounds, folder, tmp_path):
+    other = write_sound(tmp_path / "other" / "x.ogg", 1.0)
+    fill(folder, whole([other]), RATE)
+    (entry,) = entries(folder)
+    fill(folder, whole(sounds), RATE)
+    assert len(entries(folder)) == 4
+    other.unlink()
+    fill(folder, whole(sounds), RATE)
+    assert len(entries(folder)) == 3
+    assert not entry.exists()
+
+
+def test_a_short_disk_gets_nothing_and_is_named_with_the_need(sounds, folder, monkeypatch, decoded):
+    # Right, at a seconds cap, at another rate: 2.0 + 1.5 + 0.5 s.
+    wanted = [(sounds[0], 60.0), (sounds[1], None), (sounds[2], 0.5)]
+    needed = round(4.0 * BYTES_PER_S)
+    monkeypatch.setattr(shutil, "disk_usage", disk_with(waveforms.RESERVE_BYTES + needed - 1))
+    line = fill(folder, wanted, RATE)
+    assert line == (
+        f"waveform cache: needs 0.0 GB and 2.1 GB to spare, 2.1 GB are free in {folder}; "
+        "recordings that it lacks are decoded as they are drawn"
+    )
+    assert list(folder.iterdir()) == []
+    assert decoded == []
+    assert Waveforms(RATE, folder)(sounds[0]).size == 2 * RATE
+    monkeypatch.setattr(shutil, "disk_usage", disk_with(waveforms.RESERVE_BYTES + needed))
+    assert "3 decoded now" in fill(folder, wanted, RATE)
+
+
+def test_a_short_disk_is_no_matter_where_all_is_there(sounds, folder, monkeypatch):
+    fill(folder, whole(sounds), RATE)
+    monkeypatch.setattr(shutil, "disk_usage", disk_with(0))
+    assert "0 decoded now" in fill(folder, whole(sounds), RATE)
+
+
+@pytest.fixture
+def limited_files():
+    """No file may grow beyond 100,000 bytes: a write fails midway, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_write_that_fails_midway_leaves_what_was_written_and_that_is_used(
+    sounds, folder, limited_files, monkeypatch
+):
+    monkeypatch.setattr(waveforms, "usable_cores", lambda: 1)
+    by_size = sounds[::-1]  # of 64,000, 96,000 and 128,000 bytes
+    line = fill(folder, whole(by_size), RATE)
+    assert line == (
+        f"waveform cache: File too large in {folder}; "
+        "recordings that it lacks are decoded as they are drawn"
+    )
+    assert sorted(folder.iterdir()) == sorted([*entries(folder), folder / INDEX])
+    waves = [Waveforms(RATE, folder)(path) for path in by_size]
+    assert [isinstance(wave, np.memmap) for wave in waves] == [True, True, False]
+    for path, wave in zip(by_size, waves, strict=True):
+        assert_the_same(wave, Waveforms(RATE)(path))
+
+
+def test_a_disk_that_fills_up_is_named_and_the_next_fill_goes_on(sounds, folder, monkeypatch):
+    sync, synced = os.fsync, []
+
+    def until_full(file):
+        synced.append(file)
+        if len(synced) > 2:  # the index and one entry
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", until_full)
+        line = fill(folder, whole(sounds), RATE)
+    assert line.startswith(f"waveform cache: No space left on device in {folder}; ")
+    assert sorted(folder.iterdir()) == sorted([*entries(folder), folder / INDEX])
+    assert len(entries(folder)) == 1
+    assert "2 decoded now" in fill(folder, whole(sounds), RATE)
+
+
+def test_a_folder_that_cannot_be_made_is_said_and_no_error(sounds, tmp_path):
+    (tmp_path / "file").touch()
+    line = fill(tmp_path / "file" / "cache", whole(sounds), RATE)
+    assert line.startswith("waveform cache: Not a directory in ")
+    assert Waveforms(RATE, tmp_path / "file" / "cache")(sounds[0]).size == 2 * RATE
+
+
+KILLED = """
+import resource, signal, sys
+from pathlib import Path
+from train.data import waveforms
+
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+waveforms.fill(Path(sys.argv[1]), [(Path(sys.argv[2]), None)], 32000)
+"""
+
+
+def test_a_fill_killed_in_mid_write_leaves_no_entry_and_its_litter_goes_later(sounds, folder):
+    path = os.pathsep.join([str(ROOT), str(ROOT / "submission")])
+    arguments = [sys.executable, "-c", KILLED, str(folder), str(sounds[0])]
+    done = subprocess.run(arguments, env={**os.environ, "PYTHONPATH": path})
+    assert done.returncode == -signal.SIGXFSZ
+    (litter,) = folder.glob("*.partial")
+    assert litter.stat().st_size == 100_000
+    assert entries(folder) == []
+    assert_the_same(Waveforms(RATE, folder)(sounds[0]), Waveforms(RATE)(sounds[0]))
+    assert "1 decoded now" in fill(folder, whole(sounds[:1]), RATE)
+    assert litter.exists()  # for all one knows, another fill is at it
+    long_ago = time.time() - waveforms.ABANDONED_S - 1
+    os.utime(litter, (long_ago, long_ago))
+    fill(folder, whole(sounds[:1]), RATE)
+    assert not litter.exists()
+
+
+def damage_to(entry):
+    good = entry.read_bytes()
+    floats = entry.with_name("floats.npy")
+    np.save(floats, np.zeros(1000, dtype=np.float32))
+    square = entry.with_name("square.npy")
+    np.save(square, np.zeros((10, 10), dtype=np.int16))
+    yield from (b"", good[:5], good[:60], good[:-1], b"PK\x03\x04" + good[4:], bytes(len(good)))
+    yield good.replace(b"{'descr'", b"{{{{scr'")
+    yield floats.read_bytes()
+    yield square.read_bytes()
+
+
+def test_a_corrupt_entry_is_decoded_by_a_call_and_rewritten_by_a_fill(sounds, folder):
+    path, right = sounds[0], Waveforms(RATE)(sounds[0])
+    fill(folder, whole([path]), RATE)
+    (entry,) = entries(folder)
+    for damaged in list(damage_to(entry)):
+        entry.write_bytes(damaged)
+        assert_the_same(Waveforms(RATE, folder)(path), right)
+        assert "1 decoded now" in fill(folder, whole([path]), RATE)
+        assert_the_same(Waveforms(RATE, folder)(path), right)
+        assert isinstance(Waveforms(RATE, folder)(path), np.memmap)
+
+
+def test_a_corrupt_index_is_begun_anew(sounds, folder):
+    fill(folder, whole(sounds[:1]), RATE)
+    (folder / INDEX).write_text('{"a')
+    assert "3 recordings, 0.00 GB, 2 decoded now" in fill(folder, whole(sounds), RATE)
+
+
+def test_a_recording_that_cannot_be_decoded_is_named(sounds, folder):
+    broken = sounds[0].with_name("broken.ogg")
+    broken.write_bytes(b"OggS, and then nothing of the kind")
+    absent = sounds[0].with_name("absent.ogg")
+    for path in (broken, absent):
+        with pytest.raises(audio.AudioError, match=f"{path.name}: can't be"):
+            fill(folder, whole([*sounds, path]), RATE)
+        with pytest.raises(audio.AudioError, match=f"{path.name}: can't be"):
+            Waveforms(RATE, folder)(path)
+    assert list(folder.glob("*.partial")) == []
+
+
+def test_a_fault_ends_the_fill_without_decoding_the_rest(
+    sounds, folder, tmp_path, monkeypatch, decoded
+):
+    monkeypatch.setattr(waveforms, "usable_cores", lambda: 1)
+    broken = tmp_path / "broken.ogg"
+    broken.write_bytes(b"no sound")
+    many = [write_sound(tmp_path / "audio" / f"{i}.wav", 0.1) for i in range(100)]
+    with pytest.raises(audio.AudioError):
+        fill(folder, whole([broken, *many]), RATE)
+    # The one thread may be a few ahead of the one that hears of the fault.
+    assert len(decoded) < 50
+
+
+def test_it_is_pickled_without_what_it_keeps(sounds, folder):
+    kept = Waveforms(RATE, folder, 12_345_678)
+    right = kept(sounds[0])
+    pickled = pickle.dumps(kept)
+    assert len(pickled) < 1000
+    again = pickle.loads(pickled)
+    assert (again.sample_rate, again.folder, again.memory_bytes) == (RATE, folder, 12_345_678)
+    assert_the_same(again(sounds[0]), right)
+
+
+def test_the_memory_holds_the_latest_within_its_bound(sounds, decoded):
+    right, cd, stereo = sounds  # of 2.0, 1.5 and 1.0 s
+    waves = Waveforms(RATE, memory_bytes=round(3.5 * BYTES_PER_S))
+    for path in (right, cd, right):
+        waves(path)
+    assert decoded == ["right.ogg", "cd.ogg"]
+    waves(stereo)  # drops cd, the one not asked for the longest
+    waves(right)
+    assert decoded == ["right.ogg", "cd.ogg", "stereo.flac"]
+    waves(cd)
+    assert decoded[3:] == ["cd.ogg"]
+    assert sum(kept.nbytes for kept in waves._kept.values()) <= waves.memory_bytes
+
+
+def test_a_recording_larger_than_the_memory_is_given_and_not_kept(sounds):
+    waves = Waveforms(RATE, memory_bytes=1000)
+    assert waves(sounds[0]).size == 2 * RATE
+    assert not waves._kept

@@ -1,0 +1,369 @@
+"""Killed anywhere, the rerun ends as the run that was not: bitwise, on a CPU with fixed threads."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from birdkit.errors import UserError
+from tests.conftest import ROOT, TINY, tiny_predictor, tiny_recipe
+from train import run as train_run
+from train.config.recipe import to_json
+from train.config.settings import Pseudo, Round
+from train.fit import trainer as fit
+from train.fit.losses import clipwise_loss, logit_loss
+from train.fit.trainer import Precision, lr_factor
+from train.models import checkpoint
+from train.models.checkpoint import MadeBy
+from train.models.sed import Predictor
+from train.rounds import runner
+
+# Everything random is on: masks, mixing, noise, dropout, drop path, the moving average.
+SETTINGS = [
+    *TINY,
+    "models.encoder=efficientnet_lite0",
+    "models.drop_path_rate=0.2",
+    "models.drop_rate=0.5",
+    "fit.batch=4",
+    "fit.steps_per_epoch=3",
+    "fit.epochs=2",
+    "fit.checkpoint_every_s=0.0",  # after every step
+    "rounds=[{}]",
+]
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the code may catch it."""
+
+
+def train(competition, out, *overrides):
+    arguments = ["--recipe", "demo", "--data", str(competition), "--out", str(out), "--device", "cpu"]
+    for override in [*SETTINGS, *overrides]:
+        arguments += ["--set", override]
+    return train_run.main(arguments)
+
+
+def outcome(out):
+    folder = out / "round0" / "efficientnet_lite0"
+    history = json.loads((folder / "history.json").read_text())
+    return history, checkpoint.Final.load(folder / "final.pt").state
+
+
+@pytest.fixture(scope="module")
+def whole(competition, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    assert train(competition, out) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(whole):
+    return outcome(whole)
+
+
+def assert_same(found, expected):
+    assert found[0]["losses"] == expected[0]["losses"]
+    assert found[0] == expected[0]
+    assert found[1].keys() == expected[1].keys()
+    assert all(torch.equal(found[1][key], expected[1][key]) for key in expected[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at_step", [4, 0, 1])
+def test_killed_mid_epoch(competition, uninterrupted, tmp_path, monkeypatch, at_step):
+    step = fit.Trainer.step
+
+    def dies(self, waveforms, targets, number):
+        if number == at_step:
+            raise Killed
+        return step(self, waveforms, targets, number)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(fit.Trainer, "step", dies)
+        train(competition, tmp_path)
+    assert train(competition, tmp_path) == 0
+    assert_same(outcome(tmp_path), uninterrupted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at_write", [4, 2])
+def test_killed_mid_checkpoint_write(competition, uninterrupted, tmp_path, monkeypatch, at_write):
+    """Half a file is on disk, under its temporary name; the last whole state is what counts."""
+    writes = []
+
+    def dies(facts, file):
+        writes.append(1)
+        if len(writes) == at_write:
+            file.write(b"half a checkp")
+            raise Killed
+        torch_save(facts, file)
+
+    torch_save = torch.save
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(torch, "save", dies)
+        train(competition, tmp_path)
+    assert list(tmp_path.glob("round0/*/*.partial"))
+    assert train(competition, tmp_path) == 0
+    assert_same(outcome(tmp_path), uninterrupted)
+
+
+@pytest.mark.slow
+def test_killed_in_validation(competition, uninterrupted, tmp_path, monkeypatch):
+    def dies(*arguments):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(runner, "evaluate", dies)
+        train(competition, tmp_path)
+    assert train(competition, tmp_path) == 0
+    assert_same(outcome(tmp_path), uninterrupted)
+
+
+def command(competition, out, *overrides):
+    """The same training as a process of its own."""
+    script = str(ROOT / "train" / "run.py")
+    arguments = ["--recipe", "demo", "--data", str(competition), "--out", str(out), "--device", "cpu"]
+    for override in [*SETTINGS, *overrides]:
+        arguments += ["--set", override]
+    return [sys.executable, script, *arguments]
+
+
+def same_threads():
+    return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+
+
+def test_a_finished_run_is_not_done_again_and_a_changed_one_is(competition, tmp_path, capsys):
+    quick = ["models.encoder=test_resnet", "models.drop_path_rate=0.0", "fit.steps_per_epoch=1"]
+    assert train(competition, tmp_path, *quick) == 0
+    made_at = (tmp_path / "round0" / "test_resnet" / "final.pt").stat().st_mtime_ns
+    assert train(competition, tmp_path, *quick) == 0
+    assert (tmp_path / "round0" / "test_resnet" / "final.pt").stat().st_mtime_ns == made_at
+    assert "done already" in capsys.readouterr().out
+    assert train(competition, tmp_path, *quick, "fit.lr=0.002") == 0
+    assert (tmp_path / "round0" / "test_resnet" / "final.pt").stat().st_mtime_ns > made_at
+    assert "made by another recipe" in capsys.readouterr().out
+
+
+def test_a_setting_that_the_kit_has_learnt_since_redoes_nothing():
+    now = MadeBy(to_json(tiny_recipe()), "data")
+    old, other = json.loads(now.recipe), json.loads(now.recipe)
+    del old["augment"]["afar"], old["rounds"][0]["pseudo"]["gain_db"]
+    other["augment"]["afar"] = 0.5
+    renamed = old | {"colour": "blue"}
+    assert now.differences(MadeBy(json.dumps(old), "data")) == ""
+    for changed in (other, renamed):
+        assert now.differences(MadeBy(json.dumps(changed), "data")) == "recipe"
+
+
+@pytest.mark.slow
+def test_loader_processes_change_nothing(competition, uninterrupted, tmp_path):
+    """In a process of its own: torch's loader leaves signal handlers behind."""
+    with_workers = command(competition, tmp_path, "data.workers=2")
+    subprocess.run(with_workers, env=same_threads(), check=True, stdout=subprocess.DEVNULL)
+    history, _ = outcome(tmp_path)
+    assert history["losses"] == uninterrupted[0]["losses"]
+
+
+def test_a_loss_that_is_no_number_stops_the_run_with_a_remedy(competition, tmp_path, monkeypatch):
+    monkeypatch.setattr(fit.Trainer, "step", lambda *arguments: float("nan"))
+    with pytest.raises(UserError, match=r"the loss is nan at step 0; lower fit\.lr"):
+        train(competition, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_moving_average_is_what_is_kept_and_it_lags_behind_the_weights(whole):
+    folder = whole / "round0" / "efficientnet_lite0"
+    state, final = checkpoint.read(folder / "state.pt"), checkpoint.Final.load(folder / "final.pt")
+    key = "network.att_block.cla.weight"
+    assert torch.equal(final.state[key], state["ema"][key])
+    assert not torch.equal(final.state[key], state["model"][key])
+    norm = "network.encoder.bn1.running_var"
+    assert not torch.equal(final.state[norm], state["model"][norm])  # buffers are averaged too
+
+
+def test_the_learning_rate_warms_up_and_ends_at_zero():
+    factors = [lr_factor(step, 100, 0.1) for step in range(100)]
+    assert factors[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
+    assert max(factors) == 1.0
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+    assert factors[-1] < 0.001
+
+
+def test_from_average_from_on_the_rate_stays_and_the_plain_mean_of_the_weights_is_kept(contract):
+    def trainer():
+        recipe = tiny_recipe("fit.average_from=0.5", "fit.amp=f32")
+        return fit.Trainer(tiny_predictor(contract), recipe, 8, torch.device("cpu"))
+
+    whole, target = trainer(), torch.eye(3)
+    sounds = torch.sin(torch.arange(160_000) * torch.tensor([[0.1], [0.4], [1.5]]))
+    rates, weights = [], []
+    for step in range(8):
+        whole.step(sounds, target, step)
+        rates.append(whole.optimizer.param_groups[0]["lr"])
+        weights.append(whole.predictor.network.hidden.weight.detach().clone())
+        if step == 5:
+            resumed = trainer()
+            resumed.load_state(copy.deepcopy(whole.state()))
+    assert rates[2] > rates[3] > rates[4] == rates[5] == rates[7] > 0
+    mean = torch.stack(weights[4:]).mean(dim=0)
+    torch.testing.assert_close(whole.averaged().network.hidden.weight, mean)
+    assert not torch.allclose(mean, weights[-1])
+    for step in (6, 7):
+        resumed.step(sounds, target, step)
+    assert torch.equal(resumed.averaged().network.hidden.weight, whole.averaged().network.hidden.weight)
+
+
+def distilling(contract, share, after=0.0, n_teachers=1):
+    """A trainer on frames alone, and teachers of other weights than its own."""
+    recipe = tiny_recipe(
+        "fit.amp=f32", "fit.lr=0.02", "models.drop_rate=0.0", "fit.clipwise_weight=0.0",
+        "fit.framewise=1.0",
+    )  # fmt: skip
+    heeding = Pseudo(distil=share, after=after)
+    recipe = replace(recipe, rounds=(Round(pseudo=heeding),))
+    predictors = []
+    for seed in range(1 + n_teachers):
+        torch.manual_seed(seed)
+        predictors.append(Predictor(recipe.frontend, recipe.models[0], contract))
+        torch.nn.init.constant_(predictors[-1].network.att_block.cla.bias, 2.0 if seed else 0.0)
+    return fit.Trainer(predictors[0], recipe, 8, torch.device("cpu"), predictors[1:]), predictors[1:]
+
+
+SOUNDS = torch.sin(torch.arange(160_000) * torch.tensor([[0.1], [0.4], [1.5]]))
+
+
+def test_a_student_that_distils_alone_comes_to_answer_as_its_teachers_do(contract):
+    trainer, teachers = distilling(contract, 1.0, n_teachers=2)
+    before = copy.deepcopy([each.state_dict() for each in teachers])
+
+    def in_frames(predictor):
+        return predictor.network.over_time(predictor.front_end(SOUNDS))[1].sigmoid().detach()
+
+    told = sum(in_frames(each.eval()) for each in teachers) / 2
+    first = float((in_frames(trainer.predictor.eval()) - told).abs().mean())
+    assert first > 0.1
+    losses = [trainer.step(SOUNDS, 1.0 - torch.eye(3), step) for step in range(8)]
+    assert losses[-1] < losses[0]
+    assert float((in_frames(trainer.predictor.eval()) - told).abs().mean()) < 0.6 * first
+    other, _ = distilling(contract, 1.0, n_teachers=2)
+    assert [other.step(SOUNDS, torch.eye(3), step) for step in range(8)] == losses  # no label counts
+    for teacher, state in zip(teachers, before, strict=True):  # nor do the teachers learn
+        assert all(torch.equal(each, state[key]) for key, each in teacher.state_dict().items())
+
+
+def test_a_teacher_may_have_other_frames_than_its_student(contract):
+    trainer, (teacher,) = distilling(contract, 1.0)
+    picture = trainer._picture(SOUNDS)
+    _, own = teacher.network.over_time(picture)
+    n_frames = own.shape[2]
+    torch.testing.assert_close(trainer._told(picture, n_frames), own.sigmoid().detach())
+    told = trainer._told(picture, 3 * n_frames)
+    torch.testing.assert_close(told[:, :, 1::3], own.sigmoid().detach())
+
+
+def test_distilling_begins_where_pseudo_labels_do(contract):
+    target = torch.eye(3)
+    plain, _ = distilling(contract, 0.0, n_teachers=0)
+    late, _ = distilling(contract, 0.5, after=0.5)
+    losses = [[each.step(SOUNDS, target, step) for step in range(5)] for each in (plain, late)]
+    assert losses[0][:4] == losses[1][:4]
+    assert losses[0][4] != losses[1][4]
+
+
+def test_every_frame_has_the_chunks_labels_and_its_share_of_the_loss(contract):
+    clipwise, framewise = torch.rand(2, 3), torch.randn(2, 3, 4)
+    targets = torch.tensor([[1.0, 0.0, torch.nan], [0.0, 1.0, 0.0]])
+    told = torch.rand(2, 3, 4)
+
+    def loss(framewise_share, distil=0.0, told=None):
+        recipe = tiny_recipe("fit.clipwise_weight=0.3", f"fit.framewise={framewise_share}")
+        recipe = replace(recipe, rounds=(Round(pseudo=Pseudo(distil=distil)),))
+        trainer = fit.Trainer(tiny_predictor(contract), recipe, 8, torch.device("cpu"))
+        return trainer._loss(clipwise, framewise, targets, told)
+
+    each = torch.stack([logit_loss(framewise[:, :, i], targets) for i in range(4)]).mean()
+    on_clipwise = clipwise_loss(clipwise, targets)
+    on_loudest = logit_loss(framewise.amax(dim=2), targets)
+    assert loss(0.0).isclose(0.3 * on_clipwise + 0.7 * on_loudest)
+    assert loss(0.6).isclose(0.3 * on_clipwise + 0.7 * (0.4 * on_loudest + 0.6 * each))
+    # A teacher changes the frames' targets alone, and not where the label is unknown.
+    mixed = logit_loss(framewise, 0.5 * targets[:, :, None] + 0.5 * told)
+    assert loss(0.6, 0.5, told).isclose(0.3 * on_clipwise + 0.7 * (0.4 * on_loudest + 0.6 * mixed))
+
+
+def test_pictures_are_those_of_the_whole_batch(contract):
+    trainer = fit.Trainer(tiny_predictor(contract), tiny_recipe(), 8, torch.device("cpu"))
+    chunks = torch.randn(2 * fit.CPU_PICTURES + 3, contract.chunk_samples)
+    whole = trainer.predictor.front_end(chunks)
+    torch.testing.assert_close(trainer._picture(chunks), whole, rtol=0, atol=1e-6)
+
+
+def test_precision_is_what_the_device_has():
+    cpu = torch.device("cpu")
+    assert Precision.choose(cpu, "fp16").grad_scaler().is_enabled()
+    assert not Precision.choose(cpu, "bf16").grad_scaler().is_enabled()
+    assert Precision.choose(cpu, "auto").dtype in (torch.bfloat16, torch.float32)
+    with pytest.raises(UserError, match=r"fit\.amp 'int8' is unknown"):
+        Precision.choose(cpu, "int8")
+
+
+@pytest.mark.parametrize("amp", ["fp16", "bf16"])
+def test_half_precision_learns_and_its_scale_is_part_of_the_state(contract, amp):
+    def trainer():
+        recipe = tiny_recipe(f"fit.amp={amp}", "augment.freq_masks=0", "augment.time_masks=0")
+        return fit.Trainer(tiny_predictor(contract), recipe, 8, torch.device("cpu"))
+
+    first, target = trainer(), torch.eye(3)
+    sounds = torch.sin(torch.arange(160_000) * torch.tensor([[0.1], [0.4], [1.5]]))
+    losses = [first.step(sounds, target, step) for step in range(6)]
+    assert losses[-1] < losses[0]
+    again = trainer()
+    again.load_state(first.state())
+    assert again.scaler.state_dict() == first.scaler.state_dict()
+    assert again.step(sounds, target, 6) == first.step(sounds, target, 6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_cuda_a_resumed_run_ends_within_a_hundredth(competition, tmp_path, monkeypatch):
+    """cuDNN and atomics reorder sums, so it is not bitwise there."""
+    arguments = ["--recipe", "demo", "--data", str(competition), "--device", "cuda"]
+    for override in SETTINGS:
+        arguments += ["--set", override]
+    assert train_run.main([*arguments, "--out", str(tmp_path / "whole")]) == 0
+    step = fit.Trainer.step
+
+    def dies(self, waveforms, targets, number):
+        if number == 4:
+            raise Killed
+        return step(self, waveforms, targets, number)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(fit.Trainer, "step", dies)
+        train_run.main([*arguments, "--out", str(tmp_path / "killed")])
+    assert train_run.main([*arguments, "--out", str(tmp_path / "killed")]) == 0
+    whole, killed = (outcome(tmp_path / name)[0]["losses"] for name in ("whole", "killed"))
+    assert killed == pytest.approx(whole, rel=1e-2)
+
+
+def test_a_stranger_s_pickle_is_not_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "owned"),))
+
+    torch.save({"version": checkpoint.VERSION, "evil": Evil()}, tmp_path / "final.pt")
+    with pytest.raises(UserError, match=r"final\.pt: not a checkpoint"):
+        checkpoint.Final.load(tmp_path / "final.pt")
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_checkpoint_of_another_version_is_named(tmp_path):
+    torch.save({"version": 99}, tmp_path / "final.pt")
+    with pytest.raises(UserError, match="checkpoint version 99, this kit reads 3"):
+        checkpoint.Final.load(tmp_path / "final.pt")

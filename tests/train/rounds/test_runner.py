@@ -1,0 +1,403 @@
+"""A run of several rounds: what it does, what a rerun does again, and that a kill changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from birdkit.errors import UserError
+from export import to_onnx
+from tests.conftest import ROOT, TINY, submit
+from train import compare, label
+from train import run as train_run
+from train.models import checkpoint, pretrained
+from train.models.sed import Predictor
+from train.rounds import pseudo, runner
+from train.scoring import auc, summary
+
+# The write-up's recipe with its three backbones swapped for one that is small enough for a test.
+SWAPPED = [
+    *(each for each in TINY if not each.startswith("frontend")),
+    "frontend.n_fft=1024",
+    "frontend.hop=1024",
+    "frontend.n_mels=32",
+    "fit.batch=4",
+    "fit.epochs=1",
+    "fit.steps_per_epoch=3",
+    "data.fold=-1",
+]
+TWO_ROUNDS = """
+[[models]]
+[[rounds]]
+[[rounds]]
+warm = true
+fit.lr = 2e-4
+pseudo.output = "clipwise"
+pseudo.distil = 0.5
+fit.framewise = 0.5
+"""
+
+
+def arguments(competition, out, recipe, *more):
+    found = ["--recipe", str(recipe), "--data", str(competition), "--out", str(out), "--device", "cpu"]
+    for override in SWAPPED:
+        found += ["--set", override]
+    return [*found, *more]
+
+
+@pytest.fixture(scope="module")
+def write_up(competition, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "birdclef2025"
+    validation = ["--validation", str(competition / "validation")]
+    assert train_run.main(arguments(competition, out, "birdclef2025", *validation)) == 0
+    return out
+
+
+@pytest.mark.slow
+def test_the_write_ups_recipe_runs_whole(write_up):
+    trained = sorted(str(path.parent.relative_to(write_up)) for path in write_up.rglob("final.pt"))
+    assert trained == [
+        "round0/b3", "round1/b3", "round1/b5", "round1/v2_b3", "round2/b3", "round2/b5",
+        "round2/v2_b3", "round3/b3", "round3/v2_b3",
+    ]  # fmt: skip
+    for index, (output, teachers) in enumerate(
+        [("clipwise", ["b3"])] + 2 * [("segmentwise", ["b3", "b5", "v2_b3"])], start=1
+    ):
+        folder = write_up / f"round{index}"
+        facts = pseudo.provenance(folder / "pseudo.parquet")
+        assert facts["made_by"]["output"] == output
+        before = write_up / f"round{index - 1}"
+        hashes = {name: checkpoint.sha256(before / name / "final.pt") for name in teachers}
+        assert facts["made_by"]["teachers"] == hashes
+        labels = checkpoint.sha256(folder / "pseudo.parquet")
+        for path in folder.glob("*/final.pt"):
+            final = checkpoint.Final.load(path)
+            assert final.made_by.parents == {"pseudo labels": labels}
+            assert len(final.trained_on) == facts["n_soundscapes"]
+
+
+@pytest.mark.slow
+def test_every_model_of_every_round_is_in_the_summary_and_the_gains_add_up(write_up):
+    table = pd.read_csv(write_up / "summary.csv")
+    assert set(table["set"]) == {"soundscapes", "validation"}
+    n_models = table.groupby("round")["model"].nunique().to_dict()
+    assert n_models == {0: 2, 1: 4, 2: 4, 3: 3}  # and the ensemble
+    b3 = table[(table.model == "b3") & (table.set == "validation") & (table.output == "clipwise")]
+    np.testing.assert_allclose(b3["gain"].to_numpy()[1:], np.diff(b3["macro_auc"]), atol=2e-5)
+    assert (b3["gain_low"] <= b3["gain_high"])[1:].all()
+    per_class = pd.read_csv(write_up / "per_class.csv")
+    keys = ["round", "model", "set", "output"]
+    mean, macro = per_class.groupby(keys)["auc"].mean(), table.set_index(keys)["macro_auc"]
+    np.testing.assert_allclose(macro, mean.loc[macro.index], atol=2e-5)
+
+
+@pytest.mark.slow
+def test_the_plan_tells_rounds_teachers_and_what_is_done(write_up, competition, tmp_path, capsys):
+    assert train_run.main(arguments(competition, write_up, "birdclef2025", "--dry-run")) == 0
+    out = capsys.readouterr().out
+    assert (
+        "round 1: labelled data and 36 pseudo-labelled windows (0.5 of samples), clipwise of b3" in out
+    )
+    assert "segmentwise of b3 + b5 + v2_b3" in out
+    assert out.count("done already") == 9 + 3
+    assert "left to do: about 0 s" in out
+    fresh = tmp_path / "fresh"
+    assert train_run.main(arguments(competition, fresh, "birdclef2025", "--dry-run")) == 0
+    out = capsys.readouterr().out
+    assert out.count("test_resnet, 3 steps of 4, about") == 9
+    assert "done already" not in out
+    assert not fresh.exists()
+
+
+def made_at(out):
+    return {
+        str(path.relative_to(out)): path.stat().st_mtime_ns
+        for name in ("final.pt", "pseudo.parquet")
+        for path in out.rglob(name)
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("override", "redone"),
+    [
+        ("models.b5.drop_rate=0.3", {"round1/b5", "round2", "round3"}),
+        ("rounds.3.pseudo.share=0.25", {"round3/b3", "round3/v2_b3"}),
+        ("rounds.2.pseudo.power=2.0", {"round2", "round3"}),
+        ("rounds.pseudo.alarms.action=stop", set()),
+    ],
+)
+def test_a_changed_setting_redoes_only_what_depends_on_it(
+    write_up, competition, tmp_path, override, redone
+):
+    out = tmp_path / "run"
+    shutil.copytree(write_up, out)
+    before = made_at(out)
+    override = override.replace("models.b5", "models.1")
+    assert train_run.main(arguments(competition, out, "birdclef2025", "--set", override)) == 0
+    after = made_at(out)
+    changed = {name for name in before if after[name] != before[name]}
+    assert changed == {name for name in before if any(name.startswith(each) for each in redone)}
+
+
+@pytest.mark.slow
+def test_the_last_rounds_ensemble_submits_what_torch_says(competition, tmp_path):
+    """Exported, run offline and scored on the hidden soundscapes."""
+    recipe = tmp_path / "two.toml"
+    recipe.write_text("[[models]]\n[[models]]\n[[rounds]]\n[[rounds]]\n")
+    run, hidden = tmp_path / "run", competition / "validation"
+    trained_enough = ["fit.steps_per_epoch=25", "fit.batch=16", "fit.seed=1"]
+    more = [word for each in trained_enough for word in ("--set", each)]
+    assert train_run.main(arguments(competition, run, recipe, "--validation", str(hidden), *more)) == 0
+    model, out = tmp_path / "model", tmp_path / "submission.csv"
+    assert to_onnx.main([str(run), "--data", str(competition), "--out", str(model)]) == 0
+    where = ["--soundscapes", str(hidden / "soundscapes"), "--max-passes", "1"]
+    assert submit(competition, model, out, *where) == 0
+    output = json.loads((model / "ensemble.json").read_text())["output"]
+    table = pd.read_csv(run / "summary.csv").set_index(["round", "model", "set", "output"])
+    in_torch = table.loc[(1, "ensemble", "validation", output), "macro_auc"]
+    assert auc.score_submission(out, hidden).macro == pytest.approx(in_torch, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_an_earlier_round_is_exported_by_its_folder(write_up):
+    finals, _ = to_onnx.load_members(write_up / "round0")
+    assert finals.keys() == {"b3"}
+    with pytest.raises(UserError, match="the run's recipe has 4 rounds"):
+        to_onnx.load_members(write_up / "round9")
+
+
+def two_rounds(folder: Path) -> Path:
+    path = folder / "two.toml"
+    path.write_text(TWO_ROUNDS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(competition, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    assert train_run.main(arguments(competition, folder / "run", two_rounds(folder))) == 0
+    return folder / "run"
+
+
+def assert_same_end(found: Path, expected: Path) -> None:
+    """The same weights, labels and figures."""
+    assert made_at(found).keys() == made_at(expected).keys()
+    for path in expected.rglob("final.pt"):
+        own = checkpoint.Final.load(found / path.relative_to(expected)).state
+        state = checkpoint.Final.load(path).state
+        assert all(torch.equal(own[key], state[key]) for key in state)
+    for name in ("round1/pseudo.parquet", "summary.csv"):
+        assert (found / name).read_bytes() == (expected / name).read_bytes()
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("label", "run_fit")),
+        "describe",
+        "score_round",
+    ],
+)
+def test_a_run_killed_between_its_steps_ends_as_the_one_that_was_not(
+    uninterrupted, competition, tmp_path, monkeypatch, place
+):
+    """At the last call of each kind: in round 1."""
+    module = {"run_fit": runner, "score_round": runner.summary}.get(place, pseudo)
+    real = getattr(module, place)
+    calls = []
+
+    def dies(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == (1 if module is pseudo else 2):
+            raise Killed
+        return real(*args, **kwargs)
+
+    recipe = two_rounds(tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(module, place, dies)
+        train_run.main(arguments(competition, tmp_path / "run", recipe))
+    assert not (tmp_path / "run" / "recipe.json").exists()
+    assert train_run.main(arguments(competition, tmp_path / "run", recipe)) == 0
+    assert_same_end(tmp_path / "run", uninterrupted)
+
+
+@pytest.mark.slow
+def test_killed_by_sigkill_again_and_again_it_still_ends_the_same(uninterrupted, competition, tmp_path):
+    """At moments that no test chose: after each of these, the run is begun again."""
+    recipe, run = two_rounds(tmp_path), tmp_path / "run"
+    command = [sys.executable, str(ROOT / "train" / "run.py"), *arguments(competition, run, recipe)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    for appears in ("round0/*/state.pt", "round1/pseudo*"):
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        limit = time.monotonic() + 120
+        while not list(run.glob(appears)) and process.poll() is None and time.monotonic() < limit:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    assert_same_end(run, uninterrupted)
+
+
+def test_an_alarm_warns_or_stops_as_the_recipe_says(competition, tmp_path, capsys):
+    recipe = two_rounds(tmp_path)
+    more = ["--set", "rounds.1.pseudo.alarms.clipwise.constant=2.0"]
+    stop = ["--set", "rounds.1.pseudo.alarms.action=stop"]
+    with pytest.raises(
+        UserError, match=r"pseudo\.parquet: 8 alarms, the first: .*clipwise labels differ"
+    ):
+        train_run.main(arguments(competition, tmp_path / "run", recipe, *more, *stop))
+    assert train_run.main(arguments(competition, tmp_path / "run", recipe, *more)) == 0
+    assert capsys.readouterr().out.count("alarm: ") == 16
+
+
+def test_a_warm_round_goes_on_from_the_last_rounds_model_and_falls_with_it(
+    uninterrupted, competition, tmp_path, capsys
+):
+    start, end = (next(uninterrupted.glob(f"round{index}/*/final.pt")) for index in range(2))
+    parents = checkpoint.Final.load(end).made_by.parents
+    assert parents["the round before's model"] == checkpoint.sha256(start)
+    out = tmp_path / "run"
+    shutil.copytree(uninterrupted, out)
+    # At a rate of nothing it stays what it was.
+    still = ["--set", "rounds.1.fit.lr=0.0", "--set", "rounds.1.fit.weight_decay=0.0"]
+    assert train_run.main(arguments(competition, out, two_rounds(tmp_path), *still)) == 0
+    assert "final.pt: warm start, 8 of 8 classes" in capsys.readouterr().out
+    weights = {path: checkpoint.Final.load(path).state for path in (start, *out.rglob("final.pt"))}
+    trained = [key for key in weights[start] if "running" not in key and "num_batches" not in key]
+    for state in weights.values():
+        assert all(torch.equal(state[key], weights[start][key]) for key in trained)
+
+
+def test_a_round_that_draws_no_windows_labels_none_and_still_falls_with_its_teacher(
+    uninterrupted, competition, tmp_path, capsys
+):
+    out = tmp_path / "run"
+    shutil.copytree(uninterrupted, out)
+    (out / "round1" / "pseudo.parquet").unlink()
+    again = arguments(competition, out, two_rounds(tmp_path), "--set", "rounds.1.pseudo.share=0.0")
+    assert train_run.main(again) == 0
+    assert not (out / "round1" / "pseudo.parquet").exists()
+    parents = checkpoint.Final.load(next(out.glob("round1/*/final.pt"))).made_by.parents
+    assert set(parents) == {"teacher test_resnet", "the round before's model"}
+    capsys.readouterr()
+    assert train_run.main([*again, "--dry-run"]) == 0
+    assert "left to do: about 0 s" in capsys.readouterr().out
+
+
+def test_members_of_equal_settings_train_to_different_weights(run_dir):
+    one, two = (
+        checkpoint.Final.load(run_dir / "round0" / name / "final.pt").state
+        for name in ("test_resnet", "test_resnet-2")
+    )
+    assert not torch.equal(one["network.hidden.weight"], two["network.hidden.weight"])
+
+
+def test_a_run_warm_starts_from_another_of_wider_classes(uninterrupted, competition, tmp_path, capsys):
+    path = next(uninterrupted.glob("round0/*/final.pt"))
+    final = checkpoint.Final.load(path)
+    classes = ("newbird", *reversed(final.contract.classes[2:]))
+    contract = replace(final.contract, classes=classes)
+    model = replace(final.recipe.models[0], weights=str(path))
+    torch.manual_seed(5)
+    predictor = Predictor(final.recipe.frontend, model, contract)
+    fresh = predictor.network.att_block.cla.weight[0].clone()
+    line = pretrained.start(predictor, model)
+    assert "6 of 7 classes by name" in line
+    theirs = {name: row for row, name in enumerate(final.contract.classes)}
+    for row, name in enumerate(classes[1:], start=1):
+        for head in ("att_block.cla.weight", "att_block.att.bias"):
+            own = predictor.network.state_dict()[head][row]
+            assert torch.equal(own, final.state[f"network.{head}"][theirs[name]])
+    assert torch.equal(predictor.network.att_block.cla.weight[0], fresh)
+    encoder = "encoder.conv1.0.weight"
+    assert torch.equal(predictor.network.state_dict()[encoder], final.state[f"network.{encoder}"])
+    assert pretrained.parents(model) == {str(path): checkpoint.sha256(path)}
+
+
+def scored(truth, before, after, seed, models=("a", "b", "ensemble")):
+    """A pair of rounds whose tables are noise around the truth, of these sizes."""
+    rng = np.random.default_rng(seed)
+    facts = summary.Facts("validation", ("clipwise",), models, ("x", "y"), {})
+    groups = np.repeat(np.arange(len(truth) // 4), 4)
+
+    def table(noise):
+        each = [truth + noise * rng.standard_normal(truth.shape) for _ in models]
+        return np.float32([each])
+
+    pairs = [
+        summary.Scored(facts, table(n), truth, np.ones_like(truth), groups) for n in (before, after)
+    ]
+    return compare.Pair(*pairs)
+
+
+def test_gains_are_means_over_seeds_of_one_resampling(tmp_path):
+    truth = np.random.default_rng(9).random((80, 2)) < 0.3
+    pairs = [scored(truth, 3.0, 0.7, seed) for seed in range(3)]
+    found = compare.gains(pairs)
+    assert [gain.model for gain in found] == ["a", "b", compare.MEAN, "ensemble"]
+    a, b, mean, ensemble = found
+    assert mean.before == pytest.approx(np.mean([a.before, b.before], axis=0))
+    assert mean.mean.estimate == pytest.approx((a.mean.estimate + b.mean.estimate) / 2)
+    of_one = compare.gains([scored(truth, 3.0, 0.7, 0, ("a", "ensemble"))])
+    assert [gain.model for gain in of_one] == ["a"]  # an ensemble of one is that one
+    for gain in found:
+        assert gain.mean.estimate == pytest.approx(np.mean(gain.after) - np.mean(gain.before))
+        assert 0 < gain.mean.bound(0.05) < gain.mean.estimate < gain.mean.bound(0.95)
+    for gain in (a, b, ensemble):
+        alone = [pair.last.gain(pair.first, gain.output, gain.model) for pair in pairs]
+        widths = [each.bound(0.95) - each.bound(0.05) for each in alone]
+        assert gain.mean.bound(0.95) - gain.mean.bound(0.05) < max(widths)
+    no_gain = compare.gains([scored(truth, 1.0, 1.0, seed) for seed in range(3)])[0].mean
+    assert no_gain.bound(0.05) < 0 < no_gain.bound(0.95)
+    assert "| a | clipwise |" in compare.markdown(found)
+
+
+def test_runs_that_cant_be_compared_are_named(uninterrupted, run_dir):
+    with pytest.raises(UserError, match="has one round only"):
+        compare.pair(run_dir, "validation")
+    with pytest.raises(UserError, match=r"scores-validation\.npz: not found; run train/run\.py again"):
+        compare.pair(uninterrupted, "validation")
+    run, on = str(uninterrupted), ["--set", "soundscapes"]
+    with pytest.raises(UserError, match="2 runs for 1; give one for each"):
+        compare.main([run, *on, "--against", run, run])
+    assert compare.main([run, *on]) == 0
+
+
+def test_the_last_round_is_compared_with_another_recipes(uninterrupted, capsys):
+    pair = compare.pair(uninterrupted, "soundscapes", against=uninterrupted)
+    assert [gain.mean.estimate for gain in compare.gains([pair])] == [0.0, 0.0]
+    run = str(uninterrupted)
+    assert compare.main([run, "--set", "soundscapes", "--against", run]) == 0
+    assert "| other recipe | last round |" in capsys.readouterr().out
+
+
+def test_a_runs_models_label_any_folder_of_soundscapes(uninterrupted, competition, tmp_path, capsys):
+    hidden = competition / "validation" / "soundscapes"
+    arguments = [str(uninterrupted), "--soundscapes", str(hidden), "--out", str(tmp_path)]
+    assert label.main([*arguments, "--set", "output=clipwise", "--device", "cpu"]) == 0
+    found = pseudo.read(tmp_path / "pseudo.parquet")
+    assert list(found.names) == [path.name for path in sorted(hidden.glob("*.ogg"))]
+    assert found.facts["made_by"]["output"] == "clipwise"
+    assert "s each" in capsys.readouterr().out
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UserError, match="holds no sound files"):
+        label.main(
+            [str(uninterrupted), "--soundscapes", str(tmp_path / "none"), "--out", str(tmp_path)]
+        )

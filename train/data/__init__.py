@@ -1,0 +1,4 @@
+"""From a competition folder to training batches.
+
+Imports birdkit and train.config.
+"""

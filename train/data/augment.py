@@ -1,0 +1,114 @@
+"""What training does to a chunk: other recordings, noise, masks. Validation sees none of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.fft
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from train.config.settings import Augment
+
+# Spectral slopes of the noise bank, power ~ 1/f^slope: white, pink, brown, and between.
+_SLOPES = (0.0, 0.5, 1.0, 1.5, 2.0)
+_BANK_S = 30
+
+
+def noise_bank(sample_rate: int, seed: int) -> NDArray[np.float32]:
+    """Coloured noises of unit power, (slopes, samples): made once, cut at random afterwards."""
+    rng = np.random.default_rng(seed)
+    n = _BANK_S * sample_rate
+    hz = np.fft.rfftfreq(n, 1 / sample_rate)
+    bank = []
+    for slope in _SLOPES:
+        spectrum = np.fft.rfft(rng.standard_normal(n)) * np.maximum(hz, 50.0) ** (-slope / 2)
+        noise = np.fft.irfft(spectrum, n)
+        bank.append(noise / noise.std())
+    return np.array(bank, dtype=np.float32)
+
+
+def from_afar(
+    chunk: NDArray[np.float32], sample_rate: int, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """As a recording sounds from a distance: with its highs taken by the air, and reverberated.
+
+    A first-order low-pass and a decaying noise tail (Polack's model of late reverberation); the power
+    stays what it was.
+    """
+    tail_s = rng.uniform(0.1, 0.5)  # to -60 dB
+    decay = np.exp(-6.9 * np.arange(round(tail_s * sample_rate)) / (tail_s * sample_rate))
+    echo = rng.standard_normal(decay.size) * decay
+    echo *= rng.uniform(0.1, 1.0) / np.linalg.norm(echo)
+    echo[0] += 1.0
+    n_fft = scipy.fft.next_fast_len(chunk.size + echo.size, real=True)
+    cutoff_hz = np.exp(rng.uniform(np.log(3000.0), np.log(12000.0)))
+    low_pass = 1.0 / np.sqrt(1.0 + (scipy.fft.rfftfreq(n_fft, 1.0 / sample_rate) / cutoff_hz) ** 2)
+    spectrum = scipy.fft.rfft(chunk, n_fft) * scipy.fft.rfft(echo.astype(np.float32), n_fft)
+    heard = scipy.fft.irfft(spectrum * low_pass.astype(np.float32), n_fft)[: chunk.size]
+    return np.asarray(heard * (rms(chunk) / max(rms(heard), 1e-6)), dtype=np.float32)
+
+
+def add_noise(
+    chunk: NDArray[np.float32],
+    bank: NDArray[np.float32],
+    snr_db: tuple[float, float],
+    rng: np.random.Generator,
+) -> NDArray[np.float32]:
+    """Add a random piece of the bank at a random signal-to-noise ratio."""
+    n = min(chunk.size, bank.shape[1])
+    start = rng.integers(bank.shape[1] - n + 1)
+    noise = np.resize(bank[rng.integers(len(bank)), start : start + n], chunk.size)
+    level = rms(chunk) * 10 ** (-rng.uniform(*snr_db) / 20)
+    return chunk + np.float32(level) * noise
+
+
+def mix(
+    first: NDArray[np.float32],
+    second: NDArray[np.float32],
+    levels_db: tuple[float, float],
+    rng: np.random.Generator,
+) -> NDArray[np.float32]:
+    """The sum of two chunks, the second's power over the first's within `levels_db`.
+
+    Both stay audible, so the target is the union of their labels: under the write-up's loss on
+    clipwise, weighted targets of 0.5 or less would act as negatives.
+    """
+    level = 10 ** (rng.uniform(*levels_db) / 20) * rms(first) / max(rms(second), 1e-6)
+    return first + np.float32(level) * second
+
+
+def rms(chunk: NDArray[np.float32]) -> float:
+    return float(np.sqrt(np.mean(np.square(chunk, dtype=np.float64)) + 1e-12))
+
+
+def to_full_scale(chunk: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale down what sums left outside [-1, 1]; the log-mel does not see the gain."""
+    peak = float(np.abs(chunk).max())
+    return chunk / np.float32(peak) if peak > 1.0 else chunk
+
+
+def spec_augment(picture: Tensor, config: Augment, generator: torch.Generator) -> Tensor:
+    """Set random bands of mels and stretches of frames to the picture's mean (SpecAugment).
+
+    Parameters
+    ----------
+    picture : (batch, 1, mels, frames)
+    generator : on the CPU, so that the masks are the same on every device
+    """
+    batch, _, n_mels, n_frames = picture.shape
+    masked = torch.zeros(batch, n_mels, n_frames, dtype=torch.bool)
+    for _ in range(config.freq_masks):
+        masked |= _stretches(batch, n_mels, config.freq_mask_share, generator)[:, :, None]
+    for _ in range(config.time_masks):
+        masked |= _stretches(batch, n_frames, config.time_mask_share, generator)[:, None, :]
+    mean = picture.mean(dim=(2, 3), keepdim=True)
+    return torch.where(masked[:, None].to(picture.device), mean, picture)
+
+
+def _stretches(batch: int, length: int, share: float, generator: torch.Generator) -> Tensor:
+    """(batch, length): one random stretch of at most `share` of the length in each row."""
+    width = torch.rand(batch, 1, generator=generator) * share * length
+    start = torch.rand(batch, 1, generator=generator) * (length - width)
+    place = torch.arange(length)[None, :]
+    return (place >= start) & (place < start + width)

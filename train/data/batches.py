@@ -1,0 +1,244 @@
+"""Recordings → training batches. Every batch is a function of the seed and its step alone.
+
+So a run that was killed goes on with the batches it would have seen, and the number of loader
+processes changes nothing.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from birdkit.contract import Contract
+from birdkit.errors import UserError
+from birdkit.grid import cut_chunk
+from train.config.recipe import member_seed
+from train.config.settings import Augment, Data, Pseudo, Recipe
+from train.data.augment import add_noise, from_afar, mix, noise_bank, to_full_scale
+from train.data.competition import LabelledSoundscape, Recording, window_truth
+from train.data.speech import Stretches, without_speech
+from train.data.waveforms import Waveforms, to_float
+
+# What is left of a recording without its speech is used where it is at least so long.
+LEAST_WITHOUT_SPEECH_S = 1.0
+
+Samples = NDArray[np.int16]
+Sample = tuple[NDArray[np.float32], NDArray[np.float32]]  # (samples,) and (classes,)
+
+
+def split(
+    recordings: Sequence[Recording], data: Data, seed: int
+) -> tuple[list[Recording], list[Recording], str]:
+    """Training and held-out recordings: StratifiedGroupKFold by author, and a line on what it did.
+
+    A class whose every recording would be held out keeps them in training.
+    """
+    if data.fold < 0:
+        return list(recordings), [], "all recordings train, none is held out"
+    if not data.fold < data.n_folds:
+        raise UserError(f"data.fold {data.fold} is not below data.n_folds {data.n_folds}")
+    labels = [recording.primary for recording in recordings]
+    authors = [recording.author for recording in recordings]
+    most = min(len(set(authors)), max(Counter(labels).values()))
+    if most < data.n_folds:
+        raise UserError(
+            f"data.n_folds {data.n_folds} is more than these recordings bear ({most}: authors, or "
+            "recordings of a class); lower it, or set data.fold=-1 to train on everything"
+        )
+    folds = StratifiedGroupKFold(data.n_folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # Of classes with fewer recordings than folds: they are in some folds only, as said above.
+        warnings.filterwarnings("ignore", "The least populated class")
+        held = set(list(folds.split(labels, labels, authors))[data.fold][1].tolist())
+    trained = {labels[i] for i in range(len(labels)) if i not in held}
+    rescued = {i for i in held if labels[i] not in trained}
+    train = [r for i, r in enumerate(recordings) if i not in held or i in rescued]
+    held_out = [r for i, r in enumerate(recordings) if i in held and i not in rescued]
+    line = f"fold {data.fold} of {data.n_folds} by author: {len(train)} train, {len(held_out)} held out"
+    if rescued:
+        line += f" ({len(rescued)} kept in training: their classes have no others)"
+    return train, held_out, line
+
+
+def crop_notes(recordings: Sequence[Recording], data: Data) -> list[str]:
+    """What cropping does to recordings that are longer or shorter than it would like."""
+    longer = sum(recording.duration_s > data.first_s for recording in recordings)
+    shorter = sum(recording.duration_s < data.chunk_s for recording in recordings)
+    notes = []
+    if longer:
+        notes.append(
+            f"{longer} recordings are longer than data.first_s = {data.first_s:g} s: what comes "
+            "later is left out"
+        )
+    if shorter:
+        notes.append(f"{shorter} recordings are shorter than a chunk of {data.chunk_s:g} s: repeated")
+    return notes
+
+
+def target_matrix(
+    recordings: Sequence[Recording], classes: Sequence[str], secondary: float
+) -> NDArray[np.float32]:
+    """(recordings, classes): 1 for the primary label, `secondary` for the others, NaN where below 0."""
+    column = {name: index for index, name in enumerate(classes)}
+    told = secondary if secondary >= 0.0 else np.nan
+    targets = np.zeros((len(recordings), len(classes)), dtype=np.float32)
+    for row, recording in enumerate(recordings):
+        targets[row, [column[name] for name in recording.secondary]] = told
+        targets[row, column[recording.primary]] = 1.0
+    return targets
+
+
+def sampling_weights(recordings: Sequence[Recording], balance: float) -> NDArray[np.float64]:
+    """Chance of each recording to be drawn: a class of n is drawn in proportion to n**balance."""
+    counts = Counter(recording.primary for recording in recordings)
+    weights = np.array([counts[recording.primary] ** (balance - 1.0) for recording in recordings])
+    return weights / weights.sum()
+
+
+def random_crop(waveform: Samples, n_samples: int, rng: np.random.Generator) -> Samples:
+    """A random stretch of a recording; one shorter than that is repeated, begun at random."""
+    if waveform.size < n_samples:
+        turned = np.roll(waveform, rng.integers(waveform.size))
+        return np.resize(turned, n_samples)
+    start = rng.integers(waveform.size - n_samples + 1)
+    return waveform[start : start + n_samples]
+
+
+@dataclass(frozen=True)
+class LabelledWindows:
+    """Windows of soundscapes and what is to be learnt of them: the truth, or a teacher's opinion."""
+
+    paths: tuple[Path, ...]
+    file: NDArray[np.int64]  # (windows,) index into `paths`
+    window: NDArray[np.int64]  # (windows,) on the grid of its file
+    targets: NDArray[np.float32]  # (windows, classes) in 0..1, NaN: not to be learnt
+    chance: NDArray[np.float64]  # (windows,) to be drawn; their sum is 1
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+def true_windows(
+    soundscapes: Sequence[LabelledSoundscape], contract: Contract
+) -> LabelledWindows | None:
+    """The windows that label rows cover, all drawn alike."""
+    truths = [window_truth(each, contract.classes, contract.window_s) for each in soundscapes]
+    file = np.concatenate([[i] * int(known.sum()) for i, (_, known) in enumerate(truths)] or [[]])
+    if not file.size:
+        return None
+    return LabelledWindows(
+        tuple(each.path for each in soundscapes),
+        file.astype(np.int64),
+        np.concatenate([np.flatnonzero(known) for _, known in truths]),
+        np.concatenate([truth[known] for truth, known in truths]).astype(np.float32),
+        np.full(file.size, 1.0 / file.size),
+    )
+
+
+@dataclass(frozen=True)
+class Sources:
+    """All that a model trains on."""
+
+    recordings: Sequence[Recording]
+    waveforms: Waveforms
+    speech: Mapping[Path, Stretches]
+    truth: LabelledWindows | None = None
+    pseudo: LabelledWindows | None = None
+
+    def soundscapes(self) -> tuple[str, ...]:
+        """Names of the soundscapes that are drawn from."""
+        names = set()
+        for windows in (self.truth, self.pseudo):
+            if windows is not None:
+                names |= {windows.paths[index].name for index in windows.file[windows.chance > 0]}
+        return tuple(sorted(names))
+
+
+class Batches(Dataset[tuple[Tensor, Tensor]]):
+    """Item `step` is a whole training batch: waveforms (batch, samples), targets (batch, classes)."""
+
+    def __init__(self, sources: Sources, contract: Contract, recipe: Recipe, total_steps: int) -> None:
+        self.sources = sources
+        self.contract = contract
+        self.batch = recipe.fit.batch
+        self.seed = member_seed(recipe)
+        self.augment: Augment = recipe.augment
+        self.data: Data = recipe.data
+        self.mixing: Pseudo = recipe.rounds[0].pseudo
+        self.pseudo_from = self.mixing.first_step(total_steps)
+        recordings = sources.recordings
+        self.targets = target_matrix(recordings, contract.classes, recipe.data.secondary_target)
+        self.weights = sampling_weights(recordings, recipe.data.balance)
+        self.noise = noise_bank(contract.sample_rate, self.seed)
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        rng = np.random.default_rng([self.seed, step])
+        sources = self.sources if step >= self.pseudo_from else replace(self.sources, pseudo=None)
+        items = [self._item(rng, sources) for _ in range(self.batch)]
+        chunks, targets = zip(*items, strict=True)
+        return torch.from_numpy(np.stack(chunks)), torch.from_numpy(np.stack(targets))
+
+    def _item(self, rng: np.random.Generator, sources: Sources) -> Sample:
+        chunk, target = self._draw(rng, sources)
+        if rng.random() < self.augment.mixup:
+            other = self._recording(rng, sources)
+            gain_db = self.augment.mixup_gain_db
+            chunk, target = _joined((chunk, target), other, (-gain_db, gain_db), rng)
+        mixing, pseudo = self.mixing, sources.pseudo
+        if pseudo is not None and mixing.mixing == "mixed" and rng.random() < mixing.share:
+            window = self._window(pseudo, rng)
+            levels_db = (mixing.level_db - mixing.gain_db, mixing.level_db + mixing.gain_db)
+            chunk, target = _joined((chunk, target), window, levels_db, rng)
+        if rng.random() < self.augment.noise:
+            chunk = add_noise(chunk, self.noise, self.augment.noise_snr_db, rng)
+        return to_full_scale(chunk), target
+
+    def _draw(self, rng: np.random.Generator, sources: Sources) -> Sample:
+        """A window of a soundscape, or a recording."""
+        truth, pseudo = sources.truth, sources.pseudo
+        if truth is not None and rng.random() < self.data.labelled_share:
+            return self._window(truth, rng)
+        if pseudo is not None and self.mixing.mixing == "own" and rng.random() < self.mixing.share:
+            return self._window(pseudo, rng)
+        return self._recording(rng, sources)
+
+    def _window(self, windows: LabelledWindows, rng: np.random.Generator) -> Sample:
+        index = rng.choice(len(windows), p=windows.chance)
+        waveform = self.sources.waveforms(windows.paths[windows.file[index]])
+        chunk = cut_chunk(waveform, int(windows.window[index]), self.contract)
+        return to_float(chunk), windows.targets[index]
+
+    def _recording(self, rng: np.random.Generator, sources: Sources) -> Sample:
+        index = rng.choice(len(sources.recordings), p=self.weights)
+        path = sources.recordings[index].path
+        waveform = sources.waveforms(path, self.data.first_s)
+        speech = sources.speech.get(path, ())
+        if speech and (self.data.speech == "cut" or rng.random() < 0.5):
+            rate = self.contract.sample_rate
+            waveform = without_speech(waveform, speech, rate, LEAST_WITHOUT_SPEECH_S)
+        chunk = to_float(random_crop(waveform, self.contract.chunk_samples, rng))
+        if rng.random() < self.augment.afar:
+            chunk = from_afar(chunk, self.contract.sample_rate, rng)
+        return chunk, self.targets[index]
+
+
+def _joined(
+    first: Sample, second: Sample, levels_db: tuple[float, float], rng: np.random.Generator
+) -> Sample:
+    """Both sounds, and the labels of both: their union, where they are doubtful the higher.
+
+    What is unsure in one is so in both, unless the other is certain of it.
+    """
+    target = np.maximum(first[1], second[1])
+    target[(first[1] == 1.0) | (second[1] == 1.0)] = 1.0
+    return mix(first[0], second[0], levels_db, rng), target

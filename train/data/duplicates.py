@@ -1,0 +1,172 @@
+"""Recordings uploaded twice: one author, one length and one waveform, whatever the codec and gain."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import librosa
+import numpy as np
+import scipy.fft
+import scipy.signal
+from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
+from tqdm import tqdm
+
+from train.data.competition import Recording
+
+VERSION = 1  # raise it when the same recordings give other groups
+SAME_LENGTH_S = 0.05
+BAND_HZ = (300.0, 8000.0)  # without rumble and hum, and what codecs leave out
+N_STRETCHES, N_BANDS, N_FFT = 24, 24, 1024
+FLOOR = 0.01  # of the loudest cell's power: what a codec does below that doesn't count
+LAG_S = 0.1  # that a codec may begin later
+# Measured on birdclef-mini, on different recordings of one author and species, and on one re-encoded
+# (Vorbis, MP3, 22 to 44 kHz, gains down to -34 dB): fingerprints to 0.64, from 0.87 on; waveforms to
+# 0.10, from 0.52 on (from 0.82, but for -34 dB in Vorbis' lowest quality). Fingerprints are to find
+# what to compare: two clips with a like call at one place can have one.
+LIKE, SAME = 0.7, 0.4
+
+Group = tuple[Recording, ...]
+Reader = Callable[[Path], NDArray[np.float32]]
+
+
+def find_duplicates(recordings: Sequence[Recording], read: Reader, sample_rate: int) -> list[Group]:
+    """Groups of two or more that hold the same sound, in the order of the recordings.
+
+    `read` returns (samples,) at `sample_rate`, and is asked for those recordings only whose author has
+    another of the same length. Raises UserError where `read` does.
+    """
+    groups: list[list[int]] = []
+    blocks = _of_one_length(recordings)
+    for block in tqdm(blocks, desc="searching for duplicates", leave=False, disable=None):
+        found = _alike([recordings[index] for index in block], read, sample_rate)
+        groups += [sorted(block[k] for k in group) for group in found]
+    return [tuple(recordings[index] for index in group) for group in sorted(groups)]
+
+
+def _of_one_length(recordings: Sequence[Recording]) -> list[list[int]]:
+    """Recordings of one author, sorted by length, as far as each is about as long as the next."""
+
+    def near(first: Recording, second: Recording) -> bool:
+        apart_s = second.duration_s - first.duration_s
+        return first.author == second.author and apart_s <= SAME_LENGTH_S
+
+    order = sorted(
+        range(len(recordings)), key=lambda k: (recordings[k].author, recordings[k].duration_s, k)
+    )
+    blocks = [order[:1]]
+    for previous, index in pairwise(order):
+        if not near(recordings[previous], recordings[index]):
+            blocks.append([])
+        blocks[-1].append(index)
+    return [block for block in blocks if len(block) > 1]
+
+
+def _alike(block: Sequence[Recording], read: Reader, sample_rate: int) -> list[list[int]]:
+    """Which of these are one sound, also by way of a third."""
+    prints = np.stack([fingerprint(read(recording.path), sample_rate) for recording in block])
+    lengths_s = np.array([recording.duration_s for recording in block])
+    near = np.abs(lengths_s[:, None] - lengths_s) <= SAME_LENGTH_S
+    same = np.triu((prints @ prints.T >= LIKE) & near, k=1)
+    for row in np.flatnonzero(same.any(axis=1)).tolist():
+        first = read(block[row].path)
+        for column in np.flatnonzero(same[row]).tolist():
+            second = read(block[column].path)
+            same[row, column] = correlation(first, second, sample_rate) >= SAME
+    n_groups, group_of = connected_components(same, directed=False)
+    groups = [np.flatnonzero(group_of == number).tolist() for number in range(n_groups)]
+    return [group for group in groups if len(group) > 1]
+
+
+def fingerprint(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
+    """Which band is loud when: (stretches * bands,) of length 1, and 0 of silence.
+
+    Neither gain, nor the colour of a microphone, nor a fade of all bands at once is in it.
+    """
+    n_lacking = max(0, N_STRETCHES * N_FFT - waveform.size)
+    parts = np.array_split(np.pad(waveform, (0, n_lacking)), N_STRETCHES)
+    options = {"nperseg": N_FFT, "noverlap": 0, "detrend": False}
+    power = np.stack([scipy.signal.welch(part, sample_rate, **options)[1] for part in parts])
+    cells = power @ _bands(sample_rate)
+    levels = np.log10(cells + FLOOR * cells.max() + 1e-30)
+    levels -= levels.mean(axis=0)
+    levels -= levels.mean(axis=1, keepdims=True)
+    return levels.ravel() / max(float(np.linalg.norm(levels)), 1e-6)
+
+
+@functools.cache
+def _bands(sample_rate: int) -> NDArray[np.float32]:
+    """(n_fft // 2 + 1, bands)"""
+    low_hz, high_hz = BAND_HZ
+    filters: NDArray[np.float32] = librosa.filters.mel(
+        sr=sample_rate, n_fft=N_FFT, n_mels=N_BANDS, fmin=low_hz, fmax=min(high_hz, sample_rate / 2)
+    )
+    return filters.T
+
+
+def correlation(first: NDArray[np.float32], second: NDArray[np.float32], sample_rate: int) -> float:
+    """Of two waveforms (samples,), aligned as it is highest: 0 … 1, whichever way up they are."""
+    n_fft = scipy.fft.next_fast_len(first.size + second.size, real=True)
+    frequency_hz = scipy.fft.rfftfreq(n_fft, 1 / sample_rate)
+    inside = (frequency_hz > BAND_HZ[0]) & (frequency_hz < BAND_HZ[1])
+    one, other = (inside * scipy.fft.rfft(each, n_fft) for each in (first, second))
+    by_lag = scipy.fft.irfft(one * np.conj(other), n_fft)
+    n_lags = max(1, min(round(LAG_S * sample_rate), n_fft // 2))
+    highest = np.abs(np.r_[by_lag[: n_lags + 1], by_lag[-n_lags:]]).max()
+    norms = [np.linalg.norm(scipy.fft.irfft(each, n_fft)) for each in (one, other)]
+    return float(highest / max(norms[0] * norms[1], 1e-9))
+
+
+def drop_duplicates(
+    recordings: Sequence[Recording], groups: Sequence[Group]
+) -> tuple[list[Recording], list[str]]:
+    """One recording of each group, with the labels of all, and a line a group on what was dropped.
+
+    Where primary labels differ, one for each of them stays, so that no class loses its last recording.
+    """
+    group_of = {recording: number for number, group in enumerate(groups) for recording in group}
+    kept: list[Recording] = []
+    stays: list[dict[str, Recording]] = [{} for _ in groups]  # by primary label
+    for recording in recordings:
+        number = group_of.get(recording)
+        if number is None:
+            kept.append(recording)
+        elif recording.primary not in stays[number]:
+            others = [label for label in _labels(groups[number]) if label != recording.primary]
+            kept.append(replace(recording, secondary=tuple(others)))
+            stays[number][recording.primary] = recording
+    return kept, [
+        _what_stays(group, list(stay.values())) for group, stay in zip(groups, stays, strict=True)
+    ]
+
+
+def _labels(group: Group) -> list[str]:
+    """Of all recordings of a group: primary labels, then secondary ones."""
+    primary = [recording.primary for recording in group]
+    return list(dict.fromkeys([*primary, *(label for each in group for label in each.secondary)]))
+
+
+def _what_stays(group: Group, stay: Sequence[Recording]) -> str:
+    dropped = list(group)
+    for recording in stay:
+        dropped.remove(recording)
+    line = f"{_names(group, ' = ')}: "
+    if dropped:
+        return line + f"{_names(dropped, ', ')} left out, all labels joined in {_names(stay, ', ')}"
+    return line + "all stay, for their primary labels differ; each has the labels of all"
+
+
+def line(groups: Sequence[Group]) -> str:
+    """How many recordings are there twice, and the first of them by name."""
+    n_more = sum(len(group) - 1 for group in groups)
+    named = "; ".join(_names(group, " = ") for group in groups[:3])
+    return f"{n_more} recordings are there already ({named}{'; …' if len(groups) > 3 else ''})"
+
+
+def _names(recordings: Sequence[Recording], between: str) -> str:
+    """By class folder and file."""
+    return between.join("/".join(recording.path.parts[-2:]) for recording in recordings)

@@ -1,0 +1,156 @@
+"""Recordings decoded once, to int16 files that are memory-mapped, so that no epoch waits for a codec.
+
+The folder only saves time: what it lacks is decoded as it is drawn, to the same values bit for bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from tokenize import TokenError
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+from tqdm.contrib.concurrent import thread_map
+
+from birdkit import audio
+from birdkit.engines.engine import usable_cores
+from birdkit.files import write_whole
+
+# What the values depend on beside the file; the number is ours, for a change of `_decode`.
+VERSION = f"1, libsndfile {soundfile.__libsndfile_version__}, soxr {soxr.__version__}"
+FULL_SCALE = 32767
+RESERVE_BYTES = 2 << 30  # of disk space, left to checkpoints and the rest
+ABANDONED_S = 3600.0  # a partial file this old was left by a process that was killed
+INDEX = "index.json"  # entry name → source path
+
+Source = tuple[Path, float | None]  # a recording and its first so many seconds, None for all
+Sources = Mapping[str, Source]  # by entry name
+
+
+@dataclass
+class Waveforms:
+    """Recordings as int16: from the cache folder, or decoded and the latest of them kept in memory."""
+
+    sample_rate: int
+    folder: Path | None = None
+    memory_bytes: int = 1 << 30
+    _kept: dict[str, NDArray[np.int16]] = field(default_factory=dict, init=False, repr=False)
+
+    def __reduce__(self) -> tuple[type[Waveforms], tuple[int, Path | None, int]]:
+        # A loader process gets the settings, and not a gigabyte through a pipe.
+        return Waveforms, (self.sample_rate, self.folder, self.memory_bytes)
+
+    def __call__(self, path: Path, max_s: float | None = None) -> NDArray[np.int16]:
+        """First `max_s` seconds, (samples,), read-only. Raises `AudioError` where there is no sound."""
+        name = _entry_name(path, max_s, self.sample_rate)
+        if self.folder is not None and (entry := _open_entry(self.folder / name)) is not None:
+            return entry
+        samples = self._kept.pop(name, None)
+        if samples is None:
+            samples = _decode(path, max_s, self.sample_rate)
+        self._kept[name] = samples  # as the latest
+        while sum(kept.nbytes for kept in self._kept.values()) > self.memory_bytes:
+            del self._kept[next(iter(self._kept))]
+        return samples
+
+
+def to_float(samples: NDArray[np.int16]) -> NDArray[np.float32]:
+    """What `Waveforms` gives → [-1, 1], of the same shape."""
+    return np.divide(samples, np.float32(FULL_SCALE), dtype=np.float32)
+
+
+def fill(folder: Path, wanted: Sequence[Source], sample_rate: int) -> str:
+    """Decode what the folder lacks; the line says what came of it, also where the disk is short, full
+    or read-only, for training works without. Raises `AudioError` for what can't be decoded."""
+    current = {_entry_name(*source, sample_rate): source for source in wanted}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        index = _sweep(folder, current)
+        missing = {name: current[name] for name in current if _open_entry(folder / name) is None}
+        if missing:
+            _check_space(folder, missing, sample_rate)
+            _write(folder, missing, index, sample_rate)
+        size_gb = sum((folder / name).stat().st_size for name in current) / 1e9
+    except OSError as error:
+        rest = "recordings that it lacks are decoded as they are drawn"
+        return f"waveform cache: {error.strerror or error} in {folder}; {rest}"
+    counts = f"{len(current)} recordings, {size_gb:.2f} GB, {len(missing)} decoded now"
+    return f"waveform cache {folder}: {counts}"
+
+
+def _sweep(folder: Path, current: Sources) -> dict[str, str]:
+    """Remove entries whose source has changed, is wanted otherwise or is gone; index of the others."""
+    for partial in folder.glob("*.partial"):
+        with suppress(FileNotFoundError):  # another process's, just finished
+            if time.time() - partial.stat().st_mtime > ABANDONED_S:
+                partial.unlink()
+    index: dict[str, str] = {}
+    with suppress(FileNotFoundError, ValueError):
+        index = json.loads((folder / INDEX).read_text())
+    sources = {str(path.resolve()) for path, _ in current.values()}
+    for name, source in list(index.items()):
+        if name not in current and (source in sources or not Path(source).exists()):
+            (folder / name).unlink(missing_ok=True)
+            del index[name]
+    return index
+
+
+def _check_space(folder: Path, missing: Sources, sample_rate: int) -> None:
+    """Raises `OSError` where the recordings, as long as their headers say, would not fit."""
+    needed = 0.0
+    for path, max_s in missing.values():
+        with suppress(soundfile.LibsndfileError):  # decoding will name the fault
+            needed += min(soundfile.info(str(path)).duration, max_s or np.inf) * sample_rate * 2
+    free = shutil.disk_usage(folder).free
+    if needed + RESERVE_BYTES > free:
+        sizes = (f"{size / 1e9:.1f} GB" for size in (needed, RESERVE_BYTES, free))
+        raise OSError("needs {} and {} to spare, {} are free".format(*sizes))
+
+
+def _write(folder: Path, missing: Sources, index: dict[str, str], sample_rate: int) -> None:
+    def write_entry(name: str) -> None:
+        content = BytesIO()  # for np.save to a file drops the errno of a full disk
+        np.save(content, _decode(*missing[name], sample_rate))
+        write_whole(folder / name, content.getvalue())
+
+    # The index first, so that it knows every entry, whenever this ends.
+    index |= {name: str(path.resolve()) for name, (path, _) in missing.items()}
+    write_whole(folder / INDEX, json.dumps(index, indent=0).encode())
+    thread_map(write_entry, missing, max_workers=usable_cores(), leave=False, disable=None)
+
+
+def _entry_name(path: Path, max_s: float | None, sample_rate: int) -> str:
+    """Another one for a changed file. Raises `AudioError` where there is none."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise audio.AudioError(f"{path}: can't be read ({error}); replace or remove it") from error
+    file = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+    key = (VERSION, *file, sample_rate, None if max_s is None else float(max_s))
+    return hashlib.sha256(repr(key).encode()).hexdigest()[:32] + ".npy"
+
+
+def _open_entry(path: Path) -> NDArray[np.int16] | None:
+    """(samples,), mapped and read-only; None where there is no entry, or no whole one."""
+    try:
+        entry = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, TokenError):
+        return None
+    return entry if entry.dtype == np.int16 and entry.ndim == 1 else None
+
+
+def _decode(path: Path, max_s: float | None, sample_rate: int) -> NDArray[np.int16]:
+    """(samples,), ±FULL_SCALE for ±1, read-only. A half goes to the even neighbour."""
+    samples = np.rint(audio.read(path, sample_rate, max_s=max_s) * FULL_SCALE).astype(np.int16)
+    samples.flags.writeable = False
+    return samples

