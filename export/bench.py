@@ -237,7 +237,7 @@ def measure(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     ours = next(each for each in watches if each.contender.name == OURS)
     found = {
         "machine": machine.describe(),
-        "members": {name: final.recipe.models[0].encoder for name, final in field.finals.items()},
+        "members": {name: final.job.model.encoder for name, final in field.finals.items()},
         "weights": "random" if args.model_dir is None else str(args.model_dir),
         "files": len(files),
         "rounds": args.rounds,

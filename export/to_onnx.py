@@ -36,7 +36,6 @@ from export.folder import model_card, model_folder
 from export.gates import parity, selection
 from export.gates.parity import Parity
 from export.models.fuse import Fused, contract_of, group
-from train.config import recipe
 from train.models import checkpoint
 from train.models.checkpoint import Final
 from train.models.sed import Predictor
@@ -81,9 +80,9 @@ def load_members(run_dir: Path) -> tuple[dict[str, Final], dict[str, Path]]:
     for member in plan.finished(run_dir).members:
         sources[member.name] = member.final
         finals[member.name] = Final.load(member.final)
-        if finals[member.name].made_by.recipe != recipe.to_json(member.config):
+        if finals[member.name].job != member.job:
             raise UserError(
-                f"{member.final}: made by another recipe than the run's {checkpoint.RECIPE_NAME}; "
+                f"{member.final}: made by another job than the run's {checkpoint.RECIPE_NAME}; "
                 "run train/run.py to its end, then export"
             )
     return finals, sources
@@ -132,7 +131,7 @@ def facts_of(
     """What travels inside the model file: its contract, and what made each member."""
     made_by = {
         name: {
-            "recipe": json.loads(finals[name].made_by.recipe),
+            "job": finals[name].job.table(),
             "commit": finals[name].commit,
             "checkpoint_sha256": checkpoint.sha256(sources[name]),
             "weights_from": finals[name].weights_from,
@@ -182,7 +181,7 @@ def untested_spec(
         output = max(mean, key=lambda output: mean[output])
         listed = ", ".join(f"{output} {auc:.4f}" for output, auc in mean.items())
         why = f"output {output}: mean macro-AUC of the members on labelled soundscapes {listed}"
-    smoothing = next(iter(finals.values())).recipe.postprocess.smoothing
+    smoothing = next(iter(finals.values())).job.postprocess.smoothing
     spec = Spec(
         dict.fromkeys(finals, 1.0),
         output,

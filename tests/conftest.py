@@ -16,6 +16,8 @@ from birdkit.contract import Contract
 from export import to_onnx, to_openvino
 from train import run as train_run
 from train.config import recipe
+from train.config.job import Job, job_of
+from train.config.settings import Recipe
 from train.models.sed import Predictor
 from train.synthetic.competition import make_competition
 
@@ -99,14 +101,19 @@ def contract() -> Contract:
     return Contract(32000, 5.0, 5.0, ("a", "b", "1234"))
 
 
-def tiny_recipe(*overrides: str) -> recipe.Recipe:
+def tiny_recipe(*overrides: str) -> Recipe:
     return recipe.load("demo", [*TINY, *overrides])
+
+
+def tiny_job(*overrides: str) -> Job:
+    """The job of the one model in round 0."""
+    return job_of(tiny_recipe(*overrides), 0, "test_resnet")
 
 
 def tiny_predictor(contract: Contract, *overrides: str) -> Predictor:
     torch.manual_seed(0)
-    config = tiny_recipe(*overrides)
-    return Predictor(config.frontend, config.models[0], contract)
+    job = tiny_job(*overrides)
+    return Predictor(job.frontend, job.model, contract)
 
 
 def write_sound(path: Path, seconds: float, rate: int = 32000, channels: int = 1) -> Path:

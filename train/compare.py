@@ -154,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = markdown(gains(pairs), "other recipe" if args.against else "round 0")
     print(text)
     if args.into:
-        name = plan.finished(args.runs[0]).members[0].config.name
+        name = plan.finished(args.runs[0]).members[0].job.recipe
         curves.put_between_marks(args.into, f"rounds {args.mark or name}", text)
     return 0
 

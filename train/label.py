@@ -24,8 +24,8 @@ import torch
 from birdkit.errors import UserError, run_command
 from birdkit.kaggle import mounts
 from train.config import recipe
-from train.fit.trainer import choose_device
-from train.rounds import plan, pseudo
+from train.fit.precision import choose_device
+from train.rounds import plan, pseudo_labels, teachers
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -46,12 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not paths:
         raise UserError(f"{args.soundscapes}: holds no sound files")
     settings = recipe.pseudo_of(args.overrides)
-    teacher = pseudo.Teacher.load({m.name: m.final for m in stage.members}, device)
-    files = pseudo.soundscape_files(paths, teacher.contract)
+    teacher = teachers.Teacher.load({m.name: m.final for m in stage.members}, device)
+    files = teachers.soundscape_files(paths, teacher.contract.window_s)
     start = time.monotonic()
-    path = pseudo.label(teacher, files, settings, args.out)
+    path = teachers.label(teacher, files, settings, args.out)
     elapsed_s = time.monotonic() - start
-    print(pseudo.line(pseudo.describe(path, settings), path))
+    print(pseudo_labels.summarise(pseudo_labels.read(path), settings).line(path))
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         f"{len(files)} files in {elapsed_s:.1f} s, {elapsed_s / len(files):.3f} s each, "

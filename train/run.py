@@ -21,10 +21,10 @@ if __name__ == "__main__":  # in place of this folder, whose rooms have names of
 import torch
 
 from birdkit.errors import run_command
-from train.config import recipe
-from train.data import dataset
-from train.fit.trainer import choose_device
-from train.rounds import plan
+from train.config import recipe as recipes
+from train.data import dataset as data
+from train.fit.precision import choose_device
+from train.rounds import estimate, plan
 from train.rounds.runner import Runner
 from train.scoring.evaluate import validation_set
 from train.synthetic.competition import make_competition
@@ -54,40 +54,44 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    config = recipe.load(args.recipe, args.overrides)
+    recipe = recipes.load(args.recipe, args.overrides)
+    out = args.out or RUNS / recipe.name
+    stages = plan.stages(recipe, out)
+    jobs = [member.job for stage in stages for member in stage.members]
     device = choose_device(args.device)
     folders = args.data or [make_competition(DEMO_DATA)]
-    out = args.out or RUNS / config.name
-    found = dataset.read(folders, config, args.cache)
+    dataset, notes = data.read(folders, recipe, args.cache)
+    classes = dataset.competition.classes
     print(
-        f"{', '.join(map(str, folders))}: {len(found.competition.recordings)} recordings of "
-        f"{len(found.contract.classes)} classes, {len(found.competition.soundscapes)} labelled and "
-        f"{len(found.unlabelled)} other soundscapes"
+        f"{', '.join(map(str, folders))}: {len(dataset.competition.recordings)} recordings of "
+        f"{len(classes)} classes, {len(dataset.competition.soundscapes)} labelled and "
+        f"{len(dataset.unlabelled)} other soundscapes"
     )
-    for line in found.notes:
+    for line in [*notes, *data.fold_notes(dataset, jobs)]:
         print(f"data: {line}")
-    truth = validation_set(args.validation, found.contract) if args.validation else None
-    every = plan.stages(config, out)
+    contract = dataset.contract(jobs[0])
+    truth = validation_set(args.validation, contract) if args.validation else None
     if args.dry_run:
-        _print_plan(Runner(config, found, device, truth), every)
+        _print_plan(Runner(recipe, dataset, device, truth), stages)
         return 0
-    found, lines = dataset.prepare(found, config, args.cache)
+    unlabelled = any(stage.draws_soundscapes for stage in stages)
+    dataset, lines = data.prepare(dataset, jobs, args.cache, unlabelled=unlabelled)
     for line in lines:
         print(line)
-    Runner(config, found, device, truth).run(every, out)
-    n_models = len(every[-1].members)
+    Runner(recipe, dataset, device, truth).run(stages, out)
+    n_models = len(stages[-1].members)
     print(f"\n{out}: {n_models} final checkpoints; next: python export/to_onnx.py {out}")
     return 0
 
 
-def _print_plan(runner: Runner, every: Sequence[plan.Stage]) -> None:
-    n_windows = 0
-    labelling = [stage for stage in every[1:] if stage.round.pseudo.share]
-    if labelling:
-        n_windows = sum(file.n_windows for file in runner.to_label(labelling[0]))
-    clock = plan.Clock(runner.material.contract, runner.device)
-    done = runner.done(every)
-    for line in plan.describe(every, clock, len(runner.material.recordings), n_windows, done):
+def _print_plan(runner: Runner, stages: Sequence[plan.Stage]) -> None:
+    n_windows = {
+        stage.index: sum(file.n_windows for file in runner.to_label(stage))
+        for stage in stages
+        if stage.draws_soundscapes
+    }
+    clock = estimate.Clock(runner.dataset, runner.device)
+    for line in estimate.describe(stages, clock, n_windows, runner.done(stages)):
         print(line)
 
 

@@ -38,9 +38,10 @@ from export.gates import parity
 from export.models import quantize
 from export.models.fuse import FUSED_STEM
 from export.to_onnx import export_onnx
-from train.config.recipe import to_json
-from train.config.settings import FrontEnd, Model, Recipe
-from train.models.checkpoint import Final, MadeBy
+from train.config.job import Job
+from train.config.settings import FrontEnd, Model
+from train.models import checkpoint
+from train.models.checkpoint import Final
 from train.models.frontend import LogMel, mel_matrix
 from train.models.sed import Predictor
 
@@ -136,19 +137,19 @@ def write_up() -> dict[str, Final]:
     contract = Contract(32000, 5.0, 5.0, tuple(f"class{i:03}" for i in range(WRITE_UP_CLASSES)))
     names = ("b3", "v2_b3")
     return {
-        name: untrained(Recipe(models=(Model(encoder, "none"),)), contract)
+        name: untrained(Job("write-up", model=Model(encoder, "none")), contract)
         for name, encoder in zip(names, WRITE_UP, strict=True)
     }
 
 
-def untrained(config: Recipe, contract: Contract) -> Final:
+def untrained(job: Job, contract: Contract) -> Final:
     """A checkpoint of random weights whose answers spread, as a trained one's do.
 
     Batch norm is set on noise first, for random weights alone let the signal die or explode; then the
     head is scaled until sigmoid(segmentwise) moves by half.
     """
     torch.manual_seed(3)
-    predictor = Predictor(config.frontend, config.models[0], contract)
+    predictor = Predictor(job.frontend, job.model, contract)
     inputs = torch.from_numpy(parity.probe_inputs(contract))
     predictor.network.train()
     for module in predictor.modules():
@@ -167,7 +168,7 @@ def untrained(config: Recipe, contract: Contract) -> Final:
             if math.isclose(spread, 3.0, abs_tol=0.3):
                 break
     state = {key: value.clone() for key, value in predictor.state_dict().items()}
-    return Final(contract, MadeBy(to_json(config), "none"), "random", "none", {}, state)
+    return Final(contract, checkpoint.made_by(job, "none", {}), "random", "none", {}, state)
 
 
 def save_checkpoints(finals: Mapping[str, Final], folder: Path) -> None:

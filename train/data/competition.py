@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import re
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,9 +16,6 @@ from numpy.typing import NDArray
 
 from birdkit.errors import UserError
 from birdkit.kaggle import mounts
-
-# What follows the site in a soundscape's name: `[site]_[date]_[local time]`.
-_DATE_AND_TIME = re.compile(r"_\d{8}_\d{4,6}$")
 
 
 @dataclass(frozen=True)
@@ -56,6 +53,19 @@ class Competition:
         folders = [root / "train_soundscapes" for root in self.roots]
         found = [path for folder in folders if folder.is_dir() for path in mounts.soundscapes(folder)]
         return [path for path in found if path not in labelled]
+
+    def fingerprint(self) -> str:
+        """Of the tables and of every recording's name and size: what training reads, not decoded."""
+        digest = hashlib.sha256()
+        for root in self.roots:
+            for name in ("taxonomy.csv", "train.csv", "train_soundscapes_labels.csv"):
+                path = root / name
+                digest.update(path.read_bytes() if path.is_file() else b"absent")
+        for path in [r.path for r in self.recordings] + [s.path for s in self.soundscapes]:
+            # Names below the folder: where it lies does not matter.
+            below = next(path.relative_to(root) for root in self.roots if root in path.parents)
+            digest.update(f"{below} {path.stat().st_size}\n".encode())
+        return digest.hexdigest()
 
 
 def read_competitions(
@@ -148,27 +158,6 @@ def _without_recordings(found: Sequence[Competition], classes: Sequence[str]) ->
         f"{len(silent)} of {len(classes)} classes have no recording ({', '.join(silent[:5])}); "
         "the model answers for them, untrained",
     )
-
-
-def site_of(soundscape: Path) -> str:
-    """`H01_20240501_050000.ogg` → H01; of 2026's `BC2026_Train_<id>_<site>_…` the last part."""
-    return _DATE_AND_TIME.sub("", soundscape.stem).rpartition("_")[2]
-
-
-def split_by_site(
-    labelled: Sequence[LabelledSoundscape], n_folds: int, fold: int
-) -> tuple[list[LabelledSoundscape], list[LabelledSoundscape]]:
-    """Labelled soundscapes that train, and those that validate: every n-th site, from the fold-th."""
-    sites = sorted({site_of(each.path) for each in labelled})
-    if len(sites) < 2:
-        raise UserError(
-            "data.labelled = 'split' needs labelled soundscapes of two sites or more; "
-            "set it to 'validate' or 'train'"
-        )
-    n_parts = min(n_folds, len(sites))
-    held = {site for index, site in enumerate(sites) if index % n_parts == max(0, fold) % n_parts}
-    train = [each for each in labelled if site_of(each.path) not in held]
-    return train, [each for each in labelled if site_of(each.path) in held]
 
 
 def read_labelled(root: Path) -> tuple[LabelledSoundscape, ...]:

@@ -1,11 +1,12 @@
-"""What a run trains and validates on: its data folders, read, split and looked through once."""
+"""What a run trains and validates on: its data folders, read, split and searched once."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,136 +14,181 @@ from numpy.typing import NDArray
 
 from birdkit.contract import Contract
 from birdkit.files import write_whole
-from train.config.settings import Recipe
+from train.config import provenance
+from train.config.job import Job
+from train.config.settings import Data, Recipe
 from train.data import duplicates, speech, waveforms
-from train.data.batches import Sources, crop_notes, split, true_windows
-from train.data.competition import (
-    Competition,
-    LabelledSoundscape,
-    Recording,
-    read_competitions,
-    split_by_site,
-)
+from train.data.batches import Sources, crop_notes, true_windows
+from train.data.competition import Competition, LabelledSoundscape, Recording, read_competitions
+from train.data.folds import split_recordings, split_soundscapes
 from train.data.speech import Stretches
 from train.data.waveforms import Waveforms, to_float
-from train.models import checkpoint
 
-# Speech is looked for in what training hears of a recording, so its store is of that length.
+Fold = tuple[list[Recording], list[Recording], str]
+
+# Speech is searched in the seconds that training uses of a recording, so its store is of that length.
 SPEECH_NAME, DUPLICATES_NAME = "speech-{:g}s.json", "duplicates.json"
 
 
 @dataclass(frozen=True)
-class Material:
-    """`unlabelled` soundscapes are a teacher's to label, `validating` ones where a round says so."""
+class Dataset:
+    """The data of a run: soundscapes are divided once for all models, recordings by each one's fold."""
 
     competition: Competition
-    contract: Contract
-    recordings: tuple[Recording, ...]  # that train
-    held_out: tuple[Recording, ...]
-    training: tuple[LabelledSoundscape, ...]
-    validating: tuple[LabelledSoundscape, ...]
-    unlabelled: tuple[Path, ...]
+    recordings: tuple[Recording, ...]  # without dropped duplicates
+    training: tuple[LabelledSoundscape, ...]  # soundscapes whose labels train
+    validating: tuple[LabelledSoundscape, ...]  # soundscapes whose labels validate
+    unlabelled: tuple[Path, ...]  # soundscapes for a teacher to label
     fingerprint: str
-    notes: tuple[str, ...]  # lines for people
-    speech: dict[Path, Stretches]
     waveforms: Waveforms
+    seed: int  # of the folds: the same in every round
+    speech: Mapping[float, Mapping[Path, Stretches]] = field(default_factory=dict)  # by data.first_s
+    _folds: dict[tuple[int, int], Fold] = field(default_factory=dict, repr=False, compare=False)
 
-    def sources(self) -> Sources:
-        """What round 0 trains on."""
-        truth = true_windows(self.training, self.contract)
-        return Sources(self.recordings, self.waveforms, self.speech, truth)
+    def contract(self, job: Job) -> Contract:
+        """What a model of this job promises."""
+        rate, data = job.frontend.sample_rate, job.data
+        return Contract(rate, data.chunk_s, data.window_s, self.competition.classes)
+
+    def recordings_of(self, data: Data) -> Fold:
+        """Recordings that train, those held out, and a line on the fold."""
+        key = (data.n_folds, data.fold)
+        if key not in self._folds:
+            self._folds[key] = split_recordings(self.recordings, data, self.seed)
+        return self._folds[key]
+
+    def sources(self, job: Job) -> Sources:
+        """What a model of this job trains on, without pseudo labels."""
+        train, _, _ = self.recordings_of(job.data)
+        truth = true_windows(self.training, self.contract(job))
+        stretches = {} if job.data.speech == "keep" else self.speech[job.data.first_s]
+        return Sources(train, self.waveforms, stretches, truth)
 
     def soundscapes(self, *, validating: bool) -> list[Path]:
         """Those that a teacher labels."""
-        more = [each.path for each in self.validating] if validating else []
+        more = [soundscape.path for soundscape in self.validating] if validating else []
         return sorted([*self.unlabelled, *more])
 
 
-def read(roots: Sequence[Path], config: Recipe, cache: Path) -> Material:
-    """Read the folders and decide what trains. Decodes what duplicates need, nothing else."""
-    data = config.data
-    competition = read_competitions(roots, data.classes, skip_bad=data.skip_bad)
-    rate = config.frontend.sample_rate
-    contract = Contract(rate, data.chunk_s, data.window_s, competition.classes)
-    sounds = Waveforms(rate, cache if data.cache else None)
-    notes = list(competition.left_out)
+def read(roots: Sequence[Path], recipe: Recipe, cache: Path) -> tuple[Dataset, list[str]]:
+    """Read the folders and decide what trains. Decodes what the search for duplicates needs.
 
-    fingerprint = checkpoint.data_fingerprint(competition)
-    found = _duplicates(competition, sounds, data.first_s, cache / DUPLICATES_NAME, fingerprint)
+    Returns
+    -------
+    The data, and lines for people on what it holds and leaves out.
+    """
+    data, rate = recipe.data, recipe.frontend.sample_rate
+    competition = read_competitions(roots, data.classes, skip_bad=data.skip_bad)
+    decoded = Waveforms(rate, cache if data.cache else None)
+    fingerprint = competition.fingerprint()
+    notes = list(competition.left_out)
+    groups = _duplicates(competition, decoded, data.first_s, cache / DUPLICATES_NAME, fingerprint)
     recordings = list(competition.recordings)
-    if found:
-        notes.append(duplicates.line(found))
+    if groups:
+        notes.append(duplicates.line(groups))
     if data.duplicates == "drop":
-        recordings, lines = duplicates.drop_duplicates(recordings, found)
+        recordings, lines = duplicates.drop_duplicates(recordings, groups)
         notes += lines
-    train, held_out, how = split(recordings, data, config.fit.seed)
-    notes += [how, *crop_notes(train, data)]
-    training, validating = _labelled(competition, config)
+    training, validating = split_soundscapes(competition.soundscapes, data)
     if competition.soundscapes:
         notes.append(f"labelled soundscapes: {len(training)} train, {len(validating)} validate")
-    return Material(
+    dataset = Dataset(
         competition,
-        contract,
-        tuple(train),
-        tuple(held_out),
+        tuple(recordings),
         tuple(training),
         tuple(validating),
         tuple(competition.unlabelled()),
         fingerprint,
-        tuple(notes),
-        {},
-        sounds,
+        decoded,
+        recipe.fit.seed,
     )
+    return dataset, notes
+
+
+def fold_notes(dataset: Dataset, jobs: Sequence[Job]) -> list[str]:
+    """Lines on the fold and the crops of every job; the model is named where they differ."""
+    names: dict[tuple[str, ...], list[str]] = {}
+    for job in jobs:
+        train, _, line = dataset.recordings_of(job.data)
+        of_job = names.setdefault((line, *crop_notes(train, job.data)), [])
+        of_job += [job.model.name] if job.model.name not in of_job else []
+    if len(names) == 1:
+        return list(next(iter(names)))
+    return [f"{', '.join(models)}: {line}" for lines, models in names.items() for line in lines]
 
 
 def _duplicates(
-    competition: Competition, sounds: Waveforms, first_s: float, store: Path, fingerprint: str
+    competition: Competition, decoded: Waveforms, first_s: float, store: Path, fingerprint: str
 ) -> list[duplicates.Group]:
-    """Found once for a set of recordings; `store` holds them by number."""
+    """Found once for a set of recordings; `store` keeps them by number."""
     recordings = competition.recordings
-    made_by = f"{duplicates.VERSION} {fingerprint} {sounds.sample_rate} {first_s}"
-    kept: dict[str, list[list[int]]] = {}
+    made_by = {
+        "version": duplicates.VERSION,
+        "data": fingerprint,
+        "sample_rate": decoded.sample_rate,
+        "first_s": first_s,
+    }
+    known: dict[str, list[list[int]]] = {}
     with suppress(FileNotFoundError, ValueError):
-        kept = json.loads(store.read_text())
-    if made_by not in kept:
-        found = duplicates.find_duplicates(
-            recordings, lambda path: to_float(sounds(path, first_s)), sounds.sample_rate
+        known = json.loads(store.read_text())
+    key = provenance.key(made_by)
+    if key not in known:
+        groups = duplicates.find_duplicates(
+            recordings, lambda path: to_float(decoded(path, first_s)), decoded.sample_rate
         )
         number = {recording: index for index, recording in enumerate(recordings)}
-        kept[made_by] = [[number[recording] for recording in group] for group in found]
+        known[key] = [[number[recording] for recording in group] for group in groups]
         store.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(store, json.dumps(kept).encode())
-    return [tuple(recordings[index] for index in group) for group in kept[made_by]]
+        write_whole(store, json.dumps(known).encode())
+    return [tuple(recordings[index] for index in group) for group in known[key]]
 
 
-def _labelled(
-    competition: Competition, config: Recipe
-) -> tuple[Sequence[LabelledSoundscape], Sequence[LabelledSoundscape]]:
-    """Labelled soundscapes that train, and those that validate."""
-    every = competition.soundscapes
-    if config.data.labelled == "train":
-        return every, ()
-    if config.data.labelled == "validate" or not every:
-        return (), every
-    return split_by_site(every, config.data.n_folds, config.data.fold)
+def prepare(
+    dataset: Dataset, jobs: Sequence[Job], cache: Path, *, unlabelled: bool
+) -> tuple[Dataset, list[str]]:
+    """Decode everything once into the cache, and search for speech where a job asks for it.
+
+    Parameters
+    ----------
+    unlabelled : unlabelled soundscapes train, too, with pseudo labels
+    """
+    rate, lines = dataset.waveforms.sample_rate, []
+    if jobs[0].data.cache:
+        soundscapes = [soundscape.path for soundscape in dataset.training]
+        soundscapes += dataset.soundscapes(validating=False) if unlabelled else []
+        sources = [*_recordings(dataset, jobs), *((path, None) for path in soundscapes)]
+        lines.append(waveforms.fill(cache, sources, rate))
+    searched: dict[float, Mapping[Path, Stretches]] = {}
+    for job in jobs:
+        first_s = job.data.first_s
+        if job.data.speech == "keep" or first_s in searched:
+            continue
+        paths = [recording.path for recording in _training(dataset, jobs, first_s)]
+        read_first = partial(_first_seconds, dataset.waveforms, first_s)
+        store = cache / SPEECH_NAME.format(first_s)
+        searched[first_s] = speech.find_speech(paths, read_first, rate, store)
+        lines += speech.notes(searched[first_s])
+    return replace(dataset, speech=searched), lines
 
 
-def prepare(material: Material, config: Recipe, cache: Path) -> tuple[Material, list[str]]:
-    """Decode everything once into the cache, and look for speech where the recipe asks for it."""
-    data, rate = config.data, config.frontend.sample_rate
-    lines = []
-    if data.cache:
-        soundscapes = [each.path for each in material.training]
-        if any(each.pseudo.share for each in config.rounds[1:]):
-            soundscapes += material.soundscapes(validating=False)
-        wanted = [(recording.path, data.first_s) for recording in material.recordings]
-        lines.append(waveforms.fill(cache, [*wanted, *((path, None) for path in soundscapes)], rate))
-    if data.speech == "keep":
-        return material, lines
+def _recordings(dataset: Dataset, jobs: Sequence[Job]) -> list[waveforms.Source]:
+    """The recordings that the jobs draw, each by its first seconds."""
+    lengths_s = dict.fromkeys(job.data.first_s for job in jobs)
+    return [
+        (recording.path, first_s)
+        for first_s in lengths_s
+        for recording in _training(dataset, jobs, first_s)
+    ]
 
-    def sound_of(path: Path) -> NDArray[np.float32]:
-        return to_float(material.waveforms(path, data.first_s))
 
-    paths = [recording.path for recording in material.recordings]
-    found = speech.find_speech(paths, sound_of, rate, cache / SPEECH_NAME.format(data.first_s))
-    return replace(material, speech=found), [*lines, *speech.notes(found)]
+def _training(dataset: Dataset, jobs: Sequence[Job], first_s: float) -> list[Recording]:
+    """Recordings of which some job trains on the first seconds."""
+    train: dict[Recording, None] = {}
+    for data in dict.fromkeys(job.data for job in jobs if job.data.first_s == first_s):
+        train |= dict.fromkeys(dataset.recordings_of(data)[0])
+    return list(train)
+
+
+def _first_seconds(decoded: Waveforms, first_s: float, path: Path) -> NDArray[np.float32]:
+    """(samples,) in [-1, 1]."""
+    return to_float(decoded(path, first_s))

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from birdkit.errors import UserError
 from birdkit.files import write_whole
+from train.config import provenance
 
 Stretches = tuple[tuple[float, float], ...]  # (start s, end s), in order and apart from each other
 Sound = TypeVar("Sound", NDArray[np.float32], NDArray[np.int16])
@@ -121,9 +122,13 @@ def find_speech(
     The store, JSON, is written now and then and at the end, an interruption's too, and begun anew if
     it can't be read. Raises UserError where `read` does or silero-vad is absent.
     """
-    made_by = f"{VERSION}: {SPEECH} {QUIET} {LEAST_SPEECH_S} {LEAST_QUIET_S} {PAD_S}, {sample_rate} Hz"
+    made_by = {
+        "version": VERSION,
+        "thresholds": [SPEECH, QUIET, LEAST_SPEECH_S, LEAST_QUIET_S, PAD_S],
+        "sample_rate": sample_rate,
+    }
     known = _read_store(store, made_by)
-    keys = {path: _key(path) for path in paths}
+    keys = {path: provenance.file_state(path) for path in paths}
     todo = [path for path, key in keys.items() if key not in known]
     if todo:
         detector = SpeechDetector()
@@ -138,16 +143,10 @@ def find_speech(
     return {path: known[key] for path, key in keys.items()}
 
 
-def _key(path: Path) -> str:
-    """A file as it is now: one that is written anew is another."""
-    facts = path.stat()
-    return f"{path.resolve()} {facts.st_size} {facts.st_mtime_ns}"
-
-
-def _read_store(store: Path, made_by: str) -> dict[str, Stretches]:
+def _read_store(store: Path, made_by: provenance.MadeBy) -> dict[str, Stretches]:
     try:
         facts = json.loads(store.read_text(encoding="utf-8"))
-        if facts["made_by"] != made_by:
+        if not provenance.can_be_kept(made_by, facts["made_by"]):
             return {}
         return {
             key: tuple((float(start_s), float(end_s)) for start_s, end_s in found)
@@ -157,7 +156,7 @@ def _read_store(store: Path, made_by: str) -> dict[str, Stretches]:
         return {}
 
 
-def _write_store(store: Path, made_by: str, known: Mapping[str, Stretches]) -> None:
+def _write_store(store: Path, made_by: provenance.MadeBy, known: Mapping[str, Stretches]) -> None:
     store.parent.mkdir(parents=True, exist_ok=True)
     write_whole(store, json.dumps({"made_by": made_by, "found": known}).encode())
 

@@ -5,7 +5,6 @@ The folder only saves time: what it lacks is decoded as it is drawn, to the same
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
@@ -25,6 +24,7 @@ from tqdm.contrib.concurrent import thread_map
 from birdkit import audio
 from birdkit.engines.engine import usable_cores
 from birdkit.files import write_whole
+from train.config import provenance
 
 # What the values depend on beside the file; the number is ours, for a change of `_decode`.
 VERSION = f"1, libsndfile {soundfile.__libsndfile_version__}, soxr {soxr.__version__}"
@@ -130,14 +130,14 @@ def _write(folder: Path, missing: Sources, index: dict[str, str], sample_rate: i
 
 
 def _entry_name(path: Path, max_s: float | None, sample_rate: int) -> str:
-    """Another one for a changed file. Raises `AudioError` where there is none."""
+    """The cache name, keyed by path, size and modification time. Raises `AudioError` without a file."""
     try:
-        stat = path.stat()
+        file = provenance.file_state(path)
     except OSError as error:
         raise audio.AudioError(f"{path}: can't be read ({error}); replace or remove it") from error
-    file = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
-    key = (VERSION, *file, sample_rate, None if max_s is None else float(max_s))
-    return hashlib.sha256(repr(key).encode()).hexdigest()[:32] + ".npy"
+    first_s = None if max_s is None else float(max_s)
+    made_by = {"version": VERSION, "file": file, "sample_rate": sample_rate, "first_s": first_s}
+    return provenance.key(made_by)[:32] + ".npy"
 
 
 def _open_entry(path: Path) -> NDArray[np.int16] | None:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from birdkit.errors import UserError
-from train.fit.trainer import Progress
+from train.fit.loop import Progress
 
 
 def draw_curves(progress: Progress, path: Path, title: str) -> None:

@@ -1,10 +1,32 @@
-"""The write-up's loss on both answers, and what every frame is taught."""
+"""The write-up's loss on clipwise and segmentwise, and its share on every frame."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
+
+from train.config.settings import Fit
+
+
+def sed_loss(
+    clipwise: Tensor, framewise: Tensor, targets: Tensor, fit: Fit, soft_clipwise: bool
+) -> Tensor:
+    """The weighted sum of the losses on clipwise, segmentwise and, by `fit.framewise`, every frame.
+
+    Parameters
+    ----------
+    clipwise : (batch, classes) probabilities
+    framewise : (batch, classes, frames) logits; segmentwise is their maximum over time
+    targets : (batch, classes) in 0..1 for the whole chunk, NaN: unknown
+    soft_clipwise : targets between 0 and 1 count on clipwise, too
+    """
+    on_clipwise = clipwise_loss(clipwise, targets, soft_clipwise)
+    on_segmentwise = logit_loss(framewise.max(dim=2)[0], targets)
+    if fit.framewise:
+        on_frames = logit_loss(framewise, targets[:, :, None].expand_as(framewise))
+        on_segmentwise = (1.0 - fit.framewise) * on_segmentwise + fit.framewise * on_frames
+    return fit.clipwise_weight * on_clipwise + (1.0 - fit.clipwise_weight) * on_segmentwise
 
 
 def clipwise_loss(clipwise: Tensor, target: Tensor, soft: bool = True) -> Tensor:

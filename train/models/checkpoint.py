@@ -6,11 +6,11 @@ stranger is ever run.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,10 @@ from torch import Tensor
 from birdkit.contract import Contract
 from birdkit.errors import UserError
 from birdkit.kaggle.manifest import sha256 as sha256
-from train.config import recipe as recipes
-from train.config.settings import Recipe
-from train.data.competition import Competition
+from train.config.job import Job, from_version_3
 from train.models.sed import Predictor
 
-VERSION = 3
+VERSION = 4  # 3 is read, too: it held a recipe with one model where this one holds a job
 STATE_NAME = "state.pt"
 FINAL_NAME = "final.pt"
 RECIPE_NAME = "recipe.json"  # of a run, written once all its models are final
@@ -33,39 +31,23 @@ ROUND_NAME = "round{}"  # folder of a round in a run
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@dataclass(frozen=True)
-class MadeBy:
-    """What an artefact depends on. Equal means: nothing to do again."""
+def made_by(job: Job, data: str, parents: Mapping[str, str]) -> dict[str, Any]:
+    """What a checkpoint depends on.
 
-    recipe: str  # of one model, resolved, as JSON
-    data: str  # fingerprint of the competition folders
-    parents: dict[str, str] = field(default_factory=dict)  # what else it was made of → its sha256
-
-    def differences(self, other: MadeBy) -> str:
-        """What the two were made by that is not the same, in words; "" where nothing is."""
-        names = [] if _same_recipe(self.recipe, other.recipe) else ["recipe"]
-        names += [] if self.data == other.data else ["data"]
-        every = sorted(self.parents.keys() | other.parents.keys())
-        names += [name for name in every if self.parents.get(name) != other.parents.get(name)]
-        return " and ".join(names)
-
-
-def _same_recipe(one: str, other: str) -> bool:
-    """Equal once read: a setting that the kit has learnt since counts as its default."""
-    if one == other:
-        return True
-    try:
-        return recipes.from_dict(json.loads(one), "") == recipes.from_dict(json.loads(other), "")
-    except UserError:  # of a kit whose settings had other names
-        return False
+    Parameters
+    ----------
+    data : fingerprint of the competition folders
+    parents : whatever else it was made from → its sha256
+    """
+    return {"job": job.table(), "data": data, "parents": dict(parents)}
 
 
 @dataclass(frozen=True)
 class Final:
-    """A trained model as it is exported: the averaged weights, and the facts that rebuild it."""
+    """A trained model as it is exported: the averaged weights, and all that rebuilds it."""
 
     contract: Contract
-    made_by: MadeBy
+    made_by: dict[str, Any]
     weights_from: str
     commit: str
     metrics: dict[str, dict[str, float]]  # set of data → output → macro-AUC
@@ -73,8 +55,8 @@ class Final:
     trained_on: tuple[str, ...] = ()  # soundscapes, by file name
 
     @property
-    def recipe(self) -> Recipe:
-        return recipes.from_dict(json.loads(self.made_by.recipe), "checkpoint")
+    def job(self) -> Job:
+        return Job.from_table(self.made_by["job"], "checkpoint")
 
     def save(self, path: Path) -> None:
         write(path, {"version": VERSION, **asdict(self)})
@@ -82,69 +64,73 @@ class Final:
     @classmethod
     def load(cls, path: Path) -> Final:
         """Raises `UserError` for a file that is absent, unreadable or of another version."""
-        facts = read(path)
+        content = read(path)
         try:
-            contract = dict(facts["contract"])
+            contract = dict(content["contract"])
             contract["classes"] = tuple(contract["classes"])
             contract["outputs"] = tuple(contract["outputs"])
             return cls(
                 contract=Contract(**contract),
-                made_by=MadeBy(**facts["made_by"]),
-                weights_from=facts["weights_from"],
-                commit=facts["commit"],
-                metrics=facts["metrics"],
-                state=facts["state"],
-                trained_on=tuple(facts["trained_on"]),
+                made_by=content["made_by"],
+                weights_from=content["weights_from"],
+                commit=content["commit"],
+                metrics=content["metrics"],
+                state=content["state"],
+                trained_on=tuple(content["trained_on"]),
             )
         except (KeyError, TypeError) as error:
             raise UserError(f"{path}: not a final checkpoint ({error!r}); train it again") from error
 
     def predictor(self) -> Predictor:
-        """The model in eval mode, rebuilt from the recipe and loaded strictly."""
-        recipe = self.recipe
-        predictor = Predictor(recipe.frontend, recipe.models[0], self.contract)
+        """The model in eval mode, rebuilt from its job and loaded strictly."""
+        job = self.job
+        predictor = Predictor(job.frontend, job.model, self.contract)
         predictor.load_state_dict(self.state, strict=True)
         return predictor.eval()
 
 
-def write(path: Path, facts: dict[str, Any]) -> None:
+def write(path: Path, content: dict[str, Any]) -> None:
     """Atomic and durable: a kill at any moment leaves the old file or the whole new one."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
-        torch.save(facts, file)
+        torch.save(content, file)
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
 
 
 def read(path: Path) -> dict[str, Any]:
+    """A checkpoint's content, that of version 3 as today's. Raises `UserError` for any other file."""
     if not path.is_file():
         raise UserError(f"{path}: no checkpoint there; train one with train/run.py")
     try:
-        facts = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and torch each fail in their own way
         raise UserError(f"{path}: not a checkpoint ({type(error).__name__}); train it again") from error
-    version = facts.get("version") if isinstance(facts, dict) else None
-    if version != VERSION:
+    version = content.get("version") if isinstance(content, dict) else None
+    if version not in (3, VERSION):
         raise UserError(
-            f"{path}: checkpoint version {version}, this kit reads {VERSION}; train it again"
+            f"{path}: checkpoint version {version}, this kit reads 3 and {VERSION}; train it again"
         )
-    return dict(facts)
+    try:
+        origin = content["made_by"] if version == VERSION else _of_version_3(content["made_by"])
+        return content | {"made_by": origin | {"job": _of_today(origin["job"])}}
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: does not say what made it ({error!r}); train it again") from error
 
 
-def data_fingerprint(competition: Competition) -> str:
-    """Of the tables and of every recording's name and size: what training reads, without decoding."""
-    digest = hashlib.sha256()
-    for root in competition.roots:
-        for name in ("taxonomy.csv", "train.csv", "train_soundscapes_labels.csv"):
-            path = root / name
-            digest.update(path.read_bytes() if path.is_file() else b"absent")
-    paths = [r.path for r in competition.recordings] + [s.path for s in competition.soundscapes]
-    for path in paths:
-        # Names below the folder: where it lies does not matter.
-        below = next(path.relative_to(root) for root in competition.roots if root in path.parents)
-        digest.update(f"{below} {path.stat().st_size}\n".encode())
-    return digest.hexdigest()
+def _of_version_3(origin: Mapping[str, Any]) -> dict[str, Any]:
+    job, removed = from_version_3(json.loads(origin["recipe"]))
+    kept = {"job": job, "data": origin["data"], "parents": origin["parents"]}
+    return kept | ({"removed settings": removed} if removed else {})
+
+
+def _of_today(job: dict[str, Any]) -> dict[str, Any]:
+    """A job's table in which settings that the kit has learnt since have their defaults."""
+    try:
+        return Job.from_table(job, "checkpoint").table()
+    except UserError:  # of a kit whose settings had other names: it differs from any of today's
+        return job
 
 
 def commit() -> str:

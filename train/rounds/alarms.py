@@ -1,42 +1,41 @@
-"""When pseudo labels have gone wrong: a class that collapses, explodes, or says the same everywhere."""
+"""When pseudo labels have gone wrong: a class that collapses, explodes, or is the same everywhere."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from train.config.settings import Alarms, Limits
+from train.rounds.pseudo_labels import Summary
 
 
-def alarms(facts: Mapping[str, Any], before: Mapping[str, Any] | None, config: Alarms) -> list[str]:
-    """A line a class that is past a limit.
+def alarms(now: Summary, before: Summary | None, config: Alarms) -> list[str]:
+    """A line for each class that is beyond a limit.
 
     Parameters
     ----------
-    facts, before : provenance of this round's labels and of the last round's (`pseudo.describe`).
-        Masses are compared as shares of all classes' mass, so that another output or another
-        transform, which moves all of them alike, raises none.
+    now, before : this round's labels and the last round's. Masses are compared as shares of all
+        classes' mass, so that another output or another transform, which moves all of them alike,
+        raises none.
     """
-    output = facts["made_by"]["output"]
-    limits: Limits = getattr(config, output)
-    found = [
-        f"{name}: {output} labels differ by {spread:.1e} over {facts['n_windows']} windows, less than "
+    limits: Limits = getattr(config, now.output)
+    lines = [
+        f"{name}: {now.output} labels differ by {spread:.1e} over {now.n_windows} windows, less than "
         f"{limits.constant:g}: the teacher does not know it"
-        for name, spread in facts["spread"].items()
+        for name, spread in now.spread.items()
         if spread < limits.constant
     ]
     if before is None:
-        return found
-    then, now = _shares(before["mass"]), _shares(facts["mass"])
-    for name in now:
+        return lines
+    last_shares, shares = _shares(before.mass), _shares(now.mass)
+    for name, share in shares.items():
         # A floor of a hundredth of an even share: what was next to nothing can't collapse.
-        floor = 0.01 / len(now)
-        ratio = max(now[name], floor) / max(then.get(name, 0.0), floor)
+        floor = 0.01 / len(shares)
+        last = last_shares.get(name, 0.0)
+        ratio = max(share, floor) / max(last, floor)
         if ratio < limits.collapse or ratio > limits.explode:
             what = "collapses" if ratio < 1 else "explodes"
-            shares = f"{then.get(name, 0.0):.2%} → {now[name]:.2%}"
-            found.append(f"{name}: its share of the labels' mass {what}, {shares}")
-    return found
+            lines.append(f"{name}: its share of the labels' mass {what}, {last:.2%} → {share:.2%}")
+    return lines
 
 
 def _shares(mass: Mapping[str, float]) -> dict[str, float]:

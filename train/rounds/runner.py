@@ -10,26 +10,33 @@ from typing import Any
 
 import torch
 
+from birdkit.contract import Contract
 from birdkit.errors import UserError
 from birdkit.scoring.ensemble import Spec
 from birdkit.scoring.predict import SoundFile
-from train.config import recipe
+from train.config import recipe as recipes
+from train.config.job import Job
+from train.config.provenance import differences
 from train.config.settings import Recipe
 from train.data.batches import Batches, Sources
-from train.data.dataset import Material
+from train.data.dataset import Dataset
+from train.data.folds import left_out_of_fold
 from train.fit import curves
-from train.fit.trainer import Metrics, Trainer, run_fit
+from train.fit.loop import Metrics, Progress, run_fit, total_steps
+from train.fit.trainer import Trainer
 from train.models import checkpoint, pretrained
-from train.models.checkpoint import Final, MadeBy
+from train.models.checkpoint import Final
 from train.models.sed import Predictor
-from train.rounds import pseudo
+from train.rounds import pseudo_labels, teachers
 from train.rounds.alarms import alarms
 from train.rounds.plan import Member, Stage
+from train.rounds.pseudo_labels import Summary
+from train.rounds.teachers import Teacher
 from train.scoring import summary
 from train.scoring.evaluate import TorchEngine, TruthSet, evaluate, held_out_set, soundscape_set
 from train.scoring.summary import Scored, Tables
 
-# As parents of what was trained on them, and from it.
+# Names of a checkpoint's parents.
 LABELS, START = "pseudo labels", "the round before's model"
 
 
@@ -37,123 +44,107 @@ LABELS, START = "pseudo labels", "the round before's model"
 class Runner:
     """A run's settings, data and device."""
 
-    config: Recipe
-    material: Material
+    recipe: Recipe
+    dataset: Dataset
     device: torch.device
     validation: TruthSet | None
 
-    def wanted(self, member: Member, stage: Stage, teacher: pseudo.Teacher | None) -> MadeBy:
-        """What a model's checkpoint must be made by; what it is made from must be there."""
+    def made_by(self, member: Member, stage: Stage) -> dict[str, Any]:
+        """What a model's checkpoint is made by; whatever it is made from must be there."""
         parents = {START: checkpoint.sha256(member.start)} if member.start else {}
-        parents |= pretrained.parents(member.config.models[0])
-        if teacher is not None:
-            heeds = stage.round.pseudo
-            if heeds.share:
-                parents[LABELS] = checkpoint.sha256(stage.folder / pseudo.NAME)
-            if heeds.distil:
-                parents |= {f"teacher {name}": each for name, each in teacher.hashes.items()}
-        return MadeBy(recipe.to_json(member.config), self.material.fingerprint, parents)
+        parents |= pretrained.parents(member.job.model)
+        if stage.index and member.job.pseudo.share:
+            parents[LABELS] = checkpoint.sha256(stage.folder / pseudo_labels.NAME)
+        return checkpoint.made_by(member.job, self.dataset.fingerprint, parents)
 
     def done(self, stages: Sequence[Stage]) -> set[Path]:
         """Checkpoints, and folders of pseudo labels, that need not be made again."""
-        found: set[Path] = set()
+        done: set[Path] = set()
         for stage, before in zip(stages, [None, *stages], strict=False):
-            teacher = None
             if before is not None:
-                if not {member.final for member in before.members} <= found:
+                if not {member.final for member in before.members} <= done:
                     break
-                teacher = self.teacher(stage, before)
-                if not self._is_labelled(stage, teacher):
+                if stage.draws_soundscapes and not self._is_labelled(stage, before):
                     break
-                found.add(stage.folder)
+                done.add(stage.folder)
             for member in stage.members:
-                if _load_if_done(member, self.wanted(member, stage, teacher)) is not None:
-                    found.add(member.final)
-        return found
+                if _load_if_done(member, self.made_by(member, stage)) is not None:
+                    done.add(member.final)
+        return done
 
-    def _is_labelled(self, stage: Stage, teacher: pseudo.Teacher) -> bool:
-        """Whether all that the teacher has to say is there."""
-        settings = stage.round.pseudo
-        if not settings.share:
-            return True
-        by = pseudo.made_by(teacher, self.to_label(stage), settings)
-        return pseudo.is_made_by(stage.folder / pseudo.NAME, by, settings)
+    def _is_labelled(self, stage: Stage, before: Stage) -> bool:
+        """Whether the round's table of teacher probabilities is there."""
+        teacher, pseudo = self.teacher(stage, before), stage.round.pseudo
+        files = self.to_label(stage)
+        wanted = pseudo_labels.made_by(teacher.hashes, teacher.smoothing, files, pseudo)
+        return pseudo_labels.can_be_kept(stage.folder / pseudo_labels.NAME, wanted)
 
     def to_label(self, stage: Stage) -> list[SoundFile]:
-        paths = self.material.soundscapes(validating=stage.round.pseudo.validating)
+        """The soundscapes that a round's teacher labels."""
+        paths = self.dataset.soundscapes(validating=stage.round.pseudo.validating)
         if not paths:
             raise UserError(
-                f"{self.material.competition.roots[0] / 'train_soundscapes'}: holds no unlabelled "
+                f"{self.dataset.competition.roots[0] / 'train_soundscapes'}: holds no unlabelled "
                 "soundscapes; remove the recipe's later rounds, or set pseudo.validating=true"
             )
-        return pseudo.soundscape_files(paths, self.material.contract)
+        return teachers.soundscape_files(paths, self.recipe.data.window_s)
 
-    def teacher(self, stage: Stage, before: Stage) -> pseudo.Teacher:
-        checkpoints = {m.name: m.final for m in before.members if m.name in stage.round.teacher}
-        return pseudo.Teacher.load(checkpoints, self.device)
+    def teacher(self, stage: Stage, before: Stage) -> Teacher:
+        return Teacher.load({m.name: m.final for m in stage.teachers(before)}, self.device)
 
-    def label(
-        self, stage: Stage, teacher: pseudo.Teacher, last: Mapping[str, Any] | None
-    ) -> dict[str, Any]:
-        """The round's pseudo labels; returns their provenance.
-
-        Raises `UserError` at an alarm, where the recipe says so.
-        """
-        settings = stage.round.pseudo
+    def label(self, stage: Stage, teacher: Teacher, last: Summary | None) -> Summary:
+        """Make the round's pseudo labels. Raises `UserError` at an alarm, where the recipe says so."""
+        pseudo = stage.round.pseudo
         files = self.to_label(stage)
         print(
-            f"\nround {stage.index}: {settings.output} of {' + '.join(teacher.finals)} on "
+            f"\nround {stage.index}: {pseudo.output} of {' + '.join(teacher.finals)} on "
             f"{len(files)} soundscapes",
             flush=True,
         )
-        path = pseudo.label(teacher, files, settings, stage.folder)
-        facts = pseudo.describe(path, settings)
-        print(pseudo.line(facts, path))
-        for name, why in facts["failures"].items():
+        path = teachers.label(teacher, files, pseudo, stage.folder)
+        labels = pseudo_labels.read(path)
+        now = pseudo_labels.summarise(labels, pseudo)
+        now.save(stage.folder)
+        print(now.line(path))
+        for name, why in labels.failures.items():
             print(f"left out: {name}: {why}")
-        raised = alarms(facts, last, settings.alarms)
-        for each in raised:
-            print(f"alarm: {each}")
-        if raised and settings.alarms.action == "stop":
+        raised = alarms(now, last, pseudo.alarms)
+        for line in raised:
+            print(f"alarm: {line}")
+        if raised and pseudo.alarms.action == "stop":
             raise UserError(
                 f"{path}: {len(raised)} alarms, the first: {raised[0]}; mend the teacher, or go on "
                 "with pseudo.alarms.action='warn'"
             )
-        return facts
+        return now
 
-    def train(self, member: Member, stage: Stage, teacher: pseudo.Teacher | None) -> Final:
-        """Train one model, or load it where it is done. Round 0 has no teacher.
+    def train(self, member: Member, stage: Stage) -> Final:
+        """Train one model, or load it where it is done.
 
         Writes `state.pt`, `final.pt`, `history.json` and `curves.png`.
         """
-        made_by = self.wanted(member, stage, teacher)
+        made_by = self.made_by(member, stage)
         done = _load_if_done(member, made_by)
         if done is not None:
             print(f"{member.final}: done already")
             return done
         member.folder.mkdir(parents=True, exist_ok=True)
         commit = checkpoint.commit()  # of the code that starts, not of edits made while it trains
-        config, contract = member.config, self.material.contract
-        model = config.models[0]
-        torch.manual_seed(recipe.member_seed(config))
-        predictor = Predictor(config.frontend, model, contract)
-        first = replace(model, weights=str(member.start)) if member.start else model
-        weights_from = pretrained.start(predictor, first)
+        job, contract = member.job, self.dataset.contract(member.job)
+        predictor, weights_from = _initial(member, contract)
         print(weights_from)
         sources = self._sources(member, stage)
-        total = member.steps(len(sources.recordings))
-        teachers = teacher.predictors.values() if teacher and stage.round.pseudo.distil else ()
-        trainer = Trainer(predictor, config, total, self.device, tuple(teachers))
-        print(f"{total} steps of {config.fit.batch} on {self.device}, {trainer.precision}", flush=True)
-        known = self._validation_sets()
+        trainer = Trainer(predictor, job, total_steps(job.fit, len(sources.recordings)), self.device)
+        steps = f"{trainer.total_steps} steps of {job.fit.batch}"
+        print(f"{steps} on {self.device}, {trainer.precision}", flush=True)
+        known = self._validation_sets(job)
 
         def validate(averaged: Predictor) -> Metrics:
-            return figures(averaged, known, config, self.device)
+            return macro_aucs(averaged, known, job, self.device)
 
-        batches = Batches(sources, contract, config, total)
+        batches = Batches(sources, contract, job)
         progress = run_fit(trainer, batches, validate, member.folder / checkpoint.STATE_NAME, made_by)
-        curves.draw_curves(progress, member.folder / "curves.png", model.encoder)
-        (member.folder / "history.json").write_text(json.dumps(asdict(progress)) + "\n")
+        _write_history(progress, member)
         final = Final(
             contract,
             made_by,
@@ -169,80 +160,90 @@ class Runner:
         return final
 
     def _sources(self, member: Member, stage: Stage) -> Sources:
-        sources = self.material.sources()
-        settings = stage.round.pseudo
-        if not stage.index or not settings.share:
+        sources, pseudo = self.dataset.sources(member.job), member.job.pseudo
+        if not stage.index or not pseudo.share:
             return sources
-        paths = self.material.soundscapes(validating=settings.validating)
-        leave_out: list[str] = []
-        if settings.out_of_fold:
-            names = [each.name for each in stage.members]
-            part, n_parts = names.index(member.name), len(names)
-            leave_out = [path.name for path in paths[part::n_parts]]
-        labels = pseudo.read(stage.folder / pseudo.NAME)
-        return replace(sources, pseudo=pseudo.to_train_on(labels, settings, paths, leave_out))
+        paths = self.dataset.soundscapes(validating=pseudo.validating)
+        leave_out = left_out_of_fold(paths, member.name, member.job.folds_among)
+        labels = pseudo_labels.read(stage.folder / pseudo_labels.NAME)
+        return replace(sources, pseudo=pseudo_labels.windows_of(labels, pseudo, paths, leave_out))
 
-    def _validation_sets(self) -> list[TruthSet]:
-        contract = self.material.contract
+    def _validation_sets(self, job: Job) -> list[TruthSet]:
+        contract = self.dataset.contract(job)
+        _, held_out, _ = self.dataset.recordings_of(job.data)
         sets = [
-            held_out_set(self.material.held_out, contract),
-            soundscape_set(self.material.validating, contract),
+            held_out_set(held_out, contract),
+            soundscape_set(self.dataset.validating, contract),
         ]
-        return [each for each in sets if each is not None]
+        return [truth_set for truth_set in sets if truth_set is not None]
 
     def score(self, stage: Stage, finals: Mapping[str, Final]) -> list[Scored]:
         """The round's models and their mean on labelled soundscapes, and on `--validation`."""
-        sets = [soundscape_set(self.material.validating, self.material.contract), self.validation]
+        contract = self.dataset.contract(stage.members[0].job)
+        sets = [soundscape_set(self.dataset.validating, contract), self.validation]
         hashes = {member.name: checkpoint.sha256(member.final) for member in stage.members}
-        smoothing = self.config.postprocess.smoothing
+        smoothing = self.recipe.postprocess.smoothing
         return [
-            summary.score_round(finals, hashes, each, smoothing, self.device, stage.folder)
-            for each in sets
-            if each is not None
+            summary.score_round(finals, hashes, truth_set, smoothing, self.device, stage.folder)
+            for truth_set in sets
+            if truth_set is not None
         ]
 
     def run(self, stages: Sequence[Stage], out: Path) -> None:
         """Every round in turn, its figures after it."""
-        facts: dict[str, Any] | None = None
+        labelled: Summary | None = None
         last: list[Scored] = []
         tables: list[Tables] = []
         for stage, before in zip(stages, [None, *stages], strict=False):
-            teacher = None
-            if before is not None:
-                teacher = self.teacher(stage, before)
-                if stage.round.pseudo.share:
-                    facts = self.label(stage, teacher, facts)
+            if before is not None and stage.draws_soundscapes:
+                labelled = self.label(stage, self.teacher(stage, before), labelled)
             finals = {}
             for member in stage.members:
-                print(f"\nround {stage.index}, {member.name}: {member.config.models[0].encoder}")
-                finals[member.name] = self.train(member, stage, teacher)
+                print(f"\nround {stage.index}, {member.name}: {member.job.model.encoder}")
+                finals[member.name] = self.train(member, stage)
             scored = self.score(stage, finals)
             tables.append(summary.of_round(stage.index, scored, last))
             last = scored
             summary.write(tables, out)
             for line in summary.lines(tables[-1].models):
                 print(line)
-        (out / checkpoint.RECIPE_NAME).write_text(recipe.to_json(self.config) + "\n")
+        (out / checkpoint.RECIPE_NAME).write_text(recipes.to_json(self.recipe) + "\n")
 
 
-def _load_if_done(member: Member, made_by: MadeBy) -> Final | None:
+def _initial(member: Member, contract: Contract) -> tuple[Predictor, str]:
+    """The model before its first step, and a line on where its weights come from."""
+    job = member.job
+    torch.manual_seed(job.seed)
+    predictor = Predictor(job.frontend, job.model, contract)
+    first = replace(job.model, weights=str(member.start)) if member.start else job.model
+    return predictor, pretrained.start(predictor, first)
+
+
+def _write_history(progress: Progress, member: Member) -> None:
+    curves.draw_curves(progress, member.folder / "curves.png", member.job.model.encoder)
+    (member.folder / "history.json").write_text(json.dumps(asdict(progress)) + "\n")
+
+
+def _load_if_done(member: Member, made_by: dict[str, Any]) -> Final | None:
     if not member.final.is_file():
         return None
     final = Final.load(member.final)
-    changed = made_by.differences(final.made_by)
+    changed = differences(made_by, final.made_by)
     if changed:
-        print(f"{member.final}: made by another {changed}; it is to be trained again")
+        print(f"{member.final}: made with another {' and '.join(changed)}; it is trained again")
         return None
     return final
 
 
-def figures(
-    predictor: Predictor, sets: Sequence[TruthSet], config: Recipe, device: torch.device
+def macro_aucs(
+    predictor: Predictor, sets: Sequence[TruthSet], job: Job, device: torch.device
 ) -> Metrics:
     """Macro-AUC of a model on each set, for each output."""
-    spec = Spec({"model": 1.0}, smoothing=config.postprocess.smoothing)
+    spec = Spec({"model": 1.0}, smoothing=job.postprocess.smoothing)
     engines = {"model": TorchEngine(predictor.to(device), device)}
     return {
-        each.name: {output: auc.macro for output, auc in evaluate(engines, spec, each).items()}
-        for each in sets
+        truth_set.name: {
+            output: auc.macro for output, auc in evaluate(engines, spec, truth_set).items()
+        }
+        for truth_set in sets
     }

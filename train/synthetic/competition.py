@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from birdkit.errors import UserError
 from birdkit.grid import row_ids
+from train.config import provenance
 from train.synthetic.birdsong import (
     AUTHOR_RATES_HZ,
     LABELS,
@@ -30,6 +31,7 @@ from train.synthetic.birdsong import (
 )
 
 VERSION = 2  # raise it when the same seed gives other data
+MADE_BY_NAME = "made_by.json"
 RECORDING, SOUNDSCAPE, HIDDEN, SITE = range(4)  # kinds of random stream: [seed, kind, index]
 
 
@@ -148,9 +150,11 @@ def write_all(out: Path, seed: int, scale: float) -> None:
     )
 
 
-def is_finished(out: Path, made_by: str) -> bool:
-    stamp = out / "made_by.json"
-    return stamp.is_file() and stamp.read_text() == made_by
+def is_finished(out: Path, made_by: provenance.MadeBy) -> bool:
+    try:
+        return provenance.can_be_kept(made_by, json.loads((out / MADE_BY_NAME).read_text()))
+    except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError):
+        return False
 
 
 def make_competition(out: Path, *, seed: int = 2025, scale: float = 1.0) -> Path:
@@ -161,9 +165,7 @@ def make_competition(out: Path, *, seed: int = 2025, scale: float = 1.0) -> Path
     """
     if seed < 0 or not 0 < scale <= 100:
         raise UserError(f"seed {seed}, scale {scale}: give a seed from 0 and a scale in (0, 100]")
-    made_by = json.dumps(
-        {"maker": "train/demo.py", "version": VERSION, "seed": seed, "scale": float(scale)}
-    )
+    made_by = {"maker": "train/demo.py", "version": VERSION, "seed": seed, "scale": float(scale)}
     if is_finished(out, made_by):
         return out
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
@@ -176,7 +178,7 @@ def make_competition(out: Path, *, seed: int = 2025, scale: float = 1.0) -> Path
         draft = Path(scratch) / "draft"
         draft.mkdir()
         write_all(draft, seed, scale)
-        (draft / "made_by.json").write_text(made_by)
+        (draft / MADE_BY_NAME).write_text(json.dumps(made_by))
         try:
             draft.rename(out)
         except OSError:

@@ -84,9 +84,9 @@ def test_a_model_file_describes_itself(model_dir, run_dir):
     facts = {p.key: p.value for p in onnx.load(model_dir / "test_resnet.onnx").metadata_props}
     assert facts.keys() == {METADATA_KEY, model_folder.MADE_BY_KEY}
     made_by = json.loads(facts[model_folder.MADE_BY_KEY])["test_resnet"]
-    assert made_by["recipe"]["models"][0]["encoder"] == "test_resnet"
+    assert made_by["job"]["model"]["encoder"] == "test_resnet"
     assert made_by["checkpoint_sha256"] == sha256(run_dir / "round0" / "test_resnet" / "final.pt")
-    assert made_by.keys() == {"recipe", "checkpoint_sha256", "commit", "weights_from"}
+    assert made_by.keys() == {"job", "checkpoint_sha256", "commit", "weights_from"}
     assert not list(model_dir.glob("*.data"))
 
 

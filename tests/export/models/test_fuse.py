@@ -82,12 +82,11 @@ def test_the_log_mel_is_in_a_fused_file_once(fused_dir):
 
 def test_members_of_another_front_end_get_a_file_of_their_own(run_dir):
     final = Final.load(run_dir / "round0" / "test_resnet" / "final.pt")
-    recipe = json.loads(final.made_by.recipe)
-    recipe["frontend"]["n_mels"] = 40
-    other = replace(final, made_by=replace(final.made_by, recipe=json.dumps(recipe)))
+    job = replace(final.job, frontend=replace(final.job.frontend, n_mels=40))
+    other = replace(final, made_by=final.made_by | {"job": job.table()})
     longer = replace(final, contract=replace(final.contract, chunk_s=10.0))
     finals = {"a": final, "b": other, "c": final, "d": other, "e": longer}
-    assert finals["b"].recipe.frontend == FrontEnd(n_fft=1024, hop=1024, n_mels=40)
+    assert finals["b"].job.frontend == FrontEnd(n_fft=1024, hop=1024, n_mels=40)
     found = group(finals, fuse=True)
     assert found == {"fused": ["a", "c"], "fused2": ["b", "d"], "e": ["e"]}
     assert group(finals, fuse=False) == {name: [name] for name in finals}

@@ -11,9 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from birdkit.errors import UserError
 from tests.conftest import tiny_recipe, write_sound
-from train.config import recipe
+from train.config.job import job_of
 from train.config.settings import Augment, Data
 from train.data import augment
 from train.data.batches import (
@@ -23,7 +22,6 @@ from train.data.batches import (
     crop_notes,
     random_crop,
     sampling_weights,
-    split,
     target_matrix,
     true_windows,
 )
@@ -33,39 +31,6 @@ from train.data.waveforms import Waveforms
 
 def recording(primary, author, *secondary, path="x.ogg"):
     return Recording(Path(path), primary, tuple(secondary), author)
-
-
-many = st.lists(
-    st.tuples(st.sampled_from("abcdef"), st.sampled_from([f"author{i}" for i in range(12)])),
-    min_size=30,
-    max_size=80,
-).filter(
-    lambda pairs: (
-        len({author for _, author in pairs}) >= 5
-        and max(Counter(label for label, _ in pairs).values()) >= 5
-    )
-)
-
-
-@given(many, st.integers(0, 4))
-def test_no_author_is_on_both_sides_but_for_classes_that_have_no_other_recording(pairs, fold):
-    recordings = [recording(p, a, path=f"{i}.ogg") for i, (p, a) in enumerate(pairs)]
-    train, held_out, _ = split(recordings, Data(fold=fold), seed=0)
-    assert sorted(r.path for r in [*train, *held_out]) == sorted(r.path for r in recordings)
-    assert {r.primary for r in train} == {r.primary for r in recordings}
-    held_authors = {r.author for r in held_out}
-    leaked = {r.primary for r in train if r.author in held_authors}
-    for label in leaked:
-        assert all(r.author in held_authors or r in train for r in recordings if r.primary == label)
-
-
-def test_fold_minus_one_holds_nothing_out_and_a_fold_too_many_is_named():
-    recordings = [recording("a", str(i)) for i in range(6)]
-    assert split(recordings, Data(fold=-1), 0)[:2] == (recordings, [])
-    with pytest.raises(UserError, match=r"data\.fold 5 is not below"):
-        split(recordings, Data(fold=5), 0)
-    with pytest.raises(UserError, match=r"n_folds 5 is more than these recordings bear \(3"):
-        split(recordings[:3], Data(), 0)
 
 
 def test_what_cropping_leaves_out_or_repeats_is_said():
@@ -119,8 +84,7 @@ def make_batches(recordings, contract, *overrides, **more):
     return Batches(
         Sources(recordings, Waveforms(contract.sample_rate), more.pop("speech", {}), **more),
         contract,
-        recipe.for_member(tiny_recipe(*overrides), min(1, len(more)), "test_resnet"),
-        total_steps=16,
+        job_of(tiny_recipe(*overrides), min(1, len(more)), "test_resnet"),
     )
 
 
@@ -252,20 +216,6 @@ def test_pseudo_windows_are_mixed_into_labelled_samples_and_their_labels_join(to
     for chunk, target in zip(chunks, targets, strict=True):
         assert has_tone(chunk, 1000)
         assert has_tone(chunk, 6000) == (target[1] > 0)
-
-
-@pytest.mark.parametrize("mixing", ["own", "mixed"])
-def test_pseudo_labels_come_in_late_and_change_nothing_before(tones, contract, mixing):
-    plain, soundscape = tones
-    settings = [*PLAIN, f"rounds.1.pseudo.mixing={mixing}", "rounds.1.pseudo.after=0.5"]
-    recordings, windows = [recording("a", "x", path=plain)], opinion(soundscape)
-    late = make_batches(recordings, contract, *settings, pseudo=windows)
-    before = make_batches(recordings, contract, *settings)  # round 0
-    for step in range(16):
-        heard = bool((late[step][1][:, 1] > 0).any())
-        assert heard == (step >= 8)
-        if not heard:
-            assert torch.equal(late[step][0], before[step][0])
 
 
 def test_the_soundscapes_level_is_over_the_recordings(tones, contract):

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,8 +13,6 @@ from train.data.competition import (
     parse_label_list,
     read_competition,
     read_competitions,
-    site_of,
-    split_by_site,
     window_truth,
 )
 
@@ -195,35 +192,6 @@ def test_a_wider_class_list_is_the_union_and_a_narrower_one_leaves_recordings_ou
     assert "newbird" not in {recording.primary for recording in narrow.recordings}
     assert {n for s in narrow.soundscapes for _, _, of in s.labels for n in of} <= set(narrow.classes)
     assert any("classes that the first folder does not have" in line for line in narrow.left_out)
-
-
-@pytest.mark.parametrize(
-    ("name", "site"),
-    [
-        ("H01_20240501_050000.ogg", "H01"),
-        ("BC2026_Train_0042_S08_20250606_073000.ogg", "S08"),
-        ("H01_20240501_0500.ogg", "H01"),
-    ],
-)
-def test_the_site_is_read_off_both_years_names(name, site):
-    assert site_of(Path(name)) == site
-
-
-def test_labelled_soundscapes_are_split_by_site():
-    every = [
-        LabelledSoundscape(Path(f"S{site}_2025010{day}_050000.ogg"), ((0.0, 5.0, ()),))
-        for site in range(5)
-        for day in range(1, 4)
-    ]
-    seen = []
-    for fold in range(3):
-        train, validate = split_by_site(every, 3, fold)
-        assert not {site_of(s.path) for s in train} & {site_of(s.path) for s in validate}
-        assert len(train) + len(validate) == len(every)
-        seen += [each.path for each in validate]
-    assert sorted(seen) == sorted(each.path for each in every)
-    with pytest.raises(UserError, match="needs labelled soundscapes of two sites"):
-        split_by_site(every[:3], 3, 0)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no real recordings at {REAL}")

@@ -7,15 +7,28 @@ import shutil
 import pandas as pd
 import pytest
 
-from tests.conftest import tiny_recipe
-from train.config import recipe
+from tests.conftest import tiny_job, tiny_recipe
 from train.data import dataset
 from train.data.batches import Batches
-from train.data.competition import site_of
+from train.data.folds import site_of
+from train.rounds import plan
 
 
 def read(folder, cache, *overrides):
-    return dataset.read([folder], tiny_recipe("data.cache=true", *overrides), cache)
+    return dataset.read([folder], tiny_recipe("data.cache=true", *overrides), cache)[0]
+
+
+def notes(folder, cache, *overrides):
+    return dataset.read([folder], tiny_recipe("data.cache=true", *overrides), cache)[1]
+
+
+def prepare(folder, cache, *overrides):
+    recipe = tiny_recipe(*overrides)
+    stages = plan.stages(recipe, cache / "run")
+    jobs = [member.job for stage in stages for member in stage.members]
+    unlabelled = any(stage.draws_soundscapes for stage in stages)
+    found, _ = dataset.read([folder], recipe, cache)
+    return *dataset.prepare(found, jobs, cache, unlabelled=unlabelled), jobs
 
 
 @pytest.mark.parametrize("policy", ["validate", "train", "split"])
@@ -41,11 +54,11 @@ def test_a_teacher_labels_neither_what_trains_by_its_truth_nor_what_validates(co
 
 
 def test_truth_windows_are_a_source_where_labelled_soundscapes_train(competition, tmp_path):
-    assert read(competition, tmp_path).sources().truth is None
+    assert read(competition, tmp_path).sources(tiny_job()).truth is None
     found = read(competition, tmp_path, "data.labelled=train")
-    truth = found.sources().truth
-    assert len(truth) == 12 * len(found.training)
-    assert found.sources().soundscapes() == tuple(sorted(s.path.name for s in found.training))
+    sources = found.sources(tiny_job("data.labelled=train"))
+    assert len(sources.truth) == 12 * len(found.training)
+    assert sources.soundscapes() == tuple(sorted(s.path.name for s in found.training))
 
 
 @pytest.fixture
@@ -68,39 +81,58 @@ def test_duplicates_are_said_and_their_labels_joined_where_the_recipe_drops_them
     doubled, tmp_path, monkeypatch
 ):
     kept = read(doubled, tmp_path, "data.fold=-1")
-    assert any("XC1" in line for line in kept.notes)
+    said = notes(doubled, tmp_path, "data.fold=-1")
+    assert any("XC1" in line for line in said)
     dropped = read(doubled, tmp_path, "data.fold=-1", "data.duplicates=drop")
     # One stays for each label: a class must not lose a recording to another.
     assert len(dropped.recordings) <= len(kept.recordings)
     both = {kept.recordings[0].primary, "demris1"}
     monkeypatch.setattr(dataset.duplicates, "find_duplicates", None)  # found once, then kept
-    assert read(doubled, tmp_path, "data.fold=-1").notes == kept.notes
+    assert notes(doubled, tmp_path, "data.fold=-1") == said
     joined = [r for r in dropped.recordings if {r.primary, *r.secondary} >= both]
     assert joined
 
 
 def test_with_and_without_the_cache_a_batch_is_the_same_bit_for_bit(competition, tmp_path):
-    config = tiny_recipe("data.cache=true")
-    found, lines = dataset.prepare(dataset.read([competition], config, tmp_path), config, tmp_path)
+    found, lines, (job, _) = prepare(competition, tmp_path, "data.cache=true")
     assert any(line.startswith(f"waveform cache {tmp_path}: ") for line in lines)
-    without = tiny_recipe("data.cache=false")
-    plain, lines = dataset.prepare(dataset.read([competition], without, tmp_path), without, tmp_path)
+    plain, lines, _ = prepare(competition, tmp_path, "data.cache=false")
     assert lines == []
     assert plain.waveforms.folder is None
-    first, second = (
-        Batches(each.sources(), each.contract, recipe.for_member(config, 0, "test_resnet"), 4)[3]
-        for each in (found, plain)
-    )
+    first, second = (Batches(each.sources(job), each.contract(job), job)[3] for each in (found, plain))
     assert first[0].equal(second[0])
     assert first[1].equal(second[1])
 
 
-def test_soundscapes_are_in_the_cache_where_later_rounds_draw_from_them(competition, tmp_path):
-    for rounds, n_more in (("rounds=[{}]", 0), ("rounds=[{}, {}]", 3)):
-        config = tiny_recipe("data.cache=true", rounds)
-        found = dataset.read([competition], config, tmp_path / rounds)
-        (line,) = dataset.prepare(found, config, tmp_path / rounds)[1]
-        assert f": {len(found.recordings) + n_more} recordings" in line
+@pytest.mark.parametrize(
+    ("rounds", "n_more"),
+    [
+        ("rounds=[{}]", 0),
+        ("rounds=[{}, {}]", 3),
+        ("rounds=[{repeat = 2}]", 3),
+        ("rounds=[{}, {pseudo = {share = 0.0}}]", 0),
+    ],
+)
+def test_soundscapes_are_in_the_cache_where_later_rounds_draw_from_them(
+    competition, tmp_path, rounds, n_more
+):
+    found, (line,), (job, *_) = prepare(competition, tmp_path, "data.cache=true", rounds)
+    n_recordings = len(found.recordings_of(job.data)[0])
+    assert f": {n_recordings + n_more} recordings" in line
+
+
+def test_models_of_other_folds_and_lengths_train_on_their_own_recordings(competition, tmp_path):
+    own = "models=[{name = 'a'}, {name = 'b', data.fold = 1, data.first_s = 2.0, data.chunk_s = 2.0}]"
+    found, (line,), (a, b, *_) = prepare(
+        competition, tmp_path, own, "data.cache=true", "data.window_s=1.0", "rounds=[{}]"
+    )
+    of_a, of_b = (found.recordings_of(job.data)[0] for job in (a, b))
+    assert set(of_a) != set(of_b)
+    assert f": {len(of_a) + len(of_b)} recordings" in line  # once by each length
+    assert (found.contract(a).chunk_s, found.contract(b).chunk_s) == (5.0, 2.0)
+    lines = dataset.fold_notes(found, [a, b])
+    assert lines[0].startswith("a: fold 0 of 3")
+    assert any(line.startswith("b: fold 1 of 3") for line in lines)
 
 
 def test_speech_is_looked_for_where_the_recipe_asks_and_once(competition, tmp_path, monkeypatch):
@@ -115,11 +147,12 @@ def test_speech_is_looked_for_where_the_recipe_asks_and_once(competition, tmp_pa
 
     monkeypatch.setattr(dataset.speech, "SpeechDetector", detector)
     for policy in ("keep", "cut", "half"):
-        config = tiny_recipe("data.cache=true", f"data.speech={policy}")
-        found, lines = dataset.prepare(dataset.read([competition], config, tmp_path), config, tmp_path)
-        assert bool(found.speech) == (policy != "keep")
+        found, lines, (job, _) = prepare(
+            competition, tmp_path, "data.cache=true", f"data.speech={policy}"
+        )
+        assert bool(found.sources(job).speech) == (policy != "keep")
         assert any(line.startswith("human speech") for line in lines) == (policy != "keep")
-    assert len(searched) == len(found.recordings)
+    assert len(searched) == len(found.recordings_of(job.data)[0])
 
 
 def test_the_fingerprint_knows_the_tables_and_the_sounds(competition, tmp_path):

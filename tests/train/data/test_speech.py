@@ -201,13 +201,13 @@ def test_a_killed_search_loses_no_more_than_it_has_not_saved(files, tmp_path, mo
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "{}", '{"made_by": "?"}', '{"made_by": "MADE_BY", "found": [1]}', "\x00"]
+    "text", ["", "{", "[]", "{}", '{"made_by": "?"}', '{"made_by": MADE_BY, "found": [1]}', "\x00"]
 )
 def test_an_unreadable_store_or_one_of_other_settings_is_begun_anew(files, tmp_path, text):
     store = tmp_path / "speech.json"
     search(files, store)
     made_by = json.loads(store.read_text())["made_by"]
-    store.write_text(text.replace("MADE_BY", made_by))
+    store.write_text(text.replace("MADE_BY", json.dumps(made_by)))
     assert len(search(files, store)[1]) == 4
     assert search(files, store)[1] == []
 

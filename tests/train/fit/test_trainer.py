@@ -7,22 +7,21 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 import torch
 
 from birdkit.errors import UserError
-from tests.conftest import ROOT, TINY, tiny_predictor, tiny_recipe
+from tests.conftest import ROOT, TINY, tiny_job, tiny_predictor
+from tests.train.config.test_job import version_3
 from train import run as train_run
-from train.config.recipe import to_json
-from train.config.settings import Pseudo, Round
+from train.config.provenance import differences
+from train.config.settings import Fit
 from train.fit import trainer as fit
-from train.fit.losses import clipwise_loss, logit_loss
-from train.fit.trainer import Precision, lr_factor
+from train.fit.losses import clipwise_loss, logit_loss, sed_loss
+from train.fit.precision import Precision
+from train.fit.trainer import lr_factor
 from train.models import checkpoint
-from train.models.checkpoint import MadeBy
-from train.models.sed import Predictor
 from train.rounds import runner
 
 # Everything random is on: masks, mixing, noise, dropout, drop path, the moving average.
@@ -148,18 +147,47 @@ def test_a_finished_run_is_not_done_again_and_a_changed_one_is(competition, tmp_
     assert "done already" in capsys.readouterr().out
     assert train(competition, tmp_path, *quick, "fit.lr=0.002") == 0
     assert (tmp_path / "round0" / "test_resnet" / "final.pt").stat().st_mtime_ns > made_at
-    assert "made by another recipe" in capsys.readouterr().out
+    assert "made with another job.fit.lr" in capsys.readouterr().out
 
 
-def test_a_setting_that_the_kit_has_learnt_since_redoes_nothing():
-    now = MadeBy(to_json(tiny_recipe()), "data")
-    old, other = json.loads(now.recipe), json.loads(now.recipe)
-    del old["augment"]["afar"], old["rounds"][0]["pseudo"]["gain_db"]
+def test_a_setting_that_the_kit_has_learnt_since_redoes_nothing(contract, tmp_path):
+    wanted = checkpoint.made_by(tiny_job(), "data", {})
+
+    def changed(job):
+        predictor = tiny_predictor(contract)
+        final = checkpoint.Final(contract, wanted | {"job": job}, "", "", {}, predictor.state_dict())
+        final.save(tmp_path / "final.pt")
+        return differences(wanted, checkpoint.Final.load(tmp_path / "final.pt").made_by)
+
+    old, other = copy.deepcopy(wanted["job"]), copy.deepcopy(wanted["job"])
+    del old["augment"]["afar"], old["pseudo"]["gain_db"]
     other["augment"]["afar"] = 0.5
-    renamed = old | {"colour": "blue"}
-    assert now.differences(MadeBy(json.dumps(old), "data")) == ""
-    for changed in (other, renamed):
-        assert now.differences(MadeBy(json.dumps(changed), "data")) == "recipe"
+    assert changed(old) == []
+    assert changed(other) == ["job.augment.afar"]
+    assert "job.colour" in changed(old | {"colour": "blue"})
+
+
+def in_version_3(content):
+    """A checkpoint as the last version wrote it."""
+    job = checkpoint.Job.from_table(content["made_by"]["job"], "here")
+    recipe = json.dumps(version_3(job))
+    made_by = {"recipe": recipe, **{k: content["made_by"][k] for k in ("data", "parents")}}
+    return content | {"version": 3, "made_by": made_by}
+
+
+def test_a_run_of_version_3_is_read_and_neither_trained_again_nor_begun_anew(
+    competition, tmp_path, capsys
+):
+    quick = ["models.encoder=test_resnet", "models.drop_path_rate=0.0", "fit.steps_per_epoch=1"]
+    assert train(competition, tmp_path, *quick) == 0
+    folder = tmp_path / "round0" / "test_resnet"
+    for name in ("final.pt", "state.pt"):
+        torch.save(in_version_3(torch.load(folder / name, weights_only=True)), folder / name)
+    assert train(competition, tmp_path, *quick) == 0
+    assert "done already" in capsys.readouterr().out
+    (folder / "final.pt").unlink()
+    assert train(competition, tmp_path, *quick) == 0
+    assert "going on after step 2 of 2" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -198,8 +226,8 @@ def test_the_learning_rate_warms_up_and_ends_at_zero():
 
 def test_from_average_from_on_the_rate_stays_and_the_plain_mean_of_the_weights_is_kept(contract):
     def trainer():
-        recipe = tiny_recipe("fit.average_from=0.5", "fit.amp=f32")
-        return fit.Trainer(tiny_predictor(contract), recipe, 8, torch.device("cpu"))
+        job = tiny_job("fit.average_from=0.5", "fit.amp=f32")
+        return fit.Trainer(tiny_predictor(contract), job, 8, torch.device("cpu"))
 
     whole, target = trainer(), torch.eye(3)
     sounds = torch.sin(torch.arange(160_000) * torch.tensor([[0.1], [0.4], [1.5]]))
@@ -220,89 +248,25 @@ def test_from_average_from_on_the_rate_stays_and_the_plain_mean_of_the_weights_i
     assert torch.equal(resumed.averaged().network.hidden.weight, whole.averaged().network.hidden.weight)
 
 
-def distilling(contract, share, after=0.0, n_teachers=1):
-    """A trainer on frames alone, and teachers of other weights than its own."""
-    recipe = tiny_recipe(
-        "fit.amp=f32", "fit.lr=0.02", "models.drop_rate=0.0", "fit.clipwise_weight=0.0",
-        "fit.framewise=1.0",
-    )  # fmt: skip
-    heeding = Pseudo(distil=share, after=after)
-    recipe = replace(recipe, rounds=(Round(pseudo=heeding),))
-    predictors = []
-    for seed in range(1 + n_teachers):
-        torch.manual_seed(seed)
-        predictors.append(Predictor(recipe.frontend, recipe.models[0], contract))
-        torch.nn.init.constant_(predictors[-1].network.att_block.cla.bias, 2.0 if seed else 0.0)
-    return fit.Trainer(predictors[0], recipe, 8, torch.device("cpu"), predictors[1:]), predictors[1:]
-
-
-SOUNDS = torch.sin(torch.arange(160_000) * torch.tensor([[0.1], [0.4], [1.5]]))
-
-
-def test_a_student_that_distils_alone_comes_to_answer_as_its_teachers_do(contract):
-    trainer, teachers = distilling(contract, 1.0, n_teachers=2)
-    before = copy.deepcopy([each.state_dict() for each in teachers])
-
-    def in_frames(predictor):
-        return predictor.network.over_time(predictor.front_end(SOUNDS))[1].sigmoid().detach()
-
-    told = sum(in_frames(each.eval()) for each in teachers) / 2
-    first = float((in_frames(trainer.predictor.eval()) - told).abs().mean())
-    assert first > 0.1
-    losses = [trainer.step(SOUNDS, 1.0 - torch.eye(3), step) for step in range(8)]
-    assert losses[-1] < losses[0]
-    assert float((in_frames(trainer.predictor.eval()) - told).abs().mean()) < 0.6 * first
-    other, _ = distilling(contract, 1.0, n_teachers=2)
-    assert [other.step(SOUNDS, torch.eye(3), step) for step in range(8)] == losses  # no label counts
-    for teacher, state in zip(teachers, before, strict=True):  # nor do the teachers learn
-        assert all(torch.equal(each, state[key]) for key, each in teacher.state_dict().items())
-
-
-def test_a_teacher_may_have_other_frames_than_its_student(contract):
-    trainer, (teacher,) = distilling(contract, 1.0)
-    picture = trainer._picture(SOUNDS)
-    _, own = teacher.network.over_time(picture)
-    n_frames = own.shape[2]
-    torch.testing.assert_close(trainer._told(picture, n_frames), own.sigmoid().detach())
-    told = trainer._told(picture, 3 * n_frames)
-    torch.testing.assert_close(told[:, :, 1::3], own.sigmoid().detach())
-
-
-def test_distilling_begins_where_pseudo_labels_do(contract):
-    target = torch.eye(3)
-    plain, _ = distilling(contract, 0.0, n_teachers=0)
-    late, _ = distilling(contract, 0.5, after=0.5)
-    losses = [[each.step(SOUNDS, target, step) for step in range(5)] for each in (plain, late)]
-    assert losses[0][:4] == losses[1][:4]
-    assert losses[0][4] != losses[1][4]
-
-
-def test_every_frame_has_the_chunks_labels_and_its_share_of_the_loss(contract):
+def test_every_frame_has_the_chunks_labels_and_its_share_of_the_loss():
     clipwise, framewise = torch.rand(2, 3), torch.randn(2, 3, 4)
     targets = torch.tensor([[1.0, 0.0, torch.nan], [0.0, 1.0, 0.0]])
-    told = torch.rand(2, 3, 4)
 
-    def loss(framewise_share, distil=0.0, told=None):
-        recipe = tiny_recipe("fit.clipwise_weight=0.3", f"fit.framewise={framewise_share}")
-        recipe = replace(recipe, rounds=(Round(pseudo=Pseudo(distil=distil)),))
-        trainer = fit.Trainer(tiny_predictor(contract), recipe, 8, torch.device("cpu"))
-        return trainer._loss(clipwise, framewise, targets, told)
+    def loss(share):
+        return sed_loss(clipwise, framewise, targets, Fit(clipwise_weight=0.3, framewise=share), True)
 
     each = torch.stack([logit_loss(framewise[:, :, i], targets) for i in range(4)]).mean()
     on_clipwise = clipwise_loss(clipwise, targets)
     on_loudest = logit_loss(framewise.amax(dim=2), targets)
     assert loss(0.0).isclose(0.3 * on_clipwise + 0.7 * on_loudest)
     assert loss(0.6).isclose(0.3 * on_clipwise + 0.7 * (0.4 * on_loudest + 0.6 * each))
-    # A teacher changes the frames' targets alone, and not where the label is unknown.
-    mixed = logit_loss(framewise, 0.5 * targets[:, :, None] + 0.5 * told)
-    assert loss(0.6, 0.5, told).isclose(0.3 * on_clipwise + 0.7 * (0.4 * on_loudest + 0.6 * mixed))
 
 
-def test_pictures_are_those_of_the_whole_batch(contract):
-    trainer = fit.Trainer(tiny_predictor(contract), tiny_recipe(), 8, torch.device("cpu"))
-    chunks = torch.randn(2 * fit.CPU_PICTURES + 3, contract.chunk_samples)
+def test_log_mels_are_those_of_the_whole_batch(contract):
+    trainer = fit.Trainer(tiny_predictor(contract), tiny_job(), 8, torch.device("cpu"))
+    chunks = torch.randn(2 * fit.CPU_CHUNKS + 3, contract.chunk_samples)
     whole = trainer.predictor.front_end(chunks)
-    torch.testing.assert_close(trainer._picture(chunks), whole, rtol=0, atol=1e-6)
+    torch.testing.assert_close(trainer._log_mel(chunks), whole, rtol=0, atol=1e-6)
 
 
 def test_precision_is_what_the_device_has():
@@ -317,8 +281,8 @@ def test_precision_is_what_the_device_has():
 @pytest.mark.parametrize("amp", ["fp16", "bf16"])
 def test_half_precision_learns_and_its_scale_is_part_of_the_state(contract, amp):
     def trainer():
-        recipe = tiny_recipe(f"fit.amp={amp}", "augment.freq_masks=0", "augment.time_masks=0")
-        return fit.Trainer(tiny_predictor(contract), recipe, 8, torch.device("cpu"))
+        job = tiny_job(f"fit.amp={amp}", "augment.freq_masks=0", "augment.time_masks=0")
+        return fit.Trainer(tiny_predictor(contract), job, 8, torch.device("cpu"))
 
     first, target = trainer(), torch.eye(3)
     sounds = torch.sin(torch.arange(160_000) * torch.tensor([[0.1], [0.4], [1.5]]))
@@ -365,5 +329,5 @@ def test_a_stranger_s_pickle_is_not_run(tmp_path):
 
 def test_a_checkpoint_of_another_version_is_named(tmp_path):
     torch.save({"version": 99}, tmp_path / "final.pt")
-    with pytest.raises(UserError, match="checkpoint version 99, this kit reads 3"):
+    with pytest.raises(UserError, match="checkpoint version 99, this kit reads 3 and 4"):
         checkpoint.Final.load(tmp_path / "final.pt")

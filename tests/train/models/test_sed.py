@@ -7,7 +7,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 from birdkit.contract import Contract
 from birdkit.errors import UserError
-from tests.conftest import tiny_predictor, tiny_recipe
+from tests.conftest import tiny_job, tiny_predictor
 from train.config.settings import Model
 from train.fit.losses import clipwise_loss, logit_loss
 from train.models import pretrained
@@ -182,4 +182,4 @@ def test_weights_that_cant_be_had_are_an_error_and_never_random_ones(tmp_path):
     ]:
         with pytest.raises(UserError, match=message):
             pretrained.load_into(encoder, Model("test_resnet", weights))
-    assert "random" in pretrained.load_into(encoder, tiny_recipe().models[0])
+    assert "random" in pretrained.load_into(encoder, tiny_job().model)

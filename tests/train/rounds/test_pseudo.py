@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -14,32 +15,31 @@ from birdkit import audio
 from birdkit.contract import Contract
 from birdkit.errors import UserError
 from birdkit.scoring.ensemble import Ensemble, Spec
-from tests.conftest import tiny_predictor, tiny_recipe, write_sound
-from train.config.recipe import for_member, to_json
+from tests.conftest import tiny_job, tiny_predictor, write_sound
 from train.config.settings import Alarms, Pseudo
 from train.fit.losses import logit_loss
-from train.models.checkpoint import Final, MadeBy
-from train.rounds import pseudo
+from train.models.checkpoint import Final, made_by
+from train.rounds import pseudo_labels, teachers
 from train.rounds.alarms import alarms
+from train.rounds.pseudo_labels import Summary
 from train.scoring.evaluate import TorchEngine
 
 CPU = torch.device("cpu")
 
 
 def final(contract: Contract, seed: int, trained_on: tuple[str, ...] = ()) -> Final:
-    config = for_member(tiny_recipe(), 0, "test_resnet")
     predictor = tiny_predictor(contract)
     torch.manual_seed(seed)
     for weight in predictor.network.att_block.parameters():
         torch.nn.init.normal_(weight, std=0.5)
     state = predictor.eval().state_dict()
-    return Final(contract, MadeBy(to_json(config), ""), "", "", {}, state, trained_on)
+    return Final(contract, made_by(tiny_job(), "", {}), "", "", {}, state, trained_on)
 
 
 @pytest.fixture
 def teacher(contract):
     finals = {"one": final(contract, 1), "two": final(contract, 2)}
-    return pseudo.Teacher(finals, {"one": "hash 1", "two": "hash 2"}, (1.0,), CPU)
+    return teachers.Teacher(finals, {"one": "hash 1", "two": "hash 2"}, (1.0,), CPU)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def files(tmp_path, contract):
         write_sound(tmp_path / "soundscapes" / f"S{i}_20250101_050000.ogg", 5.0 * (i + 1) + i)
         for i in range(3)
     ]
-    return pseudo.soundscape_files(paths, contract)
+    return teachers.soundscape_files(paths, contract.window_s)
 
 
 def expected(teacher, names, path, n_windows, output, shifts=()):
@@ -65,8 +65,8 @@ def scores_by_file(labels):
 
 @pytest.mark.parametrize("output", ["clipwise", "segmentwise"])
 def test_labels_are_what_the_teachers_ensemble_would_submit(teacher, files, tmp_path, output):
-    path = pseudo.label(teacher, files, Pseudo(output=output, shifts=(0.5,)), tmp_path)
-    found = scores_by_file(pseudo.read(path))
+    path = teachers.label(teacher, files, Pseudo(output=output, shifts=(0.5,)), tmp_path)
+    found = scores_by_file(pseudo_labels.read(path))
     assert [len(scores) for scores in found.values()] == [1, 2, 3]  # whole windows only
     for file in files:
         want = expected(teacher, ("one", "two"), file.path, file.n_windows, output, (0.5,))
@@ -74,69 +74,74 @@ def test_labels_are_what_the_teachers_ensemble_would_submit(teacher, files, tmp_
     assert max(scores.std() for scores in found.values()) > 1e-3
 
 
-def test_provenance_tells_teachers_output_transform_mass_and_share_kept(teacher, files, tmp_path):
+def test_the_table_tells_what_made_it_and_the_summary_its_mass_and_share_kept(teacher, files, tmp_path):
     settings = Pseudo(power=2.0)
-    path = pseudo.label(teacher, files, settings, tmp_path)
-    scores = pseudo.read(path).scores
+    path = teachers.label(teacher, files, settings, tmp_path)
+    labels = pseudo_labels.read(path)
+    assert labels.made_by["teachers"] == {"one": "hash 1", "two": "hash 2"}
+    assert labels.made_by["output"] == "segmentwise"
+    scores = labels.scores
     settings = replace(settings, keep_above=float(np.median(scores.max(axis=1))))
-    facts = pseudo.describe(path, settings)
-    assert facts == pseudo.provenance(path)
-    assert facts["made_by"]["teachers"] == {"one": "hash 1", "two": "hash 2"}
-    assert facts["made_by"]["output"] == "segmentwise"
-    assert facts["transform"]["power"] == 2.0
-    np.testing.assert_allclose(list(facts["mass"].values()), (scores**2).sum(axis=0), rtol=1e-5)
-    assert facts["kept"] == 0.5
-    np.testing.assert_array_equal(pseudo.read(path).scores, scores)  # stored plain
+    summary = pseudo_labels.summarise(labels, settings)
+    np.testing.assert_allclose(list(summary.mass.values()), (scores**2).sum(axis=0), rtol=1e-5)
+    assert (summary.output, summary.n_windows, summary.n_soundscapes) == ("segmentwise", 6, 3)
+    assert summary.kept == 0.5
+    summary.save(tmp_path)
+    assert json.loads((tmp_path / "pseudo.json").read_text())["mass"] == summary.mass
 
 
 @pytest.fixture
 def scored(monkeypatch):
     """The files that were handed to be scored, so far."""
     found = []
-    predict = pseudo.predict
+    predict = teachers.predict
     monkeypatch.setattr(
-        pseudo,
+        teachers,
         "predict",
         lambda group, *rest, **more: found.extend(group) or predict(group, *rest, **more),
     )
     return found
 
 
-def test_only_what_changed_is_scored_again(teacher, files, tmp_path, scored):
+def test_only_what_changed_is_scored_again_and_the_table_is_written_once(
+    teacher, files, tmp_path, scored
+):
     settings = Pseudo()
-    path = pseudo.label(teacher, files, settings, tmp_path)
-    pseudo.describe(path, settings)
-    by = pseudo.made_by(teacher, files, settings)
-    assert pseudo.is_made_by(path, by, settings)
+    path = teachers.label(teacher, files, settings, tmp_path)
+    wanted = pseudo_labels.made_by(teacher.hashes, teacher.smoothing, files, settings)
+    assert pseudo_labels.can_be_kept(path, wanted)
     assert len(scored) == 3
-    sharper = replace(settings, power=2.0)
-    assert not pseudo.is_made_by(path, by, sharper)
     before = path.read_bytes()
-    pseudo.describe(pseudo.label(teacher, files, sharper, tmp_path), sharper)
+    teachers.label(teacher, files, replace(settings, power=2.0, keep_above=0.1), tmp_path)
     assert len(scored) == 3
-    assert path.read_bytes() != before  # students must know
-    # A kit that has learnt another setting since leaves the bytes, and so the students, as they are.
-    facts = pseudo.provenance(path)
-    del facts["transform"]["one_from"]
-    pseudo.save(path, pq.read_table(path), facts)
-    before = path.read_bytes()
-    assert pseudo.is_made_by(path, by, sharper)
-    pseudo.describe(path, sharper)
-    assert path.read_bytes() == before
-    pseudo.label(teacher, files, replace(settings, output="clipwise"), tmp_path)
+    assert path.read_bytes() == before  # students know by their jobs
+    teachers.label(teacher, files, replace(settings, output="clipwise"), tmp_path)
     assert len(scored) == 6
     other = replace(teacher, hashes={"one": "hash 1", "two": "retrained"})
-    pseudo.label(other, files, replace(settings, output="clipwise"), tmp_path)
+    teachers.label(other, files, replace(settings, output="clipwise"), tmp_path)
     assert len(scored) == 9
+
+
+def test_a_table_of_a_kit_that_wrote_more_into_it_is_kept(teacher, files, tmp_path, scored):
+    path = teachers.label(teacher, files, Pseudo(), tmp_path)
+    table = pq.read_table(path)
+    facts = json.loads(table.schema.metadata[pseudo_labels.METADATA_KEY])
+    facts |= {"transform": {"power": 1.0, "scale": "probability"}, "mass": {}}
+    table = table.replace_schema_metadata({pseudo_labels.METADATA_KEY: json.dumps(facts)})
+    pq.write_table(table, path)
+    before = path.read_bytes()
+    teachers.label(teacher, files, Pseudo(power=2.0), tmp_path)
+    assert len(scored) == 3
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("at", [0, 1, 2])
 def test_killed_between_two_blocks_it_goes_on_to_the_same_table(
     teacher, files, tmp_path, monkeypatch, scored, at
 ):
-    monkeypatch.setattr(pseudo, "BLOCK_FILES", 1)
-    whole = pseudo.label(teacher, files, Pseudo(), tmp_path / "whole")
-    save = pseudo.Blocks.save
+    monkeypatch.setattr(teachers, "BLOCK_FILES", 1)
+    whole = teachers.label(teacher, files, Pseudo(), tmp_path / "whole")
+    save = teachers.Blocks.save
 
     class Killed(BaseException):
         pass
@@ -147,17 +152,17 @@ def test_killed_between_two_blocks_it_goes_on_to_the_same_table(
         save(blocks, start, *rest)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(pseudo.Blocks, "save", dies)
-        pseudo.label(teacher, files, Pseudo(), tmp_path / "killed")
+        patch.setattr(teachers.Blocks, "save", dies)
+        teachers.label(teacher, files, Pseudo(), tmp_path / "killed")
     scored.clear()
-    path = pseudo.label(teacher, files, Pseudo(), tmp_path / "killed")
+    path = teachers.label(teacher, files, Pseudo(), tmp_path / "killed")
     assert len(scored) == 3 - at
     assert path.read_bytes() == whole.read_bytes()
-    assert [each.name for each in path.parent.iterdir()] == [pseudo.NAME]
+    assert [each.name for each in path.parent.iterdir()] == [pseudo_labels.NAME]
 
 
 def test_kept_blocks_give_back_scores_gaps_and_reasons(tmp_path):
-    blocks = pseudo.Blocks(tmp_path / "pseudo-key-0")
+    blocks = teachers.Blocks(tmp_path / "pseudo-key-0")
     assert blocks.load() == ([], {})
     scores = np.random.default_rng(0).random((2, 3), dtype=np.float32)
     blocks.save(0, [scores, None], {"b.ogg": "not a sound"})
@@ -174,34 +179,34 @@ def test_out_of_fold_no_model_labels_what_it_was_trained_on(contract, files, tmp
         "one": final(contract, 1, (names[0],)),
         "two": final(contract, 2, (names[1],)),
     }
-    teacher = pseudo.Teacher(finals, {"one": "1", "two": "2"}, (1.0,), CPU)
+    teacher = teachers.Teacher(finals, {"one": "1", "two": "2"}, (1.0,), CPU)
     settings = Pseudo(out_of_fold=True)
-    found = scores_by_file(pseudo.read(pseudo.label(teacher, files, settings, tmp_path)))
+    found = scores_by_file(pseudo_labels.read(teachers.label(teacher, files, settings, tmp_path)))
     for file, labelled_by in zip(files, (("two",), ("one",), ("one", "two")), strict=True):
         want = expected(teacher, labelled_by, file.path, file.n_windows, "segmentwise")
         np.testing.assert_allclose(found[file.path.name], want, atol=1e-6)
     everywhere = {"one": replace(finals["one"], trained_on=tuple(names))}
     with pytest.raises(UserError, match="every teacher was trained on it"):
-        pseudo.label(replace(teacher, finals=everywhere), files, settings, tmp_path / "b")
+        teachers.label(replace(teacher, finals=everywhere), files, settings, tmp_path / "b")
 
 
 def test_a_soundscape_that_cant_be_read_is_left_out_by_name(teacher, files, tmp_path):
     files[1].path.write_bytes(b"not a sound")
-    path = pseudo.label(teacher, files, Pseudo(), tmp_path)
-    labels = pseudo.read(path)
+    path = teachers.label(teacher, files, Pseudo(), tmp_path)
+    labels = pseudo_labels.read(path)
     assert labels.names == (files[0].path.name, files[2].path.name)
-    assert files[1].path.name in labels.facts["failures"]
+    assert files[1].path.name in labels.failures
     for file in files:
         file.path.write_bytes(b"not a sound")
     with pytest.raises(UserError, match="no soundscape could be scored"):
-        pseudo.label(teacher, files, Pseudo(output="clipwise"), tmp_path)
+        teachers.label(teacher, files, Pseudo(output="clipwise"), tmp_path)
 
 
 def test_a_table_of_somebody_elses_is_refused(tmp_path):
-    path = tmp_path / pseudo.NAME
+    path = tmp_path / pseudo_labels.NAME
     path.write_bytes(b"junk")
     with pytest.raises(UserError, match="no pseudo labels of this kit"):
-        pseudo.read(path)
+        pseudo_labels.read(path)
 
 
 tables = hnp.arrays(
@@ -222,7 +227,7 @@ tables = hnp.arrays(
 def test_transforms_keep_order_range_and_thresholds(scores, power, zero, one, keep, weighting):
     settings = Pseudo(power=power, zero_below=zero, one_from=one, keep_above=keep, weighting=weighting)
     try:
-        targets, chance = pseudo.transformed(scores, settings)
+        targets, chance = pseudo_labels.transformed(scores, settings)
     except UserError:
         kept = scores.max(axis=1) >= keep
         assert not (kept & (weighting == "none")).any()
@@ -245,63 +250,42 @@ def test_transforms_keep_order_range_and_thresholds(scores, power, zero, one, ke
 def test_what_a_teacher_is_unsure_of_is_not_learnt():
     scores = np.float32([[0.01, 0.1, 0.3, 0.9]])
     settings = Pseudo(unsure=(0.1, 0.4), zero_below=0.05, weighting="sum", power=2.0)
-    targets, _ = pseudo.transformed(scores, settings)
+    targets, _ = pseudo_labels.transformed(scores, settings)
     np.testing.assert_allclose(targets, [[0, np.nan, np.nan, 0.81]], rtol=1e-6)
-    sure, _ = pseudo.transformed(scores, replace(settings, one_from=0.4))
+    sure, _ = pseudo_labels.transformed(scores, replace(settings, one_from=0.4))
     np.testing.assert_array_equal(sure, [[0, np.nan, np.nan, 1]])
     logits = torch.zeros(1, 4, requires_grad=True)
     logit_loss(logits, torch.from_numpy(targets)).backward()
     assert (logits.grad[0] != 0).tolist() == [True, False, False, True]
 
 
-@given(tables, st.floats(0, 0.9))
-def test_ranks_treat_every_class_alike(scores, quiet):
-    settings = Pseudo(scale="rank", zero_below=quiet)
-    try:
-        targets, _ = pseudo.transformed(scores, settings)
-    except UserError:
-        assert len(scores) == 1 or quiet > 1 - 1 / len(scores)
-        return
-    assert len(np.unique((targets == 0).sum(axis=0))) == 1
-    assert ((targets >= 0) & (targets < 1)).all()
-    # Whoever sounds surer is not ranked lower, and another scale of a class's scores changes nothing.
-    for column, values in zip(targets.T, scores.T, strict=True):
-        assert (np.diff(column[np.argsort(values, kind="stable")]) >= 0).all()
-    np.testing.assert_array_equal(pseudo.transformed(scores / 2, settings)[0], targets)
-
-
 def test_a_student_leaves_out_the_soundscapes_of_another_fold(teacher, files, tmp_path):
-    labels = pseudo.read(pseudo.label(teacher, files, Pseudo(), tmp_path))
+    labels = pseudo_labels.read(teachers.label(teacher, files, Pseudo(), tmp_path))
     paths = [file.path for file in files]
-    windows = pseudo.to_train_on(labels, Pseudo(), paths, [paths[2].name])
+    windows = pseudo_labels.windows_of(labels, Pseudo(), paths, [paths[2].name])
     np.testing.assert_allclose(windows.chance, [1 / 3] * 3 + [0] * 3)
     with pytest.raises(UserError, match="leaves this model no window"):
-        pseudo.to_train_on(labels, Pseudo(), paths, [path.name for path in paths])
+        pseudo_labels.windows_of(labels, Pseudo(), paths, [path.name for path in paths])
 
 
-def facts(mass, spread=1.0, output="segmentwise"):
-    return {
-        "made_by": {"output": output},
-        "mass": mass,
-        "spread": dict.fromkeys(mass, spread),
-        "n_windows": 100,
-    }
+def summary(mass, spread=1.0, output="segmentwise"):
+    return Summary(output, 100, 9, 1.0, mass, dict.fromkeys(mass, spread))
 
 
 def test_alarms_name_the_class_that_collapses_explodes_or_is_constant():
-    before = facts({"a": 10.0, "b": 10.0, "c": 1.0})
-    assert alarms(facts({"a": 9.0, "b": 12.0, "c": 1.0}), before, Alarms()) == []
+    before = summary({"a": 10.0, "b": 10.0, "c": 1.0})
+    assert alarms(summary({"a": 9.0, "b": 12.0, "c": 1.0}), before, Alarms()) == []
     assert alarms(before, None, Alarms()) == []
-    (line,) = alarms(facts({"a": 0.1, "b": 10.0, "c": 1.0}), before, Alarms())
+    (line,) = alarms(summary({"a": 0.1, "b": 10.0, "c": 1.0}), before, Alarms())
     assert line.startswith("a: its share of the labels' mass collapses, 47.62% → 0.90%")
-    (line,) = alarms(facts({"a": 10.0, "b": 10.0, "c": 40.0}), before, Alarms())
+    (line,) = alarms(summary({"a": 10.0, "b": 10.0, "c": 40.0}), before, Alarms())
     assert line.startswith("c: its share of the labels' mass explodes")
-    lines = alarms(facts({"a": 10.0}, spread=1e-5), None, Alarms())
+    lines = alarms(summary({"a": 10.0}, spread=1e-5), None, Alarms())
     assert lines[0].startswith("a: segmentwise labels differ by 1.0e-05 over 100 windows")
 
 
 def test_alarm_limits_are_the_outputs_own_and_another_scale_raises_none():
-    small = facts({"a": 1.0, "b": 2.0}, spread=1e-5, output="clipwise")
+    small = summary({"a": 1.0, "b": 2.0}, spread=1e-5, output="clipwise")
     assert alarms(small, None, Alarms()) == []
-    segmentwise = facts({"a": 100.0, "b": 200.0})
+    segmentwise = summary({"a": 100.0, "b": 200.0})
     assert alarms(segmentwise, small, Alarms()) == []

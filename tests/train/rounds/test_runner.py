@@ -24,7 +24,7 @@ from train import compare, label
 from train import run as train_run
 from train.models import checkpoint, pretrained
 from train.models.sed import Predictor
-from train.rounds import pseudo, runner
+from train.rounds import pseudo_labels, runner, teachers
 from train.scoring import auc, summary
 
 # The write-up's recipe with its three backbones swapped for one that is small enough for a test.
@@ -45,7 +45,6 @@ TWO_ROUNDS = """
 warm = true
 fit.lr = 2e-4
 pseudo.output = "clipwise"
-pseudo.distil = 0.5
 fit.framewise = 0.5
 """
 
@@ -72,20 +71,21 @@ def test_the_write_ups_recipe_runs_whole(write_up):
         "round0/b3", "round1/b3", "round1/b5", "round1/v2_b3", "round2/b3", "round2/b5",
         "round2/v2_b3", "round3/b3", "round3/v2_b3",
     ]  # fmt: skip
-    for index, (output, teachers) in enumerate(
+    for index, (output, names) in enumerate(
         [("clipwise", ["b3"])] + 2 * [("segmentwise", ["b3", "b5", "v2_b3"])], start=1
     ):
         folder = write_up / f"round{index}"
-        facts = pseudo.provenance(folder / "pseudo.parquet")
-        assert facts["made_by"]["output"] == output
+        made_by = pseudo_labels.read(folder / "pseudo.parquet").made_by
+        assert made_by["output"] == output
         before = write_up / f"round{index - 1}"
-        hashes = {name: checkpoint.sha256(before / name / "final.pt") for name in teachers}
-        assert facts["made_by"]["teachers"] == hashes
+        hashes = {name: checkpoint.sha256(before / name / "final.pt") for name in names}
+        assert made_by["teachers"] == hashes
         labels = checkpoint.sha256(folder / "pseudo.parquet")
         for path in folder.glob("*/final.pt"):
             final = checkpoint.Final.load(path)
-            assert final.made_by.parents == {"pseudo labels": labels}
-            assert len(final.trained_on) == facts["n_soundscapes"]
+            assert final.made_by["parents"] == {"pseudo labels": labels}
+            summary_of_labels = json.loads((folder / "pseudo.json").read_text())
+            assert len(final.trained_on) == summary_of_labels["n_soundscapes"]
 
 
 @pytest.mark.slow
@@ -135,7 +135,7 @@ def made_at(out):
     [
         ("models.b5.drop_rate=0.3", {"round1/b5", "round2", "round3"}),
         ("rounds.3.pseudo.share=0.25", {"round3/b3", "round3/v2_b3"}),
-        ("rounds.2.pseudo.power=2.0", {"round2", "round3"}),
+        ("rounds.2.pseudo.power=2.0", {"round2/b3", "round2/b5", "round2/v2_b3", "round3"}),
         ("rounds.pseudo.alarms.action=stop", set()),
     ],
 )
@@ -211,7 +211,7 @@ class Killed(BaseException):
     "place",
     [
         *(pytest.param(each, marks=pytest.mark.slow) for each in ("label", "run_fit")),
-        "describe",
+        "summarise",
         "score_round",
     ],
 )
@@ -219,13 +219,15 @@ def test_a_run_killed_between_its_steps_ends_as_the_one_that_was_not(
     uninterrupted, competition, tmp_path, monkeypatch, place
 ):
     """At the last call of each kind: in round 1."""
-    module = {"run_fit": runner, "score_round": runner.summary}.get(place, pseudo)
+    module = {
+        "run_fit": runner, "score_round": runner.summary, "label": teachers,
+    }.get(place, pseudo_labels)  # fmt: skip
     real = getattr(module, place)
     calls = []
 
     def dies(*args, **kwargs):
         calls.append(1)
-        if len(calls) == (1 if module is pseudo else 2):
+        if len(calls) == (1 if module in (teachers, pseudo_labels) else 2):
             raise Killed
         return real(*args, **kwargs)
 
@@ -271,7 +273,7 @@ def test_a_warm_round_goes_on_from_the_last_rounds_model_and_falls_with_it(
     uninterrupted, competition, tmp_path, capsys
 ):
     start, end = (next(uninterrupted.glob(f"round{index}/*/final.pt")) for index in range(2))
-    parents = checkpoint.Final.load(end).made_by.parents
+    parents = checkpoint.Final.load(end).made_by["parents"]
     assert parents["the round before's model"] == checkpoint.sha256(start)
     out = tmp_path / "run"
     shutil.copytree(uninterrupted, out)
@@ -294,8 +296,8 @@ def test_a_round_that_draws_no_windows_labels_none_and_still_falls_with_its_teac
     again = arguments(competition, out, two_rounds(tmp_path), "--set", "rounds.1.pseudo.share=0.0")
     assert train_run.main(again) == 0
     assert not (out / "round1" / "pseudo.parquet").exists()
-    parents = checkpoint.Final.load(next(out.glob("round1/*/final.pt"))).made_by.parents
-    assert set(parents) == {"teacher test_resnet", "the round before's model"}
+    parents = checkpoint.Final.load(next(out.glob("round1/*/final.pt"))).made_by["parents"]
+    assert set(parents) == {"the round before's model"}
     capsys.readouterr()
     assert train_run.main([*again, "--dry-run"]) == 0
     assert "left to do: about 0 s" in capsys.readouterr().out
@@ -314,9 +316,9 @@ def test_a_run_warm_starts_from_another_of_wider_classes(uninterrupted, competit
     final = checkpoint.Final.load(path)
     classes = ("newbird", *reversed(final.contract.classes[2:]))
     contract = replace(final.contract, classes=classes)
-    model = replace(final.recipe.models[0], weights=str(path))
+    model = replace(final.job.model, weights=str(path))
     torch.manual_seed(5)
-    predictor = Predictor(final.recipe.frontend, model, contract)
+    predictor = Predictor(final.job.frontend, model, contract)
     fresh = predictor.network.att_block.cla.weight[0].clone()
     line = pretrained.start(predictor, model)
     assert "6 of 7 classes by name" in line
@@ -392,9 +394,9 @@ def test_a_runs_models_label_any_folder_of_soundscapes(uninterrupted, competitio
     hidden = competition / "validation" / "soundscapes"
     arguments = [str(uninterrupted), "--soundscapes", str(hidden), "--out", str(tmp_path)]
     assert label.main([*arguments, "--set", "output=clipwise", "--device", "cpu"]) == 0
-    found = pseudo.read(tmp_path / "pseudo.parquet")
+    found = pseudo_labels.read(tmp_path / "pseudo.parquet")
     assert list(found.names) == [path.name for path in sorted(hidden.glob("*.ogg"))]
-    assert found.facts["made_by"]["output"] == "clipwise"
+    assert found.made_by["output"] == "clipwise"
     assert "s each" in capsys.readouterr().out
     (tmp_path / "none").mkdir()
     with pytest.raises(UserError, match="holds no sound files"):

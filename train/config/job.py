@@ -1,0 +1,144 @@
+"""A job: all that one model of one round is made from.
+
+Trainer, batches, checkpoint, plan and export take a job, so nobody asks a recipe for its first model.
+What other models and other rounds are set to is no part of it: changing that redoes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar
+
+from birdkit.errors import UserError
+from train.config.build import build, without_removed
+from train.config.recipe import member_names, rounds_of
+from train.config.settings import (
+    Alarms,
+    Augment,
+    Data,
+    Fit,
+    FrontEnd,
+    Model,
+    Postprocess,
+    Pseudo,
+    Recipe,
+    Round,
+)
+
+Section = TypeVar("Section", FrontEnd, Data, Augment, Fit, Pseudo)
+
+# Distance between the seeds of rounds that go on from one another.
+SEEDS_APART = 1000
+# Settings that have one value for all models, because they share the data and the teacher's labels.
+FOR_THE_RUN = {
+    "frontend": ("sample_rate",),
+    "data": ("window_s", "skip_bad", "duplicates", "classes", "labelled", "cache"),
+    "fit": (),
+    "augment": (),
+    "pseudo": ("output", "shifts", "out_of_fold", "validating", "alarms"),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """Settings of one model of one round. `pseudo` counts in rounds with pseudo labels only."""
+
+    recipe: str  # its name
+    frontend: FrontEnd = field(default_factory=FrontEnd)
+    model: Model = field(default_factory=Model)
+    data: Data = field(default_factory=Data)
+    augment: Augment = field(default_factory=Augment)
+    fit: Fit = field(default_factory=Fit)
+    pseudo: Pseudo = field(default_factory=Pseudo)
+    postprocess: Postprocess = field(default_factory=Postprocess)
+    warm: bool = False
+    # Models among which the soundscapes are divided, where pseudo labels are out of fold.
+    folds_among: tuple[str, ...] = ()
+
+    @property
+    def seed(self) -> int:
+        """Seed for one model: members of equal settings must not become equal weights."""
+        return zlib.crc32(f"{self.fit.seed} {self.model.name}".encode())
+
+    def table(self) -> dict[str, Any]:
+        """The job as JSON gives it back."""
+        return dict(json.loads(json.dumps(asdict(self))))
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any], where: str) -> Job:
+        """Raises `UserError` for a table of other settings than today's."""
+        return build(cls, table, where)
+
+
+def job_of(recipe: Recipe, index: int, name: str) -> Job:
+    """The job of a model in a round. Raises `UserError` for settings that a model can't have alone."""
+    entry = recipe.models[member_names(recipe).index(name)]
+    where = f"models.{name}"
+    _refuse_settings_of_the_run(entry.__dict__, where)
+    this_round = rounds_of(recipe)[index]
+    fit = _override(_override(recipe.fit, entry.fit, where), this_round.fit, f"rounds.{index}")
+    job = Job(
+        recipe=recipe.name,
+        frontend=_override(recipe.frontend, entry.frontend, where),
+        model=entry.model(name),
+        data=_override(recipe.data, entry.data, where),
+        augment=_override(recipe.augment, entry.augment, where),
+        fit=fit,
+        postprocess=recipe.postprocess,
+    )
+    return job if index == 0 else _later(job, this_round, index, entry.pseudo)
+
+
+def _later(job: Job, this_round: Round, index: int, own_pseudo: Mapping[str, Any]) -> Job:
+    """The same job in a round that has a teacher."""
+    # Alarms look at the labels and change nothing in a student.
+    pseudo = replace(_override(this_round.pseudo, own_pseudo, "models"), alarms=Alarms())
+    fit = job.fit
+    if this_round.warm:  # or the student would train on the very batches that its start has seen
+        fit = replace(fit, seed=fit.seed + SEEDS_APART * index)
+    among = this_round.models if pseudo.out_of_fold else ()
+    return replace(job, pseudo=pseudo, fit=fit, warm=this_round.warm, folds_among=among)
+
+
+def every_job(recipe: Recipe) -> list[Job]:
+    """The jobs of all rounds, in order. Raises `UserError` as `job_of` does."""
+    return [
+        job_of(recipe, index, name)
+        for index, each in enumerate(rounds_of(recipe))
+        for name in each.models
+    ]
+
+
+def _override(section: Section, overrides: Mapping[str, Any], where: str) -> Section:
+    """The section with some of its settings changed."""
+    if not overrides:
+        return section
+    return build(type(section), asdict(section) | dict(overrides), where)
+
+
+def _refuse_settings_of_the_run(entry: Mapping[str, Any], where: str) -> None:
+    for section, keys in FOR_THE_RUN.items():
+        for key in keys:
+            if key in entry[section]:
+                of_all = "the round's pseudo settings" if section == "pseudo" else f"[{section}]"
+                raise UserError(
+                    f"{where}.{section}.{key}: has one value for all models; set it in {of_all}"
+                )
+
+
+def from_version_3(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The job's table of a checkpoint of version 3, which held a recipe with one model and one round.
+
+    Returns
+    -------
+    The table, and those of its settings that are gone and did something.
+    """
+    (model,), (own_round,) = recipe["models"], recipe["rounds"]
+    pseudo, removed = without_removed("Pseudo", own_round["pseudo"])
+    table = {key: recipe[key] for key in ("frontend", "data", "augment", "fit", "postprocess")}
+    among = own_round["models"] if pseudo.get("out_of_fold") else []
+    table |= {"recipe": recipe["name"], "model": model, "pseudo": pseudo}
+    return table | {"warm": own_round.get("warm", False), "folds_among": among}, removed

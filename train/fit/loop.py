@@ -1,0 +1,164 @@
+"""A model's training from its first step to its last: validated each epoch, resumable to the bit.
+
+A run that was killed goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from birdkit.errors import UserError
+from train.config.provenance import differences
+from train.config.settings import Fit
+from train.data.batches import Batches
+from train.fit.trainer import Trainer
+from train.models import checkpoint
+from train.models.sed import Predictor
+
+# Output of validation: set of data → output → macro-AUC.
+Metrics = dict[str, dict[str, float]]
+
+
+@dataclass
+class Progress:
+    """How far a fit is. `losses` has one entry a step, `epochs` one line of figures an epoch."""
+
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+
+
+def total_steps(fit: Fit, n_recordings: int) -> int:
+    """Steps of a training on so many recordings."""
+    return fit.epochs * (fit.steps_per_epoch or max(1, math.ceil(n_recordings / fit.batch)))
+
+
+def run_fit(
+    trainer: Trainer,
+    batches: Batches,
+    validate: Callable[[Predictor], Metrics],
+    state_path: Path,
+    made_by: dict[str, Any],
+) -> Progress:
+    """Train to the end, from the saved state where there is one.
+
+    Parameters
+    ----------
+    validate : called after each epoch with the averaged model
+
+    Raises
+    ------
+    UserError
+        Where the loss stops being a number.
+    """
+    fit = trainer.job.fit
+    progress = _resume(trainer, state_path, made_by)
+    per_epoch = trainer.total_steps // fit.epochs
+    loader = _loader(batches, range(progress.step, trainer.total_steps), trainer)
+    saver = _Saver(trainer, progress, state_path, made_by)
+    started, first_step = time.monotonic(), progress.step
+    # By epochs and not by steps: killed in validation, a run may have a state of its last step.
+    while len(progress.epochs) < fit.epochs:
+        _train_to(per_epoch * (len(progress.epochs) + 1), trainer, loader, progress, saver)
+        metrics = validate(trainer.averaged())
+        mean_loss = sum(progress.losses[-per_epoch:]) / per_epoch
+        progress.epochs.append({"loss": mean_loss, "metrics": metrics})
+        saver.save()
+        each_s = (time.monotonic() - started) / max(1, progress.step - first_step)
+        left_s = each_s * (trainer.total_steps - progress.step)
+        print(_epoch_line(progress, fit.epochs, left_s), flush=True)
+    return progress
+
+
+def _train_to(
+    end: int,
+    trainer: Trainer,
+    loader: Iterator[tuple[Tensor, Tensor]],
+    progress: Progress,
+    saver: _Saver,
+) -> None:
+    """The steps up to `end`, the last of an epoch."""
+    title = f"epoch {len(progress.epochs) + 1}"
+    with tqdm(total=end, initial=progress.step, desc=title, leave=False, disable=None) as bar:
+        while progress.step < end:
+            waveforms, targets = next(loader)
+            loss = trainer.step(waveforms, targets, progress.step)
+            if not math.isfinite(loss):
+                raise UserError(f"the loss is {loss} at step {progress.step}; lower fit.lr")
+            progress.losses.append(loss)
+            progress.step += 1
+            bar.update()
+            bar.set_postfix(loss=f"{loss:.4f}")
+            saver.save_if_due()
+
+
+class _Saver:
+    """Writes the state of a fit, and knows when it last did."""
+
+    def __init__(
+        self, trainer: Trainer, progress: Progress, path: Path, made_by: dict[str, Any]
+    ) -> None:
+        self._trainer, self._progress, self._path = trainer, progress, path
+        self._made_by = made_by
+        self._saved = time.monotonic()
+
+    def save_if_due(self) -> None:
+        if time.monotonic() - self._saved >= self._trainer.job.fit.checkpoint_every_s:
+            self.save()
+
+    def save(self) -> None:
+        facts = {"progress": asdict(self._progress), "made_by": self._made_by}
+        checkpoint.write(self._path, {"version": checkpoint.VERSION, **facts, **self._trainer.state()})
+        self._saved = time.monotonic()
+
+
+def _loader(batches: Batches, steps: range, trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
+    workers = trainer.job.data.workers
+    if workers < 0:
+        beside_gpu = trainer.device.type == "cuda"
+        workers = min(8, max(1, (os.cpu_count() or 2) - 1)) if beside_gpu else 0
+    return iter(
+        DataLoader(
+            batches,
+            batch_size=None,
+            sampler=steps,
+            num_workers=workers,
+            # A fork after torch's thread pool has started can hang.
+            multiprocessing_context="spawn" if workers else None,
+            pin_memory=trainer.device.type == "cuda",
+        )
+    )
+
+
+def _resume(trainer: Trainer, path: Path, made_by: dict[str, Any]) -> Progress:
+    if not path.is_file():
+        return Progress()
+    state = checkpoint.read(path)
+    changed = differences(made_by, state["made_by"])
+    if changed:
+        print(f"{path}: made with another {' and '.join(changed)}; starting again from step 0")
+        return Progress()
+    trainer.load_state(state)
+    progress = Progress(**state["progress"])
+    print(f"going on after step {progress.step} of {trainer.total_steps}")
+    return progress
+
+
+def _epoch_line(progress: Progress, n_epochs: int, left_s: float) -> str:
+    last = progress.epochs[-1]
+    figures = [
+        f"{name} {'/'.join(f'{auc:.3f}' for auc in by_output.values())}"
+        for name, by_output in last["metrics"].items()
+    ]
+    columns = "  ".join([f"loss {last['loss']:.4f}", *figures])
+    return f"  epoch {len(progress.epochs):>3}/{n_epochs}  {columns}  {left_s / 60:.1f} min left"

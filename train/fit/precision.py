@@ -1,0 +1,63 @@
+"""The device that trains, and the arithmetic that it trains in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from birdkit.errors import UserError
+from train.fit.depthwise import FastDepthwise
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Autocast in what the device has: bf16, or fp16 with a GradScaler (T4, P100), else f32."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def choose(cls, device: torch.device, amp: str) -> Precision:
+        named = {"bf16": torch.bfloat16, "fp16": torch.float16, "f32": torch.float32}
+        if amp in named:
+            return cls(device, named[amp])
+        if amp != "auto":
+            raise UserError(f"fit.amp '{amp}' is unknown; choose auto, {', '.join(named)}")
+        if device.type == "cuda":
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+            return cls(device, torch.bfloat16 if native else torch.float16)
+        # Emulated bf16 is slower than f32, so a CPU must have the instructions.
+        has_bf16 = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+        return cls(device, torch.bfloat16 if has_bf16 else torch.float32)
+
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        enabled = self.dtype != torch.float32
+        fast = self.device.type == "cpu" and self.dtype == torch.bfloat16
+        with (
+            torch.autocast(self.device.type, self.dtype, enabled=enabled),
+            FastDepthwise() if fast else nullcontext(),
+        ):
+            yield
+
+    def grad_scaler(self) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+
+    def __str__(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+
+def choose_device(name: str) -> torch.device:
+    """Of a command's `--device`. Raises `UserError` for one that is unknown or not there."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"--device {name} is unknown; choose cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"--device {name}: this torch sees no CUDA device; see README, Install")
+    # The log-mel must not be rounded to TF32 on the way.
+    torch.set_float32_matmul_precision("highest")
+    return device

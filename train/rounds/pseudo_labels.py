@@ -1,0 +1,223 @@
+"""Pseudo labels: a table of teacher probabilities, and the targets that students learn from it.
+
+A round's table is one parquet file, written once: a row a window of the kit's own grid, the teacher's
+plain probabilities, and in the file's metadata what made them. The transform into targets (thresholds,
+power, weighting) is applied on reading, so that another one needs no scoring; each student's job has
+it. `pseudo.json` beside the table sums up the targets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from birdkit.errors import UserError
+from birdkit.files import write_whole
+from birdkit.scoring.predict import Scores, SoundFile
+from train.config import provenance
+from train.config.settings import Pseudo
+from train.data.batches import LabelledWindows
+
+NAME, SUMMARY_NAME = "pseudo.parquet", "pseudo.json"
+METADATA_KEY = b"birdkit.pseudo"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A round's table of plain teacher probabilities."""
+
+    names: tuple[str, ...]  # of the soundscapes
+    file: NDArray[np.int64]  # (windows,) index into `names`
+    window: NDArray[np.int64]  # (windows,) on the grid of its file
+    scores: NDArray[np.float32]  # (windows, classes) probabilities
+    classes: tuple[str, ...]
+    made_by: dict[str, Any]
+    failures: dict[str, str]  # soundscape → why it could not be scored
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The targets that a round's settings make of a table."""
+
+    output: str
+    n_windows: int
+    n_soundscapes: int
+    kept: float  # share of the windows that are drawn
+    mass: dict[str, float]  # class → sum of its targets
+    spread: dict[str, float]  # class → highest minus lowest probability
+
+    def save(self, folder: Path) -> None:
+        write_whole(folder / SUMMARY_NAME, (json.dumps(asdict(self), indent=1) + "\n").encode())
+
+    def line(self, path: Path) -> str:
+        """The same for people."""
+        total = sum(self.mass.values())
+        return (
+            f"{path}: {self.n_windows} windows of {self.n_soundscapes} soundscapes, "
+            f"{self.kept:.0%} of them drawn from, {total / self.n_windows:.2f} species a window"
+        )
+
+
+def made_by(
+    teachers: Mapping[str, str],
+    smoothing: Sequence[float],
+    files: Sequence[SoundFile],
+    pseudo: Pseudo,
+) -> dict[str, Any]:
+    """What the probabilities depend on.
+
+    Parameters
+    ----------
+    teachers : name of a model → sha256 of its checkpoint
+    """
+    listed = [f"{f.path.name} {f.n_windows} {f.path.stat().st_size}" for f in files]
+    return {
+        "version": VERSION,
+        "teachers": dict(teachers),
+        "output": pseudo.output,
+        "shifts": list(pseudo.shifts),
+        "out_of_fold": pseudo.out_of_fold,
+        "smoothing": list(smoothing),
+        "soundscapes": hashlib.sha256("\n".join(listed).encode()).hexdigest(),
+    }
+
+
+def can_be_kept(path: Path, wanted: provenance.MadeBy) -> bool:
+    """Whether a table is there that was made by this."""
+    return path.is_file() and provenance.can_be_kept(wanted, _facts(path)["made_by"])
+
+
+def write(
+    path: Path,
+    files: Sequence[SoundFile],
+    scores: Sequence[Scores],
+    classes: Sequence[str],
+    facts: Mapping[str, Any],
+) -> None:
+    """Write the table whole, or not at all.
+
+    Parameters
+    ----------
+    scores : (windows, classes) of each file; None where it could not be scored
+    facts : `made_by`, and `failures`: file name → why it has no scores
+    """
+    known = [(file, rows) for file, rows in zip(files, scores, strict=True) if rows is not None]
+    if not known:
+        raise UserError(
+            f"no soundscape could be scored ({'; '.join(facts['failures'].values()) or 'none there'}); "
+            "pseudo labels need train_soundscapes/"
+        )
+    counts = [len(rows) for _, rows in known]
+    names = np.repeat([file.path.name for file, _ in known], counts)
+    windows = np.concatenate([np.arange(count) for count in counts])
+    cells = np.concatenate([rows for _, rows in known])
+    columns = {
+        "soundscape": pa.array(names).dictionary_encode(),
+        "window": pa.array(windows, pa.int32()),
+        **{name: pa.array(cells[:, column]) for column, name in enumerate(classes)},
+    }
+    table = pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(facts)})
+    content = BytesIO()
+    pq.write_table(table, content, compression="zstd")
+    write_whole(path, content.getvalue())
+
+
+def read(path: Path) -> Labels:
+    """Raises `UserError` where the file is no such table."""
+    facts = _facts(path)
+    table = pq.read_table(path)
+    codes = table["soundscape"].combine_chunks()
+    classes = table.column_names[2:]
+    return Labels(
+        tuple(codes.dictionary.to_pylist()),
+        codes.indices.to_numpy().astype(np.int64),
+        table["window"].to_numpy().astype(np.int64),
+        np.stack([table[name].to_numpy() for name in classes], axis=1),
+        tuple(classes),
+        facts["made_by"],
+        facts["failures"],
+    )
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """The table's metadata: `made_by` and `failures`."""
+    try:
+        facts = dict(json.loads(pq.read_schema(path).metadata[METADATA_KEY]))
+        return {name: facts[name] for name in ("made_by", "failures")}
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: no pseudo labels of this kit ({error}); remove it") from error
+
+
+def transformed(
+    scores: NDArray[np.float32], pseudo: Pseudo
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Teacher probabilities → targets and chances.
+
+    Thresholds are on the probabilities, before the power.
+
+    Parameters
+    ----------
+    scores : (windows, classes) probabilities
+
+    Returns
+    -------
+    targets : (windows, classes) in 0..1, NaN where the teacher is unsure
+    chances : (windows,) of being drawn; their sum is 1
+
+    Raises
+    ------
+    UserError
+        Where no window is kept.
+    """
+    targets = np.where(scores < pseudo.zero_below, 0.0, scores) ** pseudo.power
+    targets[scores >= pseudo.one_from] = 1.0
+    kept = scores.max(axis=1) >= pseudo.keep_above
+    worth = {"none": np.ones(len(targets)), "max": targets.max(axis=1), "sum": targets.sum(axis=1)}
+    chance = np.where(kept, worth[pseudo.weighting], 0.0).astype(np.float64)
+    if not chance.sum() > 0:
+        raise UserError(
+            f"pseudo.keep_above {pseudo.keep_above:g}, zero_below {pseudo.zero_below:g}: no window is "
+            f"left (the surest has {scores.max():.3g}); lower them"
+        )
+    low, high = pseudo.unsure or (1.0, 1.0)
+    targets = np.where((scores >= low) & (scores < high), np.nan, targets)
+    return targets.astype(np.float32), chance / chance.sum()
+
+
+def windows_of(
+    labels: Labels, pseudo: Pseudo, soundscapes: Sequence[Path], leave_out: Sequence[str] = ()
+) -> LabelledWindows:
+    """The windows that a student draws; `leave_out` names soundscapes of another fold."""
+    where = {path.name: path for path in soundscapes}
+    targets, chance = transformed(labels.scores, pseudo)
+    elsewhere = np.array([name in leave_out for name in labels.names])
+    chance = np.where(elsewhere[labels.file], 0.0, chance)
+    if not chance.sum() > 0:
+        raise UserError("pseudo.out_of_fold leaves this model no window; lower pseudo.keep_above")
+    paths = tuple(where[name] for name in labels.names)
+    return LabelledWindows(paths, labels.file, labels.window, targets, chance / chance.sum())
+
+
+def summarise(labels: Labels, pseudo: Pseudo) -> Summary:
+    """Sum up the targets of a round."""
+    targets, chance = transformed(labels.scores, pseudo)
+    mass = np.nan_to_num(targets).sum(axis=0, dtype=np.float64)
+    return Summary(
+        output=pseudo.output,
+        n_windows=len(targets),
+        n_soundscapes=len(labels.names),
+        kept=float(np.mean(chance > 0)),
+        mass=dict(zip(labels.classes, mass.tolist(), strict=True)),
+        spread=dict(zip(labels.classes, np.ptp(labels.scores, axis=0).tolist(), strict=True)),
+    )

@@ -1,0 +1,195 @@
+"""A round's teachers label the soundscapes, as a submission is scored."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from birdkit.contract import Contract
+from birdkit.errors import UserError
+from birdkit.files import write_whole
+from birdkit.scoring.ensemble import Ensemble, Spec, combine, common_contract
+from birdkit.scoring.predict import Prediction, Scores, SoundFile, predict
+from train.config import provenance
+from train.config.settings import Pseudo
+from train.models.checkpoint import Final, sha256
+from train.rounds import pseudo_labels
+from train.scoring.evaluate import TorchEngine
+
+# Files between two saves: a kill loses minutes of work at most.
+BLOCK_FILES = 64
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Models of the round before."""
+
+    finals: Mapping[str, Final]
+    hashes: Mapping[str, str]  # sha256 of their checkpoints
+    smoothing: tuple[float, ...]
+    device: torch.device
+
+    @classmethod
+    def load(cls, checkpoints: Mapping[str, Path], device: torch.device) -> Teacher:
+        """Models by name, all from one recipe and so with one smoothing."""
+        finals = {name: Final.load(path) for name, path in checkpoints.items()}
+        smoothing = next(iter(finals.values())).job.postprocess.smoothing
+        return cls(finals, {n: sha256(path) for n, path in checkpoints.items()}, smoothing, device)
+
+    @cached_property
+    def engines(self) -> dict[str, TorchEngine]:
+        return {
+            name: TorchEngine(final.predictor().to(self.device), self.device)
+            for name, final in self.finals.items()
+        }
+
+    @property
+    def contract(self) -> Contract:
+        return common_contract({name: final.contract for name, final in self.finals.items()})
+
+    def allowed(self, soundscape: Path, out_of_fold: bool) -> tuple[str, ...]:
+        """Names of the models that may label a soundscape."""
+        names = tuple(self.finals)
+        if not out_of_fold:
+            return names
+        kept = tuple(n for n in names if soundscape.name not in self.finals[n].trained_on)
+        if not kept:
+            raise UserError(
+                f"{soundscape}: every teacher was trained on it; pseudo.out_of_fold needs it in the "
+                "round before, too, and two models there or more"
+            )
+        return kept
+
+    def ensemble(self, names: Sequence[str], output: str) -> Ensemble:
+        spec = Spec(dict.fromkeys(names, 1.0), output, self.smoothing)
+        return Ensemble({name: self.engines[name] for name in names}, spec)
+
+
+def soundscape_files(paths: Sequence[Path], window_s: float) -> list[SoundFile]:
+    """Soundscapes, each with the windows that lie wholly within it by its header; at least one."""
+    files = []
+    for path in paths:
+        try:
+            seconds = soundfile.info(str(path)).duration
+        except (soundfile.LibsndfileError, OSError):
+            seconds = 0.0  # it is named when its turn comes
+        files.append(SoundFile(path, max(1, math.floor(seconds / window_s + 1e-6))))
+    return files
+
+
+def label(teacher: Teacher, files: Sequence[SoundFile], pseudo: Pseudo, folder: Path) -> Path:
+    """Have the teacher score the soundscapes; returns the path of the table of pseudo labels.
+
+    A table that was made by the same is kept. The scores are saved in blocks, so that a run that was
+    killed goes on; time grows with the number of files, and memory with their scores alone.
+    """
+    path = folder / pseudo_labels.NAME
+    wanted = pseudo_labels.made_by(teacher.hashes, teacher.smoothing, files, pseudo)
+    if pseudo_labels.can_be_kept(path, wanted):
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    groups: defaultdict[tuple[str, ...], list[SoundFile]] = defaultdict(list)
+    for file in files:
+        groups[teacher.allowed(file.path, pseudo.out_of_fold)].append(file)
+    scores_of: dict[Path, Scores] = {}
+    failures: dict[str, str] = {}
+    with tqdm(total=len(files), desc="pseudo labels", leave=False, disable=None) as bar:
+        for number, (names, group) in enumerate(groups.items()):
+            blocks = Blocks(folder / f"pseudo-{number}-{provenance.key(wanted)[:12]}")
+            ensemble = teacher.ensemble(names, pseudo.output)
+            scores, failed = _score(ensemble, group, pseudo.shifts, blocks, bar)
+            scores_of |= dict(zip((file.path for file in group), scores, strict=True))
+            failures |= failed
+    in_order = [scores_of[file.path] for file in files]
+    facts = {"made_by": wanted, "failures": failures}
+    pseudo_labels.write(path, files, in_order, teacher.contract.classes, facts)
+    for block in folder.glob("pseudo-*.npz"):
+        block.unlink()
+    return path
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Scores so far, block by block, in files beside the table to be."""
+
+    stem: Path
+
+    def _path(self, start: int) -> Path:
+        return self.stem.with_name(f"{self.stem.name}-{start:06d}.npz")
+
+    def save(self, start: int, scores: Sequence[Scores], failures: Mapping[str, str]) -> None:
+        """Keep the scores of files from `start` on, each (windows, classes) or None."""
+        n_classes = next((rows.shape[1] for rows in scores if rows is not None), 0)
+        empty = np.zeros((0, n_classes), dtype=np.float32)
+        tables = [empty if rows is None else rows for rows in scores]
+        content = BytesIO()
+        np.savez(
+            content,
+            scores=np.concatenate(tables),
+            counts=[len(rows) for rows in tables],
+            failures=json.dumps(failures),
+        )
+        write_whole(self._path(start), content.getvalue())
+
+    def load(self) -> tuple[list[Scores], dict[str, str]]:
+        """Each file's scores as far as they were saved, and why some files have none."""
+        scores: list[Scores] = []
+        failures: dict[str, str] = {}
+        while (path := self._path(len(scores))).is_file():
+            with np.load(path) as block:
+                tables = np.split(block["scores"], np.cumsum(block["counts"])[:-1])
+                scores += [rows if len(rows) else None for rows in tables]
+                failures |= json.loads(str(block["failures"]))
+        return scores, failures
+
+
+def _score(
+    ensemble: Ensemble,
+    files: Sequence[SoundFile],
+    shifts: Sequence[float],
+    blocks: Blocks,
+    bar: tqdm[None],
+) -> tuple[list[Scores], dict[str, str]]:
+    """Scores of each file, (windows, classes), and why some have none.
+
+    In one go and not block by block: each call has threads of its own, and what torch keeps for a
+    thread outlives it, so that memory would grow with the blocks.
+    """
+    scores, failures = blocks.load()
+    n_kept = len(scores)
+    bar.update(n_kept)
+    prediction = Prediction([])
+
+    def score(waveform: NDArray[np.float32], n_windows: int) -> NDArray[np.float32]:
+        passes = [ensemble.score(waveform, n_windows, shift) for shift in (0.0, *shifts)]
+        mean = np.asarray(np.mean(passes, axis=0, dtype=np.float64), dtype=np.float32)
+        combined = combine([mean], ensemble.spec)[0]
+        assert combined is not None
+        return combined
+
+    def report(n_done: int, n_files: int, _: float) -> None:
+        bar.update(1)
+        if n_done % BLOCK_FILES == 0 or n_done == n_files:
+            start = (n_done - 1) // BLOCK_FILES * BLOCK_FILES
+            failed = dict(_failures(prediction, files[n_kept + start : n_kept + n_done]))
+            blocks.save(n_kept + start, prediction.scores[start:n_done], failed)
+
+    predict(files[n_kept:], score, ensemble.contract, into=prediction, report=report)
+    return [*scores, *prediction.scores], failures | prediction.failures
+
+
+def _failures(prediction: Prediction, block: Sequence[SoundFile]) -> Iterator[tuple[str, str]]:
+    names = {file.path.name for file in block}
+    return ((name, why) for name, why in prediction.failures.items() if name in names)
