@@ -180,7 +180,7 @@ class LowerPrecisions:
                 [probabilities(contract.of_member(whole, m), self.spec.output) for m in members]
             )
             rows = average(scores, [1.0] * len(members), "probability")
-            return macro_auc(self.labelled.truth, rows, ~self.labelled.decided).macro
+            return macro_auc(self.labelled.truth, rows).macro
 
         return validate
 

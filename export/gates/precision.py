@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -91,14 +92,14 @@ def table(folder: Path, precisions: Sequence[str], layout: Layout, labelled: Tru
     spec = loaded.ensemble.spec
     scores = member_scores(loaded.ensemble, labelled, layout.streams)[spec.output]
     rows = labelled.rows(combine(scores, spec))
-    auc = macro_auc(labelled.truth, rows, ~labelled.decided).macro
+    auc = macro_auc(labelled.truth, rows).macro
     speed = windows_per_s(loaded.ensemble, layout.streams)
     return Table(rows, auc, 1000 * WINDOWS / speed)
 
 
 def compare(precision: str, f32: Table, lower: Table, labelled: TruthSet) -> Verdict:
     """Hold a precision's table against that of f32."""
-    change = paired_bootstrap(labelled.truth, f32.rows, lower.rows, labelled.groups, ~labelled.decided)
+    change = paired_bootstrap(labelled.truth, f32.rows, lower.rows)
     return Verdict(
         precision=precision,
         auc=lower.auc,
@@ -131,6 +132,6 @@ def save(folder: Path, verdicts: Sequence[Verdict], not_tried: Mapping[str, str]
     (folder / NAME).write_text(json.dumps(facts | absent, indent=2) + "\n")
 
 
-def read(folder: Path) -> dict[str, dict]:
+def read(folder: Path) -> dict[str, dict[str, Any]]:
     path = folder / NAME
     return json.loads(path.read_text()) if path.is_file() else {}

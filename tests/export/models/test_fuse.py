@@ -131,7 +131,7 @@ def test_fitted_weights_are_taken_where_they_help_others_than_they_were_fitted_o
     rng = np.random.default_rng(1)
     truth = rng.random((240, 3)) < 0.3
     files = tuple(SoundFile(tmp_path / f"{index}.ogg", 12) for index in range(20))
-    labelled = TruthSet("soundscapes", files, truth, np.ones_like(truth))
+    labelled = TruthSet.of("soundscapes", files, truth, np.ones_like(truth))
     noise = rng.random((2, 240, 3)).astype(np.float32)
     good = 0.25 * truth + 0.75 * noise[0]
     scores = [np.stack([good, noise[1]])[:, 12 * i : 12 * (i + 1)] for i in range(20)]
