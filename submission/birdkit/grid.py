@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 from birdkit.contract import Contract
 from birdkit.errors import UserError
 
+WINDOW_S = 5.0  # of a row of the submission, in every BirdCLEF so far
+MINUTE_S = 60.0  # how long the soundscapes of every BirdCLEF so far last
+WINDOWS_A_MINUTE = round(MINUTE_S / WINDOW_S)
+
 Samples = TypeVar("Samples", NDArray[np.float32], NDArray[np.int16])
 
 

@@ -15,9 +15,9 @@ import soundfile
 
 from birdkit.errors import UserError
 from birdkit.grid import row_ids
-from birdkit.kaggle import manifest, mounts, table
+from birdkit.kaggle import manifest, mounts, session, table
 from birdkit.scoring import ensemble, predict
-from birdkit.scoring.predict import SoundFile, fill_missing
+from birdkit.scoring.predict import SoundFile
 from tests.conftest import ROOT, submit, write_sound
 from tests.conftest import submission_run as run
 from train.models.checkpoint import Final
@@ -122,7 +122,7 @@ def test_the_commit_run_scores_train_soundscapes(scored, model_dir, tmp_path, ca
     assert submit(scored, model_dir, tmp_path / "s.csv") == 0
     assert "commit run" in capsys.readouterr().out
     names = [path.stem for path in mounts.soundscapes(scored / "train_soundscapes")]
-    assert_valid(tmp_path / "s.csv", scored, names[: run.COMMIT_RUN_FILES])
+    assert_valid(tmp_path / "s.csv", scored, names[: session.COMMIT_RUN_FILES])
 
 
 BAD_FILES = {
@@ -305,8 +305,10 @@ def test_scores_that_are_no_numbers_cost_their_file_only(tmp_path, contract):
 
 def test_missing_files_get_each_classs_median():
     rows = np.array([[0.1, 0.5], [0.2, 0.6], [0.9, 0.7]], dtype=np.float32)
-    filled = fill_missing([rows, None], [3, 2], 2)
-    np.testing.assert_allclose(filled[1], [[0.2, 0.6]] * 2)
+    unscored = np.full((2, 2), np.nan, dtype=np.float32)
+    filled = table.fill_missing(np.concatenate([rows, unscored]))
+    np.testing.assert_array_equal(filled[:3], rows)
+    np.testing.assert_allclose(filled[3:], [[0.2, 0.6]] * 2)
 
 
 def test_a_broken_first_engine_falls_to_the_next_and_a_strict_run_says_no(

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from tqdm.contrib.concurrent import thread_map
 
 from birdkit import audio
-from birdkit.engines.engine import usable_cores
+from birdkit.engines.layout import usable_cores
 from birdkit.files import write_whole
 
 # What the values depend on beside the file; the number is ours, for a change of `_decode`.

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from birdkit.contract import Contract
 from birdkit.errors import UserError
-from birdkit.kaggle.manifest import sha256 as sha256
+from birdkit.files import sha256 as sha256
 from train.config import recipe as recipes
 from train.config.settings import Recipe
 from train.data.competition import Competition

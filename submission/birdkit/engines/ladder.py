@@ -7,14 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from birdkit.engines import golden, wheels
-from birdkit.engines.engine import (
-    STORED_PRECISIONS,
-    Engine,
-    Layout,
-    OnnxRuntimeEngine,
-    OpenVinoEngine,
-    lacking,
-)
+from birdkit.engines.engine import Engine, OnnxRuntimeEngine, OpenVinoEngine
+from birdkit.engines.layout import Layout
+from birdkit.engines.precision import STORED_PRECISIONS, lacking
 from birdkit.errors import UserError
 
 Load = Callable[[Path, Layout, str, Sequence[str] | None], Engine]

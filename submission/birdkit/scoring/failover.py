@@ -16,7 +16,7 @@ from birdkit.scoring.ensemble import Loaded, Spec
 Reopen = Callable[[Sequence[str]], Loaded]
 
 
-class Standby:
+class Failover:
     """Scores as its ensemble does; `notes` says which engines it lost on the way."""
 
     def __init__(self, loaded: Loaded, reopen: Reopen) -> None:

@@ -23,14 +23,13 @@ from hypothesis import strategies as st
 
 from birdkit import audio
 from birdkit.contract import Contract
-from birdkit.engines.engine import Layout
+from birdkit.engines.layout import Layout
 from birdkit.errors import UserError
-from birdkit.kaggle import report, table
-from birdkit.scoring import passes, predict
+from birdkit.kaggle import report, session, table
+from birdkit.scoring import budget, passes, predict
 from birdkit.scoring.calibration import Calibration
 from birdkit.scoring.ensemble import Ensemble, Loaded, Spec, combine
 from birdkit.scoring.passes import Pass, Stopped
-from birdkit.scoring.predict import fill_missing
 from tests.conftest import submission_run as run
 from tests.conftest import write_sound
 
@@ -175,8 +174,9 @@ def reference(files: list[Path], names: list[str], scored: set[str]) -> np.ndarr
         waveform = audio.read(path, CONTRACT.sample_rate)
         of_passes = [calm.score(waveform, N_WINDOWS, shifts[name]) for name in names or ["plain"]]
         scores.append(np.mean(of_passes, axis=0, dtype=np.float64).astype(np.float32))
-    tables = combine(scores, SPEC)
-    return np.concatenate(fill_missing(tables, [N_WINDOWS] * len(files), len(CLASSES)))
+    unscored = np.full((N_WINDOWS, len(CLASSES)), np.nan, np.float32)
+    tables = [unscored if of_file is None else of_file for of_file in combine(scores, SPEC)]
+    return table.fill_missing(np.concatenate(tables))
 
 
 def play(world: World, data: Path, out: Path, monkeypatch, *arguments: str) -> int | BaseException:
@@ -208,16 +208,18 @@ def play(world: World, data: Path, out: Path, monkeypatch, *arguments: str) -> i
         opened(self, fastest)
         world.happens("open")
 
-    read, write_partial, opened = audio.read, table.write_partial, run.Run._opened
+    read, write_partial, opened = audio.read, table.write_partial, session.Run._opened
     with monkeypatch.context() as patch:
-        patch.setattr(run.Run, "_open", reopen)
-        patch.setattr(run.Run, "_opened", then_open)
-        patch.setattr(run.calibration, "what_fits", calibrated)
-        patch.setattr(run.Spec, "load", lambda folder: SPEC)
-        patch.setattr(run.Lines, "__call__", line)
+        patch.setattr(session.Run, "_open", reopen)
+        patch.setattr(session.Run, "_opened", then_open)
+        patch.setattr(session.calibration, "what_fits", calibrated)
+        patch.setattr(session.Spec, "load", lambda folder: SPEC)
+        patch.setattr(session.Lines, "__call__", line)
         patch.setattr(predict.audio, "read", decode)
         patch.setattr(report.table, "write_partial", write)
-        patch.setattr(run, "run_passes", lambda *a, **k: passes.run_passes(*a, **k, clock=world.clock))
+        patch.setattr(
+            session, "run_passes", lambda *a, **k: passes.run_passes(*a, **k, clock=world.clock)
+        )
         patch.setattr(run.time, "monotonic", world.clock)
         patch.setattr(run, "STARTED", 0.0)
         try:
@@ -239,17 +241,17 @@ def assert_holds(data: Path, out: Path, spoilt: dict[int, str]) -> dict:
     assert submission.columns.tolist() == ["row_id", *CLASSES]
     values = submission.drop(columns="row_id").to_numpy()
     assert np.isfinite(values).all()
-    said = json.loads((out.parent / (out.name + report.REPORT_SUFFIX)).read_text())
-    assert said["csv_sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
-    lost = {*said["failures"], *said["not_reached"]}
+    written = json.loads((out.parent / (out.name + report.REPORT_SUFFIX)).read_text())
+    assert written["csv_sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
+    lost = {*written["failures"], *written["not_reached"]}
     scored = {path.name for path in files} - lost
-    assert said["scored"] == len(scored)
-    assert said["passes"] == ALL_PASSES[: len(said["passes"])]
-    if said["passes"]:
+    assert written["scored"] == len(scored)
+    assert written["passes"] == ALL_PASSES[: len(written["passes"])]
+    if written["passes"]:
         # A completed pass has scored every file that can be read.
-        assert not said["not_reached"]
-    np.testing.assert_allclose(values, reference(files, said["passes"], scored), atol=1e-6)
-    return report
+        assert not written["not_reached"]
+    np.testing.assert_allclose(values, reference(files, written["passes"], scored), atol=1e-6)
+    return written
 
 
 @pytest.mark.slow
@@ -272,7 +274,7 @@ def test_at_any_moment_with_any_fault_the_table_is_that_of_its_passes(
     data = make_data(sounds, spoilt, tmp_path / "data")
     out = tmp_path / "out" / "s.csv"
     shutil.rmtree(out.parent, ignore_errors=True)
-    budget_min = (2.0 + FILE_S * budget_files + 0.01) / 60 / run.BUDGET_SHARE
+    budget_min = (2.0 + FILE_S * budget_files + 0.01) / 60 / budget.USED_SHARE
     ended = play(World(kind, at), data, out, monkeypatch, "--budget-min", str(budget_min))
     if "disk full" in kind and not out.exists():
         assert isinstance(ended, OSError)  # from the first second on: nothing could ever be written
@@ -287,14 +289,14 @@ def test_at_any_moment_with_any_fault_the_table_is_that_of_its_passes(
 
 def test_a_file_that_disappears_between_passes_leaves_the_earlier_ones(sounds, tmp_path, monkeypatch):
     data = make_data(sounds, {}, tmp_path / "data")
-    joined = run.Run.write
+    joined = session.Run.write
 
     def then_vanish(self):
         joined(self)
         if self.out.progress.result:
             shutil.move(data / "test_soundscapes" / "f2.wav", tmp_path / "f2.wav")
 
-    monkeypatch.setattr(run.Run, "write", then_vanish)
+    monkeypatch.setattr(session.Run, "write", then_vanish)
     out = tmp_path / "s.csv"
     with pytest.raises(OSError, match=r"f2\.wav"):  # the second move finds nothing: a fault of its own
         raise_again(play(World("none", 0), data, out, monkeypatch))
