@@ -80,7 +80,7 @@ class Contract:
         return replace(self, members=tuple(name for name in self.members if name in members))
 
     def of_member(self, answers: Mapping[str, T], member: str) -> dict[str, T]:
-        """One member's outputs, by the names that a file of one model gives them."""
+        """One member's outputs, by the names that the file of a single model gives them."""
         prefix = f"{member}." if self.members else ""
         return {output: answers[prefix + output] for output in self.outputs}
 

@@ -14,8 +14,11 @@ from birdkit.grid import WINDOWS_A_MINUTE
 
 @dataclass(frozen=True)
 class Layout:
-    """How an engine uses the cores: `streams` calls at a time, each of `threads` threads, each on
-    `batch` chunks at once. As many threads must call as there are streams, or cores stay idle."""
+    """How an engine uses the cores.
+
+    `streams` calls run at a time, each on `threads` threads and on `batch` chunks at once. As many
+    threads must call as there are streams, or cores stay idle.
+    """
 
     streams: int
     threads: int
@@ -25,7 +28,7 @@ class Layout:
         return f"{self.streams}x{self.threads}x{self.batch}"
 
     def openvino(self, precision: str) -> dict[str, Any]:
-        """The same as settings of OpenVINO's CPU plugin."""
+        """The layout as settings of OpenVINO's CPU plugin, with the precision to compute in."""
         return {
             "INFERENCE_PRECISION_HINT": precision,
             "NUM_STREAMS": self.streams,
@@ -45,12 +48,12 @@ class Layout:
 
 
 def one_stream(cores: int) -> Layout:
-    """All cores on one call: for a caller of one thread."""
+    """All cores on one call of a minute's windows, for a caller that has one thread."""
     return Layout(1, cores, WINDOWS_A_MINUTE)
 
 
 def usable_cores(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """Cores this process may use: its affinity, and the container's quota where there is one."""
+    """Number of cores this process may use, by its affinity and the container's quota if any."""
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:

@@ -24,7 +24,7 @@ def import_openvino() -> Any:
 
 
 def with_outputs(model: Any, names: Sequence[str]) -> Any:
-    """The graph with no other outputs than these: what only others need is not computed."""
+    """The graph with no other outputs than these; what only the others need is not computed."""
     wanted = [r for r in model.get_results() if r.output(0).get_names().intersection(names)]
     if len(wanted) == len(model.get_results()):
         return model
@@ -32,7 +32,7 @@ def with_outputs(model: Any, names: Sequence[str]) -> Any:
 
 
 def split(model: Any) -> tuple[Any, Any]:
-    """Cut an OpenVINO graph at the log-mel: front end and networks, as two models of their own.
+    """Cut an OpenVINO graph at the log-mel, into the front end and the networks.
 
     Raises
     ------
@@ -53,12 +53,18 @@ def split(model: Any) -> tuple[Any, Any]:
         target.replace_source_output(inlet.output(0))
     front_end = openvino.Model([log_mel], model.get_parameters(), "front_end")
     networks = openvino.Model(model.get_results(), [inlet], "networks")
-    # Cloned, or each would still see the other through the constants that they share.
+    # Cloned, since both parts would still be tied together by the constants that they share.
     return front_end.clone(), networks.clone()
 
 
 def contract_of(model: Any, where: str) -> Contract:
-    """What an OpenVINO graph promises. `where` names the file in errors."""
+    """The contract in an OpenVINO graph's metadata. `where` names the file in errors.
+
+    Raises
+    ------
+    ContractError
+        Where there is none, or one of another version.
+    """
     path = ["framework", METADATA_KEY]
     metadata = {METADATA_KEY: str(model.get_rt_info(path).value)} if model.has_rt_info(path) else {}
     return Contract.from_metadata(metadata, where)

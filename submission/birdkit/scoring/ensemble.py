@@ -59,7 +59,7 @@ class Spec:
         return self.files or {name: [name] for name in self.members}
 
     def only(self, members: Sequence[str] | None) -> Spec:
-        """The same with these members alone; None changes nothing."""
+        """The spec cut to these members; None changes nothing."""
         if members is None:
             return self
         kept = {name: weight for name, weight in self.members.items() if name in members}

@@ -71,7 +71,7 @@ def predict(
     into : filled while the work goes on, so that an interrupted caller has what there is
     report : called after each file with files done, files in all, seconds so far
     """
-    # Eight arguments: all but the first three have a default, and the clock is a fake in tests.
+    # Eight arguments over fifty lines: most have a default, and half the lines describe them.
     start = clock()
     result = into or Prediction([])
     result.scores[:] = [None] * len(files)

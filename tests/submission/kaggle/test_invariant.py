@@ -189,7 +189,10 @@ def reference(files: list[Path], names: list[str], scored: set[str]) -> NDArray[
 def play(
     world: World, data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str
 ) -> int | BaseException:
-    """The whole command in this world; its exit status, or what it raised."""
+    """The whole command in this world; its exit status, or what it raised.
+
+    It is long because the world takes the place of everything that the command touches.
+    """
     loaded = Loaded(engines_of(world), ["formula"], [])
     spare = Loaded(engines_of(replace(world, kind="none")), ["spare"], [])
 
