@@ -18,9 +18,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from birdkit.engines.engine import Layout
+from birdkit.engines.layout import Layout
+from birdkit.grid import WINDOWS_A_MINUTE
 from birdkit.scoring import ensemble
-from birdkit.scoring.calibration import WINDOWS, windows_per_s
+from birdkit.scoring.calibration import windows_per_s
 from birdkit.scoring.ensemble import combine
 from train.scoring.auc import macro_auc, paired_bootstrap
 from train.scoring.evaluate import TruthSet, member_scores
@@ -94,7 +95,7 @@ def table(folder: Path, precisions: Sequence[str], layout: Layout, labelled: Tru
     rows = labelled.rows(combine(scores, spec))
     auc = macro_auc(labelled.truth, rows).macro
     speed = windows_per_s(loaded.ensemble, layout.streams)
-    return Table(rows, auc, 1000 * WINDOWS / speed)
+    return Table(rows, auc, 1000 * WINDOWS_A_MINUTE / speed)
 
 
 def compare(precision: str, f32: Table, lower: Table, labelled: TruthSet) -> Verdict:

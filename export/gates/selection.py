@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from birdkit.contract import Contract
-from birdkit.engines.engine import Layout, usable_cores
+from birdkit.engines.layout import Layout, usable_cores
 from birdkit.scoring import ensemble
 from birdkit.scoring.ensemble import AVERAGINGS, SHIFTS, Ensemble, Spec, average, combine
 from export.gates import weights

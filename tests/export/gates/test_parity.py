@@ -15,7 +15,8 @@ import torch
 from onnx import numpy_helper
 
 from birdkit.contract import METADATA_KEY, Contract
-from birdkit.engines.engine import Layout, OnnxRuntimeEngine, OpenVinoEngine
+from birdkit.engines.engine import OnnxRuntimeEngine, OpenVinoEngine
+from birdkit.engines.layout import Layout
 from birdkit.errors import UserError
 from birdkit.scoring.ensemble import Spec
 from export import to_onnx, to_openvino

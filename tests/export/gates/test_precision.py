@@ -8,7 +8,10 @@ import shutil
 import numpy as np
 import pytest
 
-from birdkit.engines.engine import LOWER_PRECISIONS, Layout, OpenVinoEngine, import_openvino, split
+from birdkit.engines.engine import OpenVinoEngine
+from birdkit.engines.layout import Layout
+from birdkit.engines.openvino_graphs import import_openvino, split
+from birdkit.engines.precision import LOWER_PRECISIONS
 from birdkit.errors import UserError
 from birdkit.scoring import ensemble
 from birdkit.scoring.ensemble import Spec
