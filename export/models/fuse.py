@@ -11,6 +11,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from birdkit.contract import Contract
+from export.models.members import front_end_of
 from train.models.checkpoint import Final
 from train.models.sed import Predictor
 
@@ -30,9 +31,9 @@ class Fused(nn.Module):
         self.answer_share = predictors[0].answer_share
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, ...]:
-        picture = self.front_end(waveform)
-        answers = (network(picture, self.answer_share) for network in self.networks)
-        return (picture, *(output for of_member in answers for output in of_member))
+        log_mel = self.front_end(waveform)
+        answers = (network(log_mel, self.answer_share) for network in self.networks)
+        return (log_mel, *(output for of_member in answers for output in of_member))
 
 
 def group(finals: Mapping[str, Final], fuse: bool) -> dict[str, list[str]]:
@@ -41,16 +42,16 @@ def group(finals: Mapping[str, Final], fuse: bool) -> dict[str, list[str]]:
         return {name: [name] for name in finals}
     shared: dict[tuple[object, Contract], list[str]] = {}
     for name, final in finals.items():
-        shared.setdefault((final.recipe.frontend, final.contract), []).append(name)
-    found: dict[str, list[str]] = {}
+        shared.setdefault((front_end_of(final), final.contract), []).append(name)
+    stems: dict[str, list[str]] = {}
     for members in shared.values():
-        count = sum(stem.startswith(FUSED_STEM) for stem in found)
+        count = sum(stem.startswith(FUSED_STEM) for stem in stems)
         stem = f"{FUSED_STEM}{count + 1 if count else ''}" if len(members) > 1 else members[0]
-        found[stem] = members
-    return found
+        stems[stem] = members
+    return stems
 
 
 def contract_of(finals: Mapping[str, Final], members: Sequence[str]) -> Contract:
-    """What a file of these members promises."""
+    """The contract of a model file that holds these members."""
     contract = finals[members[0]].contract
     return replace(contract, members=tuple(members)) if len(members) > 1 else contract
