@@ -85,7 +85,7 @@ class EagerEngine:
 
     def __call__(self, chunks: NDArray[np.float32]) -> Answers:
         mel_power = torch.from_numpy(np.stack([self.mel(chunk) for chunk in chunks]))
-        picture = self.front_end.picture(mel_power)
+        picture = self.front_end.from_power(mel_power)
         found = {}
         with torch.inference_mode():
             for member, predictor in self.predictors.items():

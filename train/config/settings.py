@@ -77,12 +77,12 @@ class Model:
 
 @dataclass(frozen=True)
 class Data:
-    """Which recordings train, and how long the sound is that a model hears and answers for."""
+    """Which recordings train, the model's input length, and the window that an output row is for."""
 
     chunk_s: float = 5.0
-    """Seconds that a model hears."""
+    """Length of a model's input in seconds."""
     window_s: float = 5.0
-    """Seconds in the middle of them that it answers for; one value for the whole run."""
+    """The seconds in the middle of it that the outputs are for; one value for the whole run."""
     n_folds: int = 5
     """Folds of the recordings, by author."""
     fold: int = 0

@@ -45,8 +45,8 @@ def from_afar(
     cutoff_hz = np.exp(rng.uniform(np.log(3000.0), np.log(12000.0)))
     low_pass = 1.0 / np.sqrt(1.0 + (scipy.fft.rfftfreq(n_fft, 1.0 / sample_rate) / cutoff_hz) ** 2)
     spectrum = scipy.fft.rfft(chunk, n_fft) * scipy.fft.rfft(echo.astype(np.float32), n_fft)
-    heard = scipy.fft.irfft(spectrum * low_pass.astype(np.float32), n_fft)[: chunk.size]
-    return np.asarray(heard * (rms(chunk) / max(rms(heard), 1e-6)), dtype=np.float32)
+    distant = scipy.fft.irfft(spectrum * low_pass.astype(np.float32), n_fft)[: chunk.size]
+    return np.asarray(distant * (rms(chunk) / max(rms(distant), 1e-6)), dtype=np.float32)
 
 
 def add_noise(
@@ -88,22 +88,22 @@ def to_full_scale(chunk: NDArray[np.float32]) -> NDArray[np.float32]:
     return chunk / np.float32(peak) if peak > 1.0 else chunk
 
 
-def spec_augment(picture: Tensor, config: Augment, generator: torch.Generator) -> Tensor:
-    """Set random bands of mels and stretches of frames to the picture's mean (SpecAugment).
+def spec_augment(log_mel: Tensor, config: Augment, generator: torch.Generator) -> Tensor:
+    """Set random bands of mels and stretches of frames to the log-mel's mean (SpecAugment, https://arxiv.org/abs/1904.08779).
 
     Parameters
     ----------
-    picture : (batch, 1, mels, frames)
+    log_mel : (batch, 1, mels, frames)
     generator : on the CPU, so that the masks are the same on every device
     """
-    batch, _, n_mels, n_frames = picture.shape
+    batch, _, n_mels, n_frames = log_mel.shape
     masked = torch.zeros(batch, n_mels, n_frames, dtype=torch.bool)
     for _ in range(config.freq_masks):
         masked |= _stretches(batch, n_mels, config.freq_mask_share, generator)[:, :, None]
     for _ in range(config.time_masks):
         masked |= _stretches(batch, n_frames, config.time_mask_share, generator)[:, None, :]
-    mean = picture.mean(dim=(2, 3), keepdim=True)
-    return torch.where(masked[:, None].to(picture.device), mean, picture)
+    mean = log_mel.mean(dim=(2, 3), keepdim=True)
+    return torch.where(masked[:, None].to(log_mel.device), mean, log_mel)
 
 
 def _stretches(batch: int, length: int, share: float, generator: torch.Generator) -> Tensor:

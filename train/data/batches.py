@@ -53,10 +53,10 @@ def target_matrix(
 ) -> NDArray[np.float32]:
     """(recordings, classes): 1 for the primary label, `secondary` for the others, NaN where below 0."""
     column = {name: index for index, name in enumerate(classes)}
-    told = secondary if secondary >= 0.0 else np.nan
+    secondary_target = secondary if secondary >= 0.0 else np.nan
     targets = np.zeros((len(recordings), len(classes)), dtype=np.float32)
     for row, recording in enumerate(recordings):
-        targets[row, [column[name] for name in recording.secondary]] = told
+        targets[row, [column[name] for name in recording.secondary]] = secondary_target
         targets[row, column[recording.primary]] = 1.0
     return targets
 

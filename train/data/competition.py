@@ -31,7 +31,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class LabelledSoundscape:
-    """A soundscape and what is heard in it: `labels` holds (start s, end s, species) rows."""
+    """A soundscape and its labels: `labels` holds (start s, end s, species) rows."""
 
     path: Path
     labels: tuple[tuple[float, float, tuple[str, ...]], ...]
@@ -292,7 +292,7 @@ def _seconds(text: str, where: str) -> float:
 def window_truth(
     soundscape: LabelledSoundscape, classes: Sequence[str], window_s: float
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """What is heard in each window of the grid.
+    """The classes that call in each window of the grid.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""A picture of a training, and tables that are put where people read them."""
+"""Loss and validation figures of a training as curves, and tables put between marks."""
 
 from __future__ import annotations
 

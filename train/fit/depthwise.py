@@ -100,12 +100,12 @@ def of_weight(grad: Tensor, x: Tensor, shape: torch.Size, stride: Pair, padding:
     if max(height, width) <= TILE or min(height, width) < TILE:
         return conv2d_weight(x, shape, grad, stride, padding, groups=shape[0])
     x = pad(x, (padding[1], padding[1], padding[0], padding[0]))
-    heard = [(grad.shape[i + 2] - 1) * stride[i] + TILE for i in range(2)]
+    covered = [(grad.shape[i + 2] - 1) * stride[i] + TILE for i in range(2)]
     tile = torch.Size((*shape[:2], TILE, TILE))
     found = grad.new_empty(shape)
     for top in _tiles(height):
         for left in _tiles(width):
-            part = x[:, :, top : top + heard[0], left : left + heard[1]]
+            part = x[:, :, top : top + covered[0], left : left + covered[1]]
             part = part.contiguous(memory_format=torch.channels_last)
             found[:, :, top : top + TILE, left : left + TILE] = conv2d_weight(
                 part, tile, grad, stride, groups=shape[0]

@@ -1,4 +1,4 @@
-"""Waveform → log-mel picture, as products of matrices: the kit's only DSP, inside the exported graph.
+"""Waveform → log-mel, as matrix products: the kit's only signal processing, inside the exported graph.
 
 An STFT operator does not export to every engine, and a DFT written as one convolution costs as much
 as the network behind it. So the DFT is factorised, as Cooley and Tukey do, into two small products.
@@ -27,7 +27,7 @@ from train.config.settings import FrontEnd
 
 # Mel power below this is silence: -140 dB, under the noise of 16-bit audio.
 POWER_FLOOR = 1e-14
-# The picture shows this many dB below a chunk's loudest bin.
+# The log-mel spans this many dB below a chunk's loudest bin.
 RANGE_DB = 80.0
 # Frames are cut as slices where this many make one: faster than a gather, but a node each.
 MOST_SLICES = 16
@@ -59,14 +59,14 @@ class LogMel(nn.Module):
 
     def forward(self, waveform: Tensor) -> Tensor:
         with torch.autocast(waveform.device.type, enabled=False):
-            return self.picture(self.mel_power(waveform.float()))
+            return self.from_power(self.mel_power(waveform.float()))
 
-    def picture(self, mel_power: Tensor) -> Tensor:
-        """(batch, mels, frames) power → (batch, 1, mels, frames), as the network is shown it."""
-        picture = to_picture(mel_power)
+    def from_power(self, mel_power: Tensor) -> Tensor:
+        """(batch, mels, frames) power → (batch, 1, mels, frames), normalised for the network."""
+        log_mel = to_log_mel(mel_power)
         if self.config.subtract_mean:
-            picture = without_mean(picture, self.config.subtract_mean)
-        return picture
+            log_mel = without_band_means(log_mel, self.config.subtract_mean)
+        return log_mel
 
     def mel_power(self, waveform: Tensor) -> Tensor:
         """(batch, samples) → (batch, mels, frames), power."""
@@ -103,7 +103,7 @@ class LogMel(nn.Module):
         return frames.reshape(-1, n_frames, self.n2, n1).permute(0, 3, 2, 1)
 
 
-def to_picture(mel_power: Tensor) -> Tensor:
+def to_log_mel(mel_power: Tensor) -> Tensor:
     """(batch, mels, frames) power → (batch, 1, mels, frames) in [0, 1]: dB below the peak."""
     level_db = 10.0 * torch.log10(mel_power.clamp(min=POWER_FLOOR))
     silence_db = 10.0 * math.log10(POWER_FLOOR)
@@ -111,15 +111,15 @@ def to_picture(mel_power: Tensor) -> Tensor:
     return ((level_db - top_db) / RANGE_DB + 1.0).clamp(min=0.0).unsqueeze(1)
 
 
-def without_mean(picture: Tensor, share: float) -> Tensor:
+def without_band_means(log_mel: Tensor, share: float) -> Tensor:
     """`share` of each band's mean over the frames less, so much of the mean of all bands more.
 
     Mean normalisation, as of speech recognisers' features (Atal, J. Acoust. Soc. Am. 55, 1974), a band
     at a time: how a place or a recorder sounds is the same in every frame, what calls is not.
     """
-    of_band = picture.mean(dim=3, keepdim=True)
-    excess = of_band - of_band.mean(dim=2, keepdim=True)
-    return (picture - share * excess).clamp(min=0.0)
+    band_mean = log_mel.mean(dim=3, keepdim=True)
+    excess = band_mean - band_mean.mean(dim=2, keepdim=True)
+    return (log_mel - share * excess).clamp(min=0.0)
 
 
 def mel_matrix(config: FrontEnd) -> NDArray[np.float64]:
@@ -171,8 +171,8 @@ def _dft_factors(
     outer[0], bins[0] = 0.0, 0
     for first, at_c, rows in ((0, 0, zeroth), (zeroth.size, half, middle)):
         into = np.exp(-2j * np.pi * a * (at_c / n + rows[:, None] / n1))
-        heard = slice(0, n1) if at_c == 0 else slice(n1, 2 * n1)
-        outer[0, first : first + rows.size, heard] = into.real
-        outer[0, n1 + first : n1 + first + rows.size, heard] = into.imag
+        columns = slice(0, n1) if at_c == 0 else slice(n1, 2 * n1)
+        outer[0, first : first + rows.size, columns] = into.real
+        outer[0, n1 + first : n1 + first + rows.size, columns] = into.imag
         bins[0, first : first + rows.size] = at_c + n2 * rows
     return inner, outer, bins

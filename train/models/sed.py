@@ -1,4 +1,4 @@
-"""The write-up's SED model: a timm encoder, attention over time, and two answers a class.
+"""The write-up's SED model: a timm encoder, attention over time, and two outputs a class.
 
 `Predictor` is the front end and the network in eval mode: the one module that validation, pseudo
 labelling and export call.
@@ -33,7 +33,7 @@ class AttBlockV2(nn.Module):
         for conv in (self.att, self.cla):
             nn.init.xavier_uniform_(conv.weight)
         nn.init.zeros_(self.att.bias)  # type: ignore[arg-type]
-        # About one class in n_classes is heard: started at even odds, short trainings spend their
+        # About one class in n_classes is present: started at even odds, short trainings spend their
         # first epochs on this bias alone (the prior of RetinaNet, https://arxiv.org/abs/1708.02002).
         nn.init.constant_(self.cla.bias, -math.log(max(2, n_classes) - 1.0))  # type: ignore[arg-type]
 
@@ -70,17 +70,17 @@ class SedNetwork(nn.Module):
         self.hidden = nn.Linear(n_features, n_features)
         self.att_block = AttBlockV2(n_features, n_classes)
 
-    def forward(self, picture: Tensor, answer_share: float = 1.0) -> tuple[Tensor, Tensor]:
-        """`answer_share`: the central part of the frames that is answered for."""
-        clipwise, framewise_logit = self.over_time(picture, answer_share)
+    def forward(self, log_mel: Tensor, answer_share: float = 1.0) -> tuple[Tensor, Tensor]:
+        """`answer_share`: the central share of the frames, which the outputs are for."""
+        clipwise, framewise_logit = self.over_time(log_mel, answer_share)
         return clipwise, framewise_logit.max(dim=2)[0]
 
-    def over_time(self, picture: Tensor, answer_share: float = 1.0) -> tuple[Tensor, Tensor]:
+    def over_time(self, log_mel: Tensor, answer_share: float = 1.0) -> tuple[Tensor, Tensor]:
         """Clipwise, and the framewise logits (batch, classes, frames) whose maxima are segmentwise."""
         # The encoder is called, not forward_features: only so does its drop_rate act.
-        x = self.encoder(2.0 * picture - 1.0)
+        x = self.encoder(2.0 * log_mel - 1.0)
         if x.ndim != 4:
-            raise UserError("the encoder gives no picture of features; choose a convolutional one")
+            raise UserError("the encoder gives no (features, mels, frames); choose a convolutional one")
         x = x.mean(dim=2)  # (batch, features, frames)
         x = nn.functional.max_pool1d(x, 3, 1, 1) + nn.functional.avg_pool1d(x, 3, 1, 1)
         x = nn.functional.dropout(x, self.drop_rate, self.training)
@@ -140,11 +140,11 @@ def _encoder(config: Model) -> nn.Module:
 
 
 def _require_convolutional(encoder: nn.Module, name: str) -> None:
-    """A transformer has no (features, mels, frames) to attend over, or takes one picture size only."""
-    picture = torch.zeros(1, 1, 96, 160)
+    """A transformer has no (features, mels, frames) to attend over, or takes one input size only."""
+    log_mel = torch.zeros(1, 1, 96, 160)
     try:
         with torch.inference_mode():
-            shape = encoder.eval()(picture).shape
+            shape = encoder.eval()(log_mel).shape
     except (RuntimeError, AssertionError, ValueError):
         shape = torch.Size()
     encoder.train()

@@ -169,8 +169,8 @@ def bouts(song: Song, noise_rms: float, rng: Rng) -> Sound:
         snr_db = rng.uniform(-6, 15)
         dry = sing(own, round(rng.uniform(2, 9) * RATE_HZ), RATE_HZ, rng)
         wet = from_afar(dry, (15 - snr_db) / 21, rng)
-        heard = track[round(rng.uniform(0, 58) * RATE_HZ) :][: len(wet)]
-        heard += noise_rms * 10 ** (snr_db / 20) * wet[: len(heard)]
+        audible = track[round(rng.uniform(0, 58) * RATE_HZ) :][: len(wet)]
+        audible += noise_rms * 10 ** (snr_db / 20) * wet[: len(audible)]
     return track
 
 
@@ -230,7 +230,7 @@ def casts(n_files: int, rng: Rng) -> Iterator[list[str]]:
 
 
 def recording(label: str, author: int, rng: Rng) -> tuple[Sound, list[str]]:
-    """A focal recording (samples,) or (samples, 2), and who is heard far behind."""
+    """A focal recording (samples,) or (samples, 2), and who calls far behind."""
     rate_hz = AUTHOR_RATES_HZ[author]
     length_s = np.exp(np.interp(rng.random(), [0, 0.1, 0.9, 1], np.log([0.4, 3, 15, 20])))
     n = round(length_s * rate_hz)

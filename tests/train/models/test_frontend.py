@@ -7,7 +7,7 @@ import torch
 
 from tests.conftest import tiny_predictor
 from train.config.settings import FrontEnd
-from train.models.frontend import LogMel, to_picture
+from train.models.frontend import LogMel, to_log_mel
 
 N = 160_000
 RATE = 32000
@@ -53,25 +53,25 @@ def test_mel_power_is_librosas_in_float64_to_a_thousandth_of_a_db(config):
 @pytest.mark.parametrize("n_samples", [1, 511, 512, 513, 2047, 2048, 2049, N - 1, N, N + 1])
 def test_frames_are_one_more_than_the_hops_that_fit(n_samples):
     front_end = LogMel(FrontEnd())
-    picture = front_end(torch.zeros(2, n_samples))
-    assert picture.shape == (2, 1, 128, front_end.n_frames(n_samples))
+    log_mel = front_end(torch.zeros(2, n_samples))
+    assert log_mel.shape == (2, 1, 128, front_end.n_frames(n_samples))
     assert front_end.n_frames(n_samples) == 1 + n_samples // 512
 
 
-def test_the_picture_lies_in_0_to_1_and_does_not_see_the_gain():
+def test_the_log_mel_lies_in_0_to_1_and_does_not_see_the_gain():
     front_end = LogMel(FrontEnd())
     waveforms = torch.from_numpy(signals())
-    picture = front_end(waveforms)
-    assert picture.min() >= 0
-    assert picture.amax(dim=(1, 2, 3)).allclose(torch.ones(len(waveforms)))
+    log_mel = front_end(waveforms)
+    assert log_mel.min() >= 0
+    assert log_mel.amax(dim=(1, 2, 3)).allclose(torch.ones(len(waveforms)))
     # Exact up to the rounding of f32, but for the faint one, which sinks into the floor.
     quieter = front_end(0.1 * waveforms)
     loud = [0, 1, 3, 4]
-    assert (quieter[loud] - picture[loud]).abs().max() < 1e-4
-    assert (quieter[2] <= picture[2] + 1e-5).all()
+    assert (quieter[loud] - log_mel[loud]).abs().max() < 1e-4
+    assert (quieter[2] <= log_mel[2] + 1e-5).all()
 
 
-def test_digital_silence_is_an_empty_picture():
+def test_digital_silence_is_an_empty_log_mel():
     assert LogMel(FrontEnd())(torch.zeros(1, N)).abs().max() == 0
 
 
@@ -97,10 +97,10 @@ def test_half_precision_input_is_raised_to_f32_first():
     assert front_end(waveforms.bfloat16()).dtype == torch.float32
 
 
-def test_the_picture_is_decibels_below_the_peak():
+def test_the_log_mel_is_decibels_below_the_peak():
     power = torch.tensor([[[1.0, 0.1], [1e-4, 1e-9]]])
     expected = torch.tensor([[[[1.0, 0.875], [0.5, 0.0]]]])
-    assert to_picture(power).allclose(expected, atol=1e-6)
+    assert to_log_mel(power).allclose(expected, atol=1e-6)
 
 
 def test_what_is_steady_in_a_band_can_be_taken_off():

@@ -48,14 +48,14 @@ def test_the_encoders_own_dropout_acts_in_training_and_rests_in_eval():
     """It acts only where the encoder is called; forward_features would skip it."""
     network = SedNetwork(Model("test_resnet", "none", 0.0, 0.5), 3)
     network.drop_rate = 0.0  # of the head
-    picture = torch.rand(1, 1, 32, 64)
+    log_mel = torch.rand(1, 1, 32, 64)
     network.eval()
-    assert torch.equal(network(picture)[1], network(picture)[1])
+    assert torch.equal(network(log_mel)[1], network(log_mel)[1])
     network.train()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eval()
-    assert not torch.equal(network(picture)[1], network(picture)[1])
+    assert not torch.equal(network(log_mel)[1], network(log_mel)[1])
 
 
 def test_the_write_ups_rates_are_the_defaults():
@@ -123,9 +123,9 @@ def test_soft_labels_can_be_left_to_segmentwise_and_unknown_ones_count_for_neith
 
 def test_segmentwise_is_the_loudest_frame(contract):
     network = tiny_predictor(contract).network.eval()
-    picture = torch.rand(2, 1, 64, 157)
-    clipwise, framewise = network.over_time(picture)
-    answers = network(picture)
+    log_mel = torch.rand(2, 1, 64, 157)
+    clipwise, framewise = network.over_time(log_mel)
+    answers = network(log_mel)
     assert torch.equal(answers[0], clipwise)
     assert torch.equal(answers[1], framewise.amax(dim=2))
     assert framewise.shape[2] > 1
@@ -146,10 +146,10 @@ def test_weights_from_a_file_are_loaded_strictly_and_a_three_channel_stem_is_sum
     config = Model("test_resnet", str(tmp_path / "w.pt"), 0.0)
     encoder = SedNetwork(config, 3).encoder
     assert str(tmp_path / "w.pt") in pretrained.load_into(encoder, config)
-    picture = torch.rand(1, 1, 64, 64)
+    log_mel = torch.rand(1, 1, 64, 64)
     with torch.no_grad():
-        expected = source.eval().forward_features(picture.expand(1, 3, 64, 64))
-        assert encoder.eval()(picture).allclose(expected, atol=1e-4)
+        expected = source.eval().forward_features(log_mel.expand(1, 3, 64, 64))
+        assert encoder.eval()(log_mel).allclose(expected, atol=1e-4)
 
 
 def test_timms_own_weights_are_taken_and_their_absence_is_an_error_with_remedies(monkeypatch):

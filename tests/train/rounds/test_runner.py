@@ -403,3 +403,38 @@ def test_a_runs_models_label_any_folder_of_soundscapes(uninterrupted, competitio
         label.main(
             [str(uninterrupted), "--soundscapes", str(tmp_path / "none"), "--out", str(tmp_path)]
         )
+
+
+MEMBERS_THAT_DIFFER = """
+[[models]]
+name = "coarse"
+[[models]]
+name = "fine"
+frontend.hop = 512
+frontend.n_mels = 48
+data.chunk_s = 10.0
+data.fold = 1
+augment.mixup = 0.0
+fit.framewise = 0.5
+"""
+
+
+@pytest.mark.slow
+def test_members_of_other_mels_chunks_folds_and_losses_stand_in_one_ensemble(competition, tmp_path):
+    recipe, run, model = tmp_path / "differ.toml", tmp_path / "run", tmp_path / "model"
+    recipe.write_text(MEMBERS_THAT_DIFFER + "[[rounds]]\n[[rounds]]\n")
+    hidden, out = competition / "validation", tmp_path / "submission.csv"
+    apart = [name for name in SWAPPED if not name.startswith("data.fold")]
+    more = [word for setting in (*apart, "fit.steps_per_epoch=20") for word in ("--set", setting)]
+    where = ["--recipe", str(recipe), "--data", str(competition), "--out", str(run)]
+    assert train_run.main([*where, "--validation", str(hidden), "--device", "cpu", *more]) == 0
+    finals = [checkpoint.Final.load(run / "round1" / name / "final.pt") for name in ("coarse", "fine")]
+    assert [final.contract.chunk_s for final in finals] == [5.0, 10.0]
+    assert [final.job.frontend.n_mels for final in finals] == [32, 48]
+    assert to_onnx.main([str(run), "--data", str(competition), "--out", str(model), "--fuse"]) == 0
+    soundscapes = ["--soundscapes", str(hidden / "soundscapes"), "--max-passes", "1"]
+    assert submit(competition, model, out, *soundscapes) == 0
+    output = json.loads((model / "ensemble.json").read_text())["output"]
+    table = pd.read_csv(run / "summary.csv").set_index(["round", "model", "set", "output"])
+    in_torch = table.loc[(1, "ensemble", "validation", output), "macro_auc"]
+    assert auc.score_submission(out, hidden).macro == pytest.approx(in_torch, abs=1e-4)
