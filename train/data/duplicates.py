@@ -8,10 +8,10 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-import librosa
 import numpy as np
 import scipy.fft
 import scipy.signal
+from librosa.filters import mel as librosa_mel
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
@@ -102,7 +102,7 @@ def fingerprint(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.f
 def _bands(sample_rate: int) -> NDArray[np.float32]:
     """(n_fft // 2 + 1, bands)"""
     low_hz, high_hz = BAND_HZ
-    filters: NDArray[np.float32] = librosa.filters.mel(
+    filters: NDArray[np.float32] = librosa_mel(
         sr=sample_rate, n_fft=N_FFT, n_mels=N_BANDS, fmin=low_hz, fmax=min(high_hz, sample_rate / 2)
     )
     return filters.T

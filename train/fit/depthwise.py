@@ -54,7 +54,9 @@ def _conv2d(
     if not depthwise or dilated or isinstance(padding, str) or input.ndim != 4:
         return conv2d(input, weight, bias, stride, padding, dilation, groups)
     x = input.bfloat16().contiguous(memory_format=torch.channels_last)
-    y: Tensor = _Depthwise.apply(x, weight.bfloat16(), _pair(stride), _pair(padding))
+    y: Tensor = _Depthwise.apply(  # type: ignore[no-untyped-call]
+        x, weight.bfloat16(), _pair(stride), _pair(padding)
+    )
     return y if bias is None else y + bias.to(y.dtype)[:, None, None]
 
 

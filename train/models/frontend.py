@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import math
 
-import librosa
 import numpy as np
 import torch
+from librosa.filters import mel as librosa_mel
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -124,7 +124,7 @@ def without_band_means(log_mel: Tensor, share: float) -> Tensor:
 
 def mel_matrix(config: FrontEnd) -> NDArray[np.float64]:
     """(mels, n_fft // 2 + 1): librosa's filters, Slaney's scale and norm."""
-    filters: NDArray[np.float64] = librosa.filters.mel(
+    filters: NDArray[np.float64] = librosa_mel(
         sr=config.sample_rate,
         n_fft=config.n_fft,
         n_mels=config.n_mels,

@@ -100,7 +100,7 @@ def write_soundscapes(
     return list(stems), np.stack(truths), np.stack(masks)
 
 
-def per_window(stems: list[str], cells: NDArray) -> pd.DataFrame:
+def per_window(stems: list[str], cells: NDArray[np.generic]) -> pd.DataFrame:
     """(files, windows, classes) as a table: the row id, then one column a class."""
     table = pd.DataFrame(cells.reshape(-1, len(LABELS)), columns=LABELS)
     ids = [row_id for stem in stems for row_id in row_ids(stem, N_WINDOWS, WINDOW_S)]
