@@ -30,11 +30,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from birdkit import audio
-from birdkit.engines.engine import LOWER_PRECISIONS, lacking, usable_cores
+from birdkit.engines.layout import usable_cores
+from birdkit.engines.precision import LOWER_PRECISIONS, lacking
 from birdkit.errors import UserError, run_command
-from birdkit.grid import cut_chunks
+from birdkit.grid import WINDOWS_A_MINUTE, cut_chunks
 from birdkit.kaggle.mounts import soundscapes
-from birdkit.scoring.calibration import WINDOWS
 from birdkit.scoring.ensemble import Ensemble, Spec, probabilities
 from birdkit.scoring.predict import SoundFile
 from export.benchmark import baselines, machine, report
@@ -158,7 +158,7 @@ def minutes(data: Path | None, count: int, scratch: Path) -> list[SoundFile]:
     found = soundscapes(scratch if data is None else data / "train_soundscapes")
     if not found:
         raise UserError(f"{data}: no train_soundscapes/; give --data with some, or none")
-    return [SoundFile(found[index % len(found)], WINDOWS) for index in range(count)]
+    return [SoundFile(found[index % len(found)], WINDOWS_A_MINUTE) for index in range(count)]
 
 
 def network_gflop(finals: Mapping[str, Final]) -> float:
@@ -171,7 +171,7 @@ def network_gflop(finals: Mapping[str, Final]) -> float:
             with FlopCounterMode(display=False) as counter:
                 predictor.network(picture, predictor.answer_share)
         total += counter.get_total_flops()
-    return WINDOWS * total / 1e9
+    return WINDOWS_A_MINUTE * total / 1e9
 
 
 class Agreement:
@@ -185,14 +185,14 @@ class Agreement:
         predictor, parts = final.predictor(), []
         with torch.inference_mode():
             for waveform in self.waveforms:
-                chunks = torch.from_numpy(cut_chunks(waveform, WINDOWS, final.contract))
+                chunks = torch.from_numpy(cut_chunks(waveform, WINDOWS_A_MINUTE, final.contract))
                 parts.append([output.numpy() for output in predictor(chunks)])
         whole = (np.concatenate(of) for of in zip(*parts, strict=True))
         return dict(zip(final.contract.outputs, whole, strict=True))
 
     def of(self, candidate: Ensemble) -> tuple[float, float]:
         """Largest |Δp| over members and outputs; mean rank correlation of segmentwise."""
-        answers = [candidate.run(waveform, WINDOWS) for waveform in self.waveforms]
+        answers = [candidate.run(waveform, WINDOWS_A_MINUTE) for waveform in self.waveforms]
         furthest, correlations = 0.0, []
         for member, expected in self.expected.items():
             for output in expected:

@@ -26,9 +26,10 @@ import numpy as np
 import onnx
 import torch
 
-from birdkit.contract import INPUT_NAME, PICTURE_NAME, Contract
+from birdkit.contract import INPUT_NAME, LOG_MEL_NAME, Contract
 from birdkit.engines import golden
-from birdkit.engines.engine import OnnxRuntimeEngine, OpenVinoEngine, one_stream, usable_cores
+from birdkit.engines.engine import OnnxRuntimeEngine, OpenVinoEngine
+from birdkit.engines.layout import one_stream, usable_cores
 from birdkit.errors import UserError, run_command
 from birdkit.kaggle import table
 from birdkit.scoring.ensemble import Spec, common_contract
@@ -101,7 +102,7 @@ def export_onnx(
             (example,),
             path,
             input_names=[INPUT_NAME],
-            output_names=[PICTURE_NAME, *contract.tensors],
+            output_names=[LOG_MEL_NAME, *contract.tensors],
             dynamic_shapes={INPUT_NAME: {0: torch.export.Dim("batch", min=1)}},
             opset_version=OPSET,
             dynamo=True,
@@ -111,7 +112,7 @@ def export_onnx(
     model = onnx.load(path)
     refuse_training_mode(model, path.name)
     # It was an output to be named; as one it would be copied with every call.
-    assert model.graph.output[0].name == PICTURE_NAME
+    assert model.graph.output[0].name == LOG_MEL_NAME
     del model.graph.output[0]
     onnx.helper.set_model_props(model, dict(metadata))
     onnx.save(model, path)

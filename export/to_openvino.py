@@ -29,19 +29,13 @@ import numpy as np
 from birdkit import audio
 from birdkit.contract import Contract
 from birdkit.engines import golden
-from birdkit.engines.engine import (
-    LOWER_PRECISIONS,
-    OnnxRuntimeEngine,
-    OpenVinoEngine,
-    batches,
-    contract_of,
-    import_openvino,
-    lacking,
-    one_stream,
-    usable_cores,
-)
+from birdkit.engines.engine import OnnxRuntimeEngine, OpenVinoEngine, batches
 from birdkit.engines.ladder import open_model
+from birdkit.engines.layout import one_stream, usable_cores
+from birdkit.engines.openvino_graphs import contract_of, import_openvino
+from birdkit.engines.precision import LOWER_PRECISIONS, lacking
 from birdkit.errors import UserError, run_command
+from birdkit.grid import WINDOWS_A_MINUTE
 from birdkit.kaggle.mounts import soundscapes
 from birdkit.scoring import ensemble
 from birdkit.scoring.calibration import calibrate, candidates
@@ -180,7 +174,7 @@ class LowerPrecisions:
                 [probabilities(contract.of_member(whole, m), self.spec.output) for m in members]
             )
             rows = average(scores, [1.0] * len(members), "probability")
-            return macro_auc(self.labelled.truth, rows, ~self.labelled.decided).macro
+            return macro_auc(self.labelled.truth, rows).macro
 
         return validate
 
@@ -189,7 +183,7 @@ class LowerPrecisions:
         judged = {file.path for file in self.labelled.files}
         every = soundscapes(self.data / "train_soundscapes")
         chosen = sorted(every, key=lambda path: path in judged)
-        n_windows = 12
+        n_windows = WINDOWS_A_MINUTE
         enough = chosen[: -(-quantize.CALIBRATION_WINDOWS // n_windows)]
         # In one call, since each compiles the front end.
         waveforms = [audio.read(path, contract.sample_rate) for path in enough]

@@ -73,7 +73,7 @@ def gains(pairs: Sequence[Pair]) -> list[Gain]:
     """Of every model that is in both rounds, of their mean, and of the ensembles."""
     first = pairs[0]
     for each in (of for pair in pairs for of in (pair.first, pair.last)):
-        if not np.array_equal(each.truth, first.last.truth):
+        if not each.truth.same_as(first.last.truth):
             raise UserError("these runs were scored on different sets; score them on one")
     for pair in pairs[1:]:
         if (pair.first.facts.models, pair.last.facts.models) != (

@@ -21,15 +21,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from birdkit.contract import INPUT_NAME, PICTURE_NAME, Contract
-from birdkit.engines.engine import (
-    Answers,
-    Layout,
-    contract_of,
-    import_openvino,
-    one_stream,
-    usable_cores,
-)
+from birdkit.contract import INPUT_NAME, LOG_MEL_NAMES, Contract
+from birdkit.engines.engine import Answers
+from birdkit.engines.layout import Layout, one_stream, usable_cores
+from birdkit.engines.openvino_graphs import contract_of, import_openvino
 from birdkit.scoring import ensemble
 from birdkit.scoring.calibration import candidates
 from birdkit.scoring.ensemble import Ensemble, Spec
@@ -212,5 +207,7 @@ def front_end_alone(folder: Path, stem: str, scratch: Path) -> Path:
     """The part of a file's graph from waveform to log-mel, as an ONNX file."""
     target = scratch / f"{folder.name}-{stem}-front-end.onnx"
     source = folder / f"{stem}.onnx"
-    onnx.utils.extract_model(str(source), str(target), [INPUT_NAME], [PICTURE_NAME])
+    named = {name for node in onnx.load(source).graph.node for name in node.output}
+    log_mel = next(name for name in LOG_MEL_NAMES if name in named)
+    onnx.utils.extract_model(str(source), str(target), [INPUT_NAME], [log_mel])
     return target

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from birdkit.engines.engine import Layout, import_openvino, lacking, usable_cores
+from birdkit.engines.layout import Layout, usable_cores
+from birdkit.engines.openvino_graphs import import_openvino
+from birdkit.engines.precision import lacking
 
 openvino = import_openvino()
 

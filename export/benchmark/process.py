@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from birdkit.engines.engine import Layout
+from birdkit.engines.layout import Layout
 from birdkit.kaggle import table
 from birdkit.scoring import ensemble
 from birdkit.scoring.ensemble import Ensemble, combine

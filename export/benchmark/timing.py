@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 
 from birdkit import audio
 from birdkit.contract import INPUT_NAME
-from birdkit.engines.engine import Layout, batches, import_openvino
+from birdkit.engines.engine import batches
+from birdkit.engines.layout import Layout
+from birdkit.engines.openvino_graphs import import_openvino
 from birdkit.errors import UserError
-from birdkit.grid import cut_chunks
-from birdkit.scoring.calibration import WINDOWS, Calibration, calibrate
+from birdkit.grid import WINDOWS_A_MINUTE, cut_chunks
+from birdkit.scoring.calibration import Calibration, calibrate
 from birdkit.scoring.ensemble import Ensemble, combine
 from birdkit.scoring.predict import SoundFile, predict
 from export.benchmark import baselines
@@ -68,11 +70,13 @@ class Stopwatch:
         return 1000 * (time.perf_counter() - start) / len(files)
 
     def engine_ms(self, waveforms: Sequence[NDArray[np.float32]]) -> float:
-        return self._all_streams(lambda waveform: self.ensemble.run(waveform, WINDOWS), waveforms)
+        return self._all_streams(
+            lambda waveform: self.ensemble.run(waveform, WINDOWS_A_MINUTE), waveforms
+        )
 
     def front_end_ms(self, waveforms: Sequence[NDArray[np.float32]]) -> float:
         contract = self.ensemble.contract
-        chunks = [cut_chunks(waveform, WINDOWS, contract) for waveform in waveforms]
+        chunks = [cut_chunks(waveform, WINDOWS_A_MINUTE, contract) for waveform in waveforms]
         return sum(self._all_streams(front_end, chunks) for front_end in self.front_ends)
 
     def _all_streams(self, call: Callable[[Any], Any], inputs: Sequence[Any]) -> float:

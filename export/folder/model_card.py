@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from birdkit.contract import METADATA_KEY, Contract
-from birdkit.engines.engine import STORED_PRECISIONS
+from birdkit.engines.precision import STORED_PRECISIONS
 from birdkit.scoring.ensemble import Spec, common_contract
 from export.benchmark import machine
 from export.folder import model_folder

@@ -12,14 +12,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from birdkit.engines.engine import Layout
+from birdkit.engines.layout import Layout
+from birdkit.grid import WINDOWS_A_MINUTE
 from birdkit.scoring import ensemble
-from birdkit.scoring.calibration import WINDOWS, windows_per_s
+from birdkit.scoring.calibration import windows_per_s
 from birdkit.scoring.ensemble import combine
 from train.scoring.auc import macro_auc, paired_bootstrap
 from train.scoring.evaluate import TruthSet, member_scores
@@ -91,14 +93,14 @@ def table(folder: Path, precisions: Sequence[str], layout: Layout, labelled: Tru
     spec = loaded.ensemble.spec
     scores = member_scores(loaded.ensemble, labelled, layout.streams)[spec.output]
     rows = labelled.rows(combine(scores, spec))
-    auc = macro_auc(labelled.truth, rows, ~labelled.decided).macro
+    auc = macro_auc(labelled.truth, rows).macro
     speed = windows_per_s(loaded.ensemble, layout.streams)
-    return Table(rows, auc, 1000 * WINDOWS / speed)
+    return Table(rows, auc, 1000 * WINDOWS_A_MINUTE / speed)
 
 
 def compare(precision: str, f32: Table, lower: Table, labelled: TruthSet) -> Verdict:
     """Hold a precision's table against that of f32."""
-    change = paired_bootstrap(labelled.truth, f32.rows, lower.rows, labelled.groups, ~labelled.decided)
+    change = paired_bootstrap(labelled.truth, f32.rows, lower.rows)
     return Verdict(
         precision=precision,
         auc=lower.auc,
@@ -131,6 +133,6 @@ def save(folder: Path, verdicts: Sequence[Verdict], not_tried: Mapping[str, str]
     (folder / NAME).write_text(json.dumps(facts | absent, indent=2) + "\n")
 
 
-def read(folder: Path) -> dict[str, dict]:
+def read(folder: Path) -> dict[str, dict[str, Any]]:
     path = folder / NAME
     return json.loads(path.read_text()) if path.is_file() else {}

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from birdkit.contract import Contract
-from birdkit.engines.engine import Layout, usable_cores
+from birdkit.engines.layout import Layout, usable_cores
 from birdkit.scoring import ensemble
 from birdkit.scoring.ensemble import AVERAGINGS, SHIFTS, Ensemble, Spec, average, combine
 from export.gates import weights
@@ -92,7 +92,7 @@ def _fit(
         for member in spec.members
     ]
     of_members = np.stack([labelled.rows(combine(scores, of)) for of in alone])
-    found = weights.fit(of_members, labelled.truth, labelled.decided, labelled.groups, _mean)
+    found = weights.fit(of_members, labelled.truth, _mean)
     members = dict(zip(spec.members, found.weights, strict=True))
     lines = [f"averaging {averaging}: macro-AUC with equal weights {listed}", str(found)]
     return replace(specs[averaging], members=members), lines

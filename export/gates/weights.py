@@ -16,6 +16,7 @@ from sklearn.model_selection import GroupKFold
 
 from birdkit.errors import UserError
 from train.scoring.auc import Difference, macro_auc, macro_aucs, paired_bootstrap, require_finite
+from train.scoring.truth import Truth
 
 # After so many picks a member that is never picked weighs 3 % in a pair, and less among more.
 N_PICKS = 30
@@ -52,9 +53,7 @@ class Fitted:
 
 def fit(
     scores: NDArray[np.float32],
-    truth: NDArray[np.bool_],
-    decided: NDArray[np.bool_],
-    groups: NDArray,
+    truth: Truth,
     combine: Combine,
     *,
     draws: int = 1000,
@@ -69,8 +68,7 @@ def fit(
     Parameters
     ----------
     scores : (members, rows, classes) probabilities
-    truth, decided : (rows, classes)
-    groups : (rows,) labels, a soundscape's rows share one; only their order of appearance matters
+    truth : rows of one soundscape are a group
     combine : what the submission averages with; it gets all rows, so ranks are those of all rows
 
     Raises `UserError` where a score is not finite, nothing can be scored, or several members have
@@ -79,47 +77,44 @@ def fit(
     require_finite(scores)
     uniform = _shares(np.ones(len(scores), dtype=np.int64))
     equal_table = combine(scores, uniform)
-    equal = macro_auc(truth, equal_table, ~decided).macro
+    equal = macro_auc(truth, equal_table).macro
     if np.isnan(equal):
         raise UserError("no class has both a positive and a negative window; weights need more truth")
     if len(scores) == 1:
         no_gain = Difference(0.0, np.zeros(draws))
         return Fitted(uniform, False, equal, equal, equal, no_gain)
-    fitted = _select(scores, truth, decided, combine, np.arange(len(truth)))
-    in_sample = macro_auc(truth, combine(scores, fitted), ~decided).macro
-    held_out = _cross_fitted(scores, truth, decided, groups, combine)
-    gain = paired_bootstrap(truth, equal_table, held_out, groups, ~decided, draws=draws, seed=seed)
+    fitted = _select(scores, truth, combine, np.arange(len(truth)))
+    in_sample = macro_auc(truth, combine(scores, fitted)).macro
+    held_out = _cross_fitted(scores, truth, combine)
+    gain = paired_bootstrap(truth, equal_table, held_out, draws=draws, seed=seed)
     accepted = gain.estimate > 0 and gain.bound(DOUBT) > 0
-    held_out_auc = macro_auc(truth, held_out, ~decided).macro
+    held_out_auc = macro_auc(truth, held_out).macro
     return Fitted(fitted if accepted else uniform, accepted, in_sample, held_out_auc, equal, gain)
 
 
 def _cross_fitted(
     scores: NDArray[np.float32],
-    truth: NDArray[np.bool_],
-    decided: NDArray[np.bool_],
-    groups: NDArray,
+    truth: Truth,
     combine: Combine,
 ) -> NDArray[np.float64]:
     """Each row by the weights that the folds without its group give: (rows, classes)."""
-    codes, labels = pd.factorize(groups, use_na_sentinel=False)
+    codes, labels = pd.factorize(truth.groups, use_na_sentinel=False)
     if len(labels) < 2:
         raise UserError(
             "all rows are of one soundscape, and fitted weights are checked on others; "
             "give truth for two or more"
         )
-    table = np.empty(truth.shape)
+    table = np.empty(truth.labels.shape)
     folds = GroupKFold(n_splits=min(MAX_FOLDS, len(labels)))
-    for fitting, held_out in folds.split(truth, groups=codes):
-        weights = _select(scores, truth, decided, combine, fitting)
+    for fitting, held_out in folds.split(truth.labels, groups=codes):
+        weights = _select(scores, truth, combine, fitting)
         table[held_out] = combine(scores, weights)[held_out]
     return table
 
 
 def _select(
     scores: NDArray[np.float32],
-    truth: NDArray[np.bool_],
-    decided: NDArray[np.bool_],
+    truth: Truth,
     combine: Combine,
     rows: NDArray[np.intp],
 ) -> tuple[float, ...]:
@@ -128,11 +123,11 @@ def _select(
     Starts with each member once; of all prefixes the best counts, the shortest of equals. (Caruana
     et al. 2004, Ensemble selection from libraries of models.)
     """
-    once = np.ones((len(rows), 1))
+    once, of_rows = np.ones((len(rows), 1)), truth.rows(rows)
 
     def quality(counts: NDArray[np.int64]) -> float:
         table = combine(scores, _shares(counts))
-        return float(macro_aucs(truth[rows], table[rows], once, ~decided[rows])[0])
+        return float(macro_aucs(of_rows, table[rows], once)[0])
 
     counts = best = np.ones(len(scores), dtype=np.int64)
     best_quality = quality(best)

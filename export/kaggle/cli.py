@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from birdkit.errors import UserError
+from birdkit.files import sha256
 from birdkit.kaggle import manifest
 from export.kaggle.rules import DATASET, DATASET_METADATA, KERNEL, read_json
 
@@ -171,7 +172,7 @@ def push(bundle: Path, run: Run = run, sleep: Callable[[float], None] = time.sle
         demand(run("datasets", "create", *upload), "datasets create", re.escape(CREATED))
     else:
         wait_until_ready(dataset, before.version - 1, run, sleep)
-        note = f"manifest {manifest.sha256(folder / manifest.NAME)[:12]}"
+        note = f"manifest {sha256(folder / manifest.NAME)[:12]}"
         said = run("datasets", "version", *upload, "-m", note)
         demand(said, "datasets version", re.escape(VERSIONED))
     wait_until_ready(dataset, before.version if before else 0, run, sleep)

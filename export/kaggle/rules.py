@@ -17,7 +17,7 @@ from typing import Any
 from packaging.version import Version
 
 from birdkit.engines import golden
-from birdkit.engines.engine import STORED_PRECISIONS
+from birdkit.engines.precision import STORED_PRECISIONS
 from birdkit.errors import UserError
 from birdkit.kaggle import manifest
 from birdkit.scoring.ensemble import SPEC_NAME, Spec

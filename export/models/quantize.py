@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from birdkit.contract import INPUT_NAME, METADATA_KEY, Contract
-from birdkit.engines.engine import batches, import_openvino, split
+from birdkit.engines.engine import batches
+from birdkit.engines.openvino_graphs import import_openvino, split
 from birdkit.grid import cut_chunks
 
 openvino = import_openvino()

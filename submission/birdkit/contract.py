@@ -17,9 +17,11 @@ T = TypeVar("T")
 CONTRACT_VERSION = 2
 METADATA_KEY = "birdkit.contract"
 INPUT_NAME = "waveform"
-# The log-mel inside the graph: where a lower precision may begin.
-PICTURE_NAME = "picture"
-# clipwise: probabilities. segmentwise: logits, max over time. framewise: logits, with a time axis.
+# The log-mel inside the graph, where a lower precision may begin. Graphs exported by earlier kits call
+# it "picture".
+LOG_MEL_NAME = "log_mel"
+LOG_MEL_NAMES = (LOG_MEL_NAME, "picture")
+# clipwise holds probabilities; segmentwise logits, the max over time; framewise logits on a time axis.
 KNOWN_OUTPUTS = ("clipwise", "segmentwise", "framewise")
 
 
@@ -29,11 +31,11 @@ class ContractError(UserError):
 
 @dataclass(frozen=True)
 class Contract:
-    """Facts of one model file.
+    """What one model file takes and answers.
 
     A model hears `chunk_s` seconds at `sample_rate` Hz and answers for the `window_s` seconds in the
     middle of them, with one column for each of `classes`, in that order. A fused file holds several
-    `members` behind one front end; a file of one model names none.
+    `members` behind one front end; the file of a single model names none.
     """
 
     sample_rate: int
@@ -57,26 +59,28 @@ class Contract:
 
     @property
     def chunk_samples(self) -> int:
+        """Samples of a chunk."""
         return round(self.chunk_s * self.sample_rate)
 
     @property
     def window_samples(self) -> int:
+        """Samples of a window."""
         return round(self.window_s * self.sample_rate)
 
     @property
     def tensors(self) -> tuple[str, ...]:
-        """What the graph calls its outputs: `clipwise`, or of a fused graph `<member>.clipwise`."""
+        """The graph's names of its outputs: `clipwise`, or `<member>.clipwise` in a fused graph."""
         prefixes = [f"{member}." for member in self.members] or [""]
         return tuple(prefix + output for prefix in prefixes for output in self.outputs)
 
     def only(self, members: Sequence[str] | None) -> Contract:
-        """The same with these members alone, of a fused file; None changes nothing."""
+        """The contract of a fused file cut to these members; None changes nothing."""
         if members is None or not self.members:
             return self
         return replace(self, members=tuple(name for name in self.members if name in members))
 
     def of_member(self, answers: Mapping[str, T], member: str) -> dict[str, T]:
-        """One member's outputs, by the names that a file of one model gives them."""
+        """One member's outputs, by the names that the file of a single model gives them."""
         prefix = f"{member}." if self.members else ""
         return {output: answers[prefix + output] for output in self.outputs}
 
@@ -98,25 +102,25 @@ class Contract:
                 f"{where}: no '{METADATA_KEY}' in its metadata; export it with export/to_onnx.py"
             )
         try:
-            facts: dict[str, Any] = json.loads(metadata[METADATA_KEY])
+            values: dict[str, Any] = json.loads(metadata[METADATA_KEY])
         except json.JSONDecodeError as error:
             raise ContractError(
                 f"{where}: its contract is not JSON ({error}); export it again"
             ) from error
-        version = facts.pop("version", None)
+        version = values.pop("version", None)
         if version != CONTRACT_VERSION:
             raise ContractError(
                 f"{where}: contract version {version}, this kit reads {CONTRACT_VERSION}; "
                 "export it again"
             )
-        missing = [field.name for field in fields(cls) if field.name not in facts]
+        missing = [field.name for field in fields(cls) if field.name not in values]
         if missing:
             raise ContractError(f"{where}: contract lacks {', '.join(missing)}; export it again")
         return cls(
-            sample_rate=int(facts["sample_rate"]),
-            chunk_s=float(facts["chunk_s"]),
-            window_s=float(facts["window_s"]),
-            classes=tuple(map(str, facts["classes"])),
-            outputs=tuple(facts["outputs"]),
-            members=tuple(facts["members"]),
+            sample_rate=int(values["sample_rate"]),
+            chunk_s=float(values["chunk_s"]),
+            window_s=float(values["window_s"]),
+            classes=tuple(map(str, values["classes"])),
+            outputs=tuple(values["outputs"]),
+            members=tuple(values["members"]),
         )

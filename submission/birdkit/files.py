@@ -1,15 +1,17 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and what identifies their content."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """A kill at any moment leaves the old file or the whole new one, and so do two writers at once.
+    """Replace a file in one step: a kill, or a second writer, leaves the old file or a whole new one.
 
-    A process that has mapped the file before keeps that.
+    A process that has mapped the old file keeps reading the old content. Raises `OSError` where the
+    disk is full, and leaves what was there.
     """
     partial = path.with_name(f"{path.name}.{os.urandom(8).hex()}.partial")
     try:
@@ -20,3 +22,9 @@ def write_whole(path: Path, content: bytes) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """The hexadecimal SHA-256 of a file's content, 64 characters."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

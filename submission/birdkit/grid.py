@@ -14,11 +14,15 @@ from numpy.typing import NDArray
 from birdkit.contract import Contract
 from birdkit.errors import UserError
 
+WINDOW_S = 5.0  # of a row of the submission, in every BirdCLEF so far
+MINUTE_S = 60.0  # how long the soundscapes of every BirdCLEF so far last
+WINDOWS_A_MINUTE = round(MINUTE_S / WINDOW_S)
+
 Samples = TypeVar("Samples", NDArray[np.float32], NDArray[np.int16])
 
 
 def n_windows(n_samples: int, contract: Contract) -> int:
-    """Windows that cover `n_samples`; the last may overrun. At least one."""
+    """The number of windows that cover `n_samples`, at least one; the last may overrun."""
     return max(1, -(-n_samples // contract.window_samples))
 
 
@@ -29,8 +33,8 @@ def cut_chunks(
 
     Parameters
     ----------
-    waveform : (samples,) float32
-    shift : how much earlier the grid begins, in windows
+    waveform : (samples,) float32 at the contract's rate
+    shift : how much earlier the windows begin, in windows
 
     Returns
     -------
@@ -47,7 +51,7 @@ def cut_chunks(
 
 
 def cut_chunk(waveform: Samples, index: int, contract: Contract) -> Samples:
-    """The chunk heard for one window, (chunk_samples,): `cut_chunks(…)[index]` without the others."""
+    """The chunk heard for one window, (chunk_samples,): `cut_chunks(…)[index]`, without the others."""
     start = index * contract.window_samples - _margin(contract)
     first = max(0, start)
     heard = waveform[first : max(first, start + contract.chunk_samples)]
@@ -57,18 +61,19 @@ def cut_chunk(waveform: Samples, index: int, contract: Contract) -> Samples:
 
 
 def _margin(contract: Contract) -> int:
-    """Samples that a chunk hears before its window."""
+    """How many samples a chunk hears before its window."""
     return (contract.chunk_samples - contract.window_samples) // 2
 
 
 def onto_rows(scores: NDArray[np.float32], shift: float) -> NDArray[np.float32]:
-    """Scores of a grid that begins `shift` windows earlier → scores of the rows.
+    """Scores of time-shifted windows → scores of the rows.
 
-    A row takes from the two windows that overlap it, each by the share of it that they cover.
+    A row takes from the two windows that overlap it, from each by the share of the row that it covers.
 
     Parameters
     ----------
     scores : (..., count + 1, classes)
+    shift : how much earlier the windows begin, in windows, between 0 and 1
 
     Returns
     -------

@@ -7,17 +7,22 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import torch
+from numpy.typing import NDArray
 
+from birdkit.contract import Contract
 from birdkit.errors import UserError
 from birdkit.grid import row_ids
-from birdkit.kaggle import manifest, mounts, table
+from birdkit.kaggle import manifest, mounts, session, table
 from birdkit.scoring import ensemble, predict
-from birdkit.scoring.predict import SoundFile, fill_missing
+from birdkit.scoring.predict import SoundFile
 from tests.conftest import ROOT, submit, write_sound
 from tests.conftest import submission_run as run
 from train.models.checkpoint import Final
@@ -40,7 +45,7 @@ FORBIDDEN = (
 
 
 @pytest.fixture
-def scored(competition, tmp_path):
+def scored(competition: Path, tmp_path: Path) -> Path:
     """A competition folder whose test soundscapes are there, as in the scoring rerun."""
     data = tmp_path / "data"
     data.mkdir()
@@ -53,11 +58,11 @@ def scored(competition, tmp_path):
     return data
 
 
-def read(out):
+def read(out: Path) -> pd.DataFrame:
     return pd.read_csv(out, dtype={"row_id": str}).set_index("row_id")
 
 
-def assert_valid(out, data, stems):
+def assert_valid(out: Path, data: Path, stems: list[str]) -> pd.DataFrame:
     submission = read(out)
     expected = [row_id for stem in stems for row_id in row_ids(stem, 12, 5.0)]
     assert submission.index.tolist() == expected
@@ -67,12 +72,14 @@ def assert_valid(out, data, stems):
     return submission
 
 
-def stems(data):
+def stems(data: Path) -> list[str]:
     return [path.stem for path in mounts.soundscapes(data / "test_soundscapes")]
 
 
 @pytest.mark.parametrize("engine", ["auto", "onnxruntime"])
-def test_copied_alone_with_nothing_of_ours_importable_it_scores(scored, model_dir, tmp_path, engine):
+def test_copied_alone_with_nothing_of_ours_importable_it_scores(
+    scored: Path, model_dir: Path, tmp_path: Path, engine: str
+) -> None:
     alone = tmp_path / "elsewhere"
     shutil.copytree(ROOT / "submission", alone / "submission", ignore=shutil.ignore_patterns("model"))
     shutil.copytree(model_dir, alone / "submission" / "model")
@@ -99,38 +106,45 @@ def test_copied_alone_with_nothing_of_ours_importable_it_scores(scored, model_di
     assert ("openvino" in last) == (engine == "auto")
 
 
-def test_both_engines_write_the_same_table_as_torch(scored, model_dir, run_dir, tmp_path):
+def test_both_engines_write_the_same_table_as_torch(
+    scored: Path, model_dir: Path, run_dir: Path, tmp_path: Path
+) -> None:
     tables = []
     for engine in ("openvino", "onnxruntime"):
         submit(scored, model_dir, tmp_path / f"{engine}.csv", "--engine", engine, "--max-passes", "1")
         tables.append(read(tmp_path / f"{engine}.csv"))
     finals = {path.parent.name: Final.load(path) for path in run_dir.glob("round0/*/final.pt")}
-    cpu = evaluate.torch.device("cpu")
+    cpu = torch.device("cpu")
     engines = {name: evaluate.TorchEngine(final.predictor(), cpu) for name, final in finals.items()}
     teacher = ensemble.Ensemble(engines, ensemble.Spec.load(model_dir))
     files = [SoundFile(path, 12) for path in mounts.soundscapes(scored / "test_soundscapes")]
     scores = predict.predict(files, teacher.score, teacher.contract).scores
-    reference = np.concatenate(ensemble.combine(scores, teacher.spec))
+    combined = ensemble.combine(scores, teacher.spec)
+    reference = np.concatenate([of_file for of_file in combined if of_file is not None])
     for submission in tables:
         by_class = submission[list(teacher.contract.classes)].to_numpy()
         np.testing.assert_allclose(by_class, reference, atol=1e-5)
 
 
-def test_the_commit_run_scores_train_soundscapes(scored, model_dir, tmp_path, capsys):
+def test_the_commit_run_scores_train_soundscapes(
+    scored: Path, model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for path in (scored / "test_soundscapes").iterdir():
         path.unlink()
     assert submit(scored, model_dir, tmp_path / "s.csv") == 0
     assert "commit run" in capsys.readouterr().out
     names = [path.stem for path in mounts.soundscapes(scored / "train_soundscapes")]
-    assert_valid(tmp_path / "s.csv", scored, names[: run.COMMIT_RUN_FILES])
+    assert_valid(tmp_path / "s.csv", scored, names[: session.COMMIT_RUN_FILES])
 
 
-BAD_FILES = {
+Spoil = Callable[[Path], object]
+
+BAD_FILES: dict[str, Spoil] = {
     "empty": lambda path: path.write_bytes(b""),
     "garbage": lambda path: path.write_bytes(b"no sound" * 500),
     "no_samples": lambda path: soundfile.write(path, np.zeros(0), 32000),
 }
-ODD_FILES = {
+UNUSUAL_FILES: dict[str, Spoil] = {
     "short": lambda path: write_sound(path, 0.3),
     "stereo": lambda path: write_sound(path, 60.0, 32000, 2),
     "rate44": lambda path: write_sound(path, 60.0, 44100),
@@ -139,10 +153,10 @@ ODD_FILES = {
 
 
 def test_the_scoring_rerun_survives_bad_files_counts_and_names_them(
-    scored, model_dir, tmp_path, capsys
-):
+    scored: Path, model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     good = stems(scored)
-    for name, make in {**BAD_FILES, **ODD_FILES}.items():
+    for name, make in {**BAD_FILES, **UNUSUAL_FILES}.items():
         make(scored / "test_soundscapes" / f"{name}.ogg")
     soundfile.write(scored / "test_soundscapes" / "silent.wav", np.zeros(60 * 32000), 32000)
     spoilt = np.tile([0.1, np.nan, np.inf, 0.2], 480_000)
@@ -160,7 +174,7 @@ def test_the_scoring_rerun_survives_bad_files_counts_and_names_them(
         submission.loc["empty_5"].to_numpy(), scored_rows.median().to_numpy(), atol=1e-6
     )
     # The good files' rows are those of a run without the bad ones.
-    for name in {**BAD_FILES, **ODD_FILES}:
+    for name in {**BAD_FILES, **UNUSUAL_FILES}:
         (scored / "test_soundscapes" / f"{name}.ogg").unlink()
     (scored / "test_soundscapes" / "silent.wav").unlink()
     (scored / "test_soundscapes" / "nan.wav").unlink()
@@ -171,8 +185,13 @@ def test_the_scoring_rerun_survives_bad_files_counts_and_names_them(
 
 @pytest.mark.parametrize("change", ["altered", "missing", "extra"])
 def test_a_kit_that_is_not_as_it_was_bundled_is_refused_by_a_strict_run_and_named_by_a_rerun(
-    scored, model_dir, tmp_path, change, monkeypatch, capsys
-):
+    scored: Path,
+    model_dir: Path,
+    tmp_path: Path,
+    change: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     kit = tmp_path / "kit"
     shutil.copytree(ROOT / "submission", kit, ignore=shutil.ignore_patterns("model", "__pycache__"))
     shutil.copytree(model_dir, kit / "model")
@@ -197,14 +216,18 @@ def test_a_kit_that_is_not_as_it_was_bundled_is_refused_by_a_strict_run_and_name
     )
 
 
-def test_a_strict_run_fails_on_a_bad_file_by_name(scored, model_dir, tmp_path, capsys):
+def test_a_strict_run_fails_on_a_bad_file_by_name(
+    scored: Path, model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     BAD_FILES["garbage"](scored / "test_soundscapes" / "bad.ogg")
     with pytest.raises(UserError, match="strict run: 1 fallback"):
         submit(scored, model_dir, tmp_path / "s.csv", "--strict")
     assert "bad.ogg" in capsys.readouterr().err
 
 
-def test_files_that_can_none_of_them_be_read_are_an_error(scored, model_dir, tmp_path):
+def test_files_that_can_none_of_them_be_read_are_an_error(
+    scored: Path, model_dir: Path, tmp_path: Path
+) -> None:
     for path in (scored / "test_soundscapes").iterdir():
         path.write_bytes(b"")
     with pytest.raises(UserError, match="not one of 3 files was scored"):
@@ -216,12 +239,14 @@ def test_files_that_can_none_of_them_be_read_are_an_error(scored, model_dir, tmp
     assert_valid(tmp_path / "s.csv", scored, stems(scored))
 
 
-def change_columns(data, change):
+def change_columns(data: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
     sample = pd.read_csv(data / "sample_submission.csv")
     change(sample).to_csv(data / "sample_submission.csv", index=False)
 
 
-def test_a_column_the_model_does_not_know_is_constant_and_counted(scored, model_dir, tmp_path, capsys):
+def test_a_column_the_model_does_not_know_is_constant_and_counted(
+    scored: Path, model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     change_columns(scored, lambda sample: sample.assign(newbird=0.1))
     with pytest.raises(UserError, match="1 columns the model doesn't know: newbird"):
         submit(scored, model_dir, tmp_path / "s.csv", "--strict")
@@ -232,8 +257,8 @@ def test_a_column_the_model_does_not_know_is_constant_and_counted(scored, model_
 
 
 def test_a_class_the_sample_submission_lacks_is_left_out_and_counted(
-    scored, model_dir, tmp_path, capsys
-):
+    scored: Path, model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     change_columns(scored, lambda sample: sample.iloc[:, :-1])
     with pytest.raises(UserError, match="1 model classes without a column"):
         submit(scored, model_dir, tmp_path / "s.csv", "--strict")
@@ -242,7 +267,7 @@ def test_a_class_the_sample_submission_lacks_is_left_out_and_counted(
     assert "1 model classes without a column" in capsys.readouterr().err
 
 
-def test_columns_go_by_name_whatever_their_order(scored, model_dir, tmp_path):
+def test_columns_go_by_name_whatever_their_order(scored: Path, model_dir: Path, tmp_path: Path) -> None:
     submit(scored, model_dir, tmp_path / "a.csv")
     change_columns(scored, lambda sample: sample[["row_id", *sample.columns[:0:-1]]])
     submit(scored, model_dir, tmp_path / "b.csv")
@@ -250,7 +275,7 @@ def test_columns_go_by_name_whatever_their_order(scored, model_dir, tmp_path):
     pd.testing.assert_frame_equal(read(tmp_path / "a.csv"), read(tmp_path / "b.csv"), check_like=True)
 
 
-def with_sample_rows(data, rows):
+def with_sample_rows(data: Path, rows: list[str]) -> None:
     columns = pd.read_csv(data / "sample_submission.csv", nrows=0).columns
     sample = pd.DataFrame(0.1, index=range(len(rows)), columns=columns)
     sample["row_id"] = rows
@@ -258,8 +283,8 @@ def with_sample_rows(data, rows):
 
 
 def test_rows_come_from_the_sample_submission_where_it_covers_the_files(
-    scored, model_dir, tmp_path, capsys
-):
+    scored: Path, model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     first, second, third = stems(scored)
     rows = [
         *row_ids(second, 3, 5.0),
@@ -272,11 +297,13 @@ def test_rows_come_from_the_sample_submission_where_it_covers_the_files(
     submission = read(tmp_path / "s.csv")
     assert submission.index.tolist() == rows
     assert "1 recordings of the sample submission are absent (vanished)" in capsys.readouterr().err
-    found = submission.drop(index=row_ids("vanished", 2, 5.0))
-    np.testing.assert_allclose(submission.loc["vanished_5"], found.median(), atol=1e-6)
+    present = submission.drop(index=row_ids("vanished", 2, 5.0))
+    np.testing.assert_allclose(submission.loc["vanished_5"], present.median(), atol=1e-6)
 
 
-def test_a_sample_submission_that_names_some_files_only_is_filled_up(scored, tmp_path):
+def test_a_sample_submission_that_names_some_files_only_is_filled_up(
+    scored: Path, tmp_path: Path
+) -> None:
     first, second, third = stems(scored)
     files = mounts.soundscapes(scored / "test_soundscapes")
     listed = row_ids(second, 3, 5.0)
@@ -285,33 +312,35 @@ def test_a_sample_submission_that_names_some_files_only_is_filled_up(scored, tmp
     assert plan.row_ids == [*listed, *row_ids(first, 12, 5.0), *rest]
 
 
-def test_rows_off_the_models_grid_are_refused(tmp_path):
+def test_rows_off_the_models_grid_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'s_7' does not end on the model's grid of 5 s"):
         table.plan_rows([tmp_path / "s.ogg"], ["s_7"], 5.0)
 
 
-def test_scores_that_are_no_numbers_cost_their_file_only(tmp_path, contract):
+def test_scores_that_are_no_numbers_cost_their_file_only(tmp_path: Path, contract: Contract) -> None:
     files = [SoundFile(write_sound(tmp_path / f"{i}.wav", 5.0), 1) for i in range(3)]
-    calls = []
+    calls: list[int] = []
 
-    def score(waveform, n_windows):
+    def score(waveform: NDArray[np.float32], n_windows: int) -> NDArray[np.float32]:
         calls.append(1)
         return np.full((n_windows, 3), np.nan if len(calls) == 2 else 0.5, np.float32)
 
-    found = predict.predict(files, score, contract)
-    assert list(found.failures) == ["1.wav"]
-    assert [scores is None for scores in found.scores] == [False, True, False]
+    prediction = predict.predict(files, score, contract)
+    assert list(prediction.failures) == ["1.wav"]
+    assert [scores is None for scores in prediction.scores] == [False, True, False]
 
 
-def test_missing_files_get_each_classs_median():
+def test_missing_files_get_each_classs_median() -> None:
     rows = np.array([[0.1, 0.5], [0.2, 0.6], [0.9, 0.7]], dtype=np.float32)
-    filled = fill_missing([rows, None], [3, 2], 2)
-    np.testing.assert_allclose(filled[1], [[0.2, 0.6]] * 2)
+    unscored = np.full((2, 2), np.nan, dtype=np.float32)
+    filled = table.fill_missing(np.concatenate([rows, unscored]))
+    np.testing.assert_array_equal(filled[:3], rows)
+    np.testing.assert_allclose(filled[3:], [[0.2, 0.6]] * 2)
 
 
 def test_a_broken_first_engine_falls_to_the_next_and_a_strict_run_says_no(
-    scored, model_dir, tmp_path, capsys
-):
+    scored: Path, model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     broken = tmp_path / "model"
     shutil.copytree(model_dir, broken)
     for path in broken.glob("*.xml"):
@@ -324,7 +353,9 @@ def test_a_broken_first_engine_falls_to_the_next_and_a_strict_run_says_no(
         submit(scored, broken, tmp_path / "s.csv", "--strict")
 
 
-def test_mistakes_of_the_caller_are_one_line_and_exit_status_2(scored, model_dir, tmp_path):
+def test_mistakes_of_the_caller_are_one_line_and_exit_status_2(
+    scored: Path, model_dir: Path, tmp_path: Path
+) -> None:
     cases = [
         (["--data", str(tmp_path / "nowhere")], "no such folder"),
         (["--data", str(scored), "--model", str(tmp_path)], "ensemble.json: not found"),
@@ -342,7 +373,7 @@ def test_mistakes_of_the_caller_are_one_line_and_exit_status_2(scored, model_dir
         assert message in done.stderr
 
 
-def test_a_table_that_kaggle_would_refuse_is_refused():
+def test_a_table_that_kaggle_would_refuse_is_refused() -> None:
     good = pd.DataFrame({"row_id": ["s_5", "s_10"], "a": [0.1, 0.2]})
     table.check(good, ["s_5", "s_10"], ["a"])
     for bad, message in [
@@ -357,28 +388,30 @@ def test_a_table_that_kaggle_would_refuse_is_refused():
 
 
 @pytest.mark.slow
-def test_a_real_sigterm_leaves_a_complete_table(scored, model_dir, tmp_path):
+def test_a_real_sigterm_leaves_a_complete_table(scored: Path, model_dir: Path, tmp_path: Path) -> None:
     folder = scored / "test_soundscapes"
     first = mounts.soundscapes(folder)[0]
     for index in range(300):
         (folder / f"s{index:03}.ogg").symlink_to(first)
     command = [sys.executable, str(ROOT / "submission" / "run.py"), "--data", str(scored)]
-    told = subprocess.Popen(
+    running = subprocess.Popen(
         [*command, "--model", str(model_dir), "--layout", "1x1x4"],
         cwd=tmp_path, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert told.stdout is not None
-    while "pass 'plain'" not in told.stdout.readline():
-        assert told.poll() is None
-    told.terminate()
-    rest = told.communicate(timeout=60)[0]
-    assert told.returncode == run.EXIT_INCOMPLETE
+    assert running.stdout is not None
+    while "pass 'plain'" not in running.stdout.readline():
+        assert running.poll() is None
+    running.terminate()
+    rest = running.communicate(timeout=60)[0]
+    assert running.returncode == run.EXIT_INCOMPLETE
     assert "stopped: it was told to end" in rest
     assert_valid(tmp_path / "submission.csv", scored, stems(scored))
 
 
 @pytest.mark.slow
-def test_the_memory_for_700_files_stays_under_2_gb(scored, model_dir, tmp_path):
+def test_the_memory_for_700_files_stays_under_2_gb(
+    scored: Path, model_dir: Path, tmp_path: Path
+) -> None:
     """Decoded all at once they would be 5.4 GB."""
     folder = scored / "test_soundscapes"
     first = next(folder.glob("*.ogg"))
@@ -405,7 +438,7 @@ def test_the_memory_for_700_files_stays_under_2_gb(scored, model_dir, tmp_path):
     assert 50 * 1024 < peak_kib < 2 * 2**20
 
 
-def test_the_competition_is_found_in_both_of_kaggles_layouts(tmp_path):
+def test_the_competition_is_found_in_both_of_kaggles_layouts(tmp_path: Path) -> None:
     for place in ("birdclef-2025", "competitions/birdclef-2025"):
         root = tmp_path / place.replace("/", "_")
         folder = root / place

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tqdm.contrib.concurrent import thread_map
 
 from birdkit import audio
-from birdkit.engines.engine import usable_cores
+from birdkit.engines.layout import usable_cores
 from birdkit.files import write_whole
 from train.config import provenance
 

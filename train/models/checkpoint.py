@@ -19,7 +19,7 @@ from torch import Tensor
 
 from birdkit.contract import Contract
 from birdkit.errors import UserError
-from birdkit.kaggle.manifest import sha256 as sha256
+from birdkit.files import sha256 as sha256
 from train.config.job import Job, from_version_3
 from train.models.sed import Predictor
 

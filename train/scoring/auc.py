@@ -1,9 +1,8 @@
-"""The competition's metric, how sure a difference in it is, and scoring against known truth."""
+"""The competition's metric, and how sure a difference in it is. Arrays in, figures out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from birdkit.errors import UserError
-from birdkit.kaggle.table import ROW_ID
+from train.scoring.truth import Truth
 
 # The bootstrap holds a few arrays of this many float64 (2 MiB each, a cache's worth) at a time.
 CELLS_AT_ONCE = 2**18
@@ -46,11 +45,7 @@ class Difference:
         return text.replace("-", "−")
 
 
-def macro_auc(
-    truth: NDArray[np.bool_],
-    scores: NDArray[np.floating],
-    undecided: NDArray[np.bool_] | None = None,
-) -> MacroAuc:
+def macro_auc(truth: Truth, scores: NDArray[np.floating]) -> MacroAuc:
     """Kaggle's BirdCLEF metric: the mean ROC-AUC of the classes with a positive.
 
     A class with positives only has no ROC either (scikit-learn gives NaN, which would be the macro's
@@ -58,15 +53,20 @@ def macro_auc(
 
     Parameters
     ----------
-    truth, scores, undecided : (rows, classes); undecided cells are left out
+    scores : (rows, classes)
+
+    Raises
+    ------
+    UserError
+        Where a score is not finite.
     """
     require_finite(scores)
     per_class = {}
-    for index in range(truth.shape[1]):
-        decided = slice(None) if undecided is None else ~undecided[:, index]
-        wanted = truth[decided, index]
-        if wanted.any() and not wanted.all():
-            per_class[index] = float(roc_auc_score(wanted, scores[decided, index]))
+    for index in range(truth.n_classes):
+        decided = truth.decided[:, index]
+        labels = truth.labels[decided, index]
+        if labels.any() and not labels.all():
+            per_class[index] = float(roc_auc_score(labels, scores[decided, index]))
     macro = float(np.mean(list(per_class.values()))) if per_class else float("nan")
     return MacroAuc(macro, len(per_class), per_class)
 
@@ -78,11 +78,9 @@ def require_finite(scores: NDArray[np.floating]) -> None:
 
 
 def paired_bootstrap(
-    truth: NDArray[np.bool_],
+    truth: Truth,
     baseline: NDArray[np.floating],
     candidate: NDArray[np.floating],
-    groups: NDArray,
-    undecided: NDArray[np.bool_] | None = None,
     *,
     draws: int = 1000,
     seed: int = 0,
@@ -95,8 +93,7 @@ def paired_bootstrap(
 
     Parameters
     ----------
-    truth, baseline, candidate, undecided : (rows, classes); undecided cells are left out
-    groups : (rows,) labels; rows of one label are drawn together
+    baseline, candidate : (rows, classes)
 
     Raises `UserError` where a score is not finite.
     """
@@ -104,18 +101,20 @@ def paired_bootstrap(
     require_finite(candidate)
 
     def difference(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        base, other = (macro_aucs(truth, s, weights, undecided) for s in (baseline, candidate))
+        base, other = (macro_aucs(truth, scores, weights) for scores in (baseline, candidate))
         return other - base
 
     rng = np.random.default_rng(seed)
     at_once = max(1, CELLS_AT_ONCE // max(1, len(truth)))
     sizes = [min(at_once, draws - start) for start in range(0, draws, at_once)]
-    resampled = [difference(resampled_weights(groups, size, rng)) for size in sizes]
+    resampled = [difference(resampled_weights(truth.groups, size, rng)) for size in sizes]
     (estimate,) = difference(np.ones((len(truth), 1)))
     return Difference(float(estimate), np.concatenate(resampled))
 
 
-def resampled_weights(groups: NDArray, draws: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def resampled_weights(
+    groups: NDArray[np.generic], draws: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
     """How often each row is in each resample of whole groups: (rows, draws).
 
     The labels' order of appearance decides, not what they are.
@@ -127,16 +126,13 @@ def resampled_weights(groups: NDArray, draws: int, rng: np.random.Generator) -> 
 
 
 def macro_aucs(
-    truth: NDArray[np.bool_],
-    scores: NDArray[np.floating],
-    weights: NDArray[np.float64],
-    undecided: NDArray[np.bool_] | None = None,
+    truth: Truth, scores: NDArray[np.floating], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """`macro_auc` under many weightings of the rows at once, finite scores taken for granted.
 
     Parameters
     ----------
-    truth, scores, undecided : (rows, classes); undecided cells are left out
+    scores : (rows, classes)
     weights : (rows, draws); a weight of 2 counts a row twice, one of 0 leaves it out
 
     Returns
@@ -144,10 +140,8 @@ def macro_aucs(
     (draws,), NaN where no class has a positive and a negative of some weight
     """
     total, n_scored = np.zeros((2, weights.shape[1]))
-    decided = np.ones_like(truth) if undecided is None else ~undecided
-    for index in range(truth.shape[1]):
-        positives = np.flatnonzero(truth[:, index] & decided[:, index])
-        negatives = np.flatnonzero(~truth[:, index] & decided[:, index])
+    for index in range(truth.n_classes):
+        positives, negatives = truth.positives(index), truth.negatives(index)
         if len(positives) and len(negatives):
             won, pairs = _pairs_won(scores[:, index], positives, negatives, weights)
             total += np.divide(won, pairs, out=np.zeros_like(won), where=pairs > 0)
@@ -174,44 +168,3 @@ def _pairs_won(
     of_positives = weights[positives]
     won = np.einsum("pd,pd->d", of_positives, below[low] + below[high]) / 2
     return won, of_positives.sum(axis=0) * below[-1]
-
-
-def score_submission(submission: Path, validation: Path) -> MacroAuc:
-    """Masked macro-AUC of a submission. Rows and columns are matched by name."""
-    truth, undecided = read_truth(validation)
-    scores = read_cells(submission)
-    for name, missing in (
-        ("rows", truth.index.difference(scores.index)),
-        ("columns", truth.columns.difference(scores.columns)),
-    ):
-        if len(missing):
-            raise UserError(
-                f"{submission}: lacks {len(missing)} {name} of {validation / 'truth.csv'} "
-                f"({', '.join(map(str, missing[:3]))}); score the soundscapes of {validation}"
-            )
-    aligned = scores.loc[truth.index, truth.columns]
-    return macro_auc(truth.to_numpy(), aligned.to_numpy(), undecided.to_numpy())
-
-
-def read_truth(validation: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Truth and undecided cells, both boolean, in the order of `truth.csv`."""
-    truth = read_cells(validation / "truth.csv") > 0.5
-    mask_path = validation / "mask.csv"
-    if not mask_path.is_file():
-        return truth, pd.DataFrame(False, index=truth.index, columns=truth.columns)
-    mask = read_cells(mask_path).reindex(index=truth.index, columns=truth.columns)
-    if mask.isna().to_numpy().any():
-        raise UserError(f"{mask_path}: lacks rows or columns of truth.csv beside it")
-    return truth, mask > 0.5
-
-
-def read_cells(path: Path) -> pd.DataFrame:
-    """A table of numbers by row id."""
-    try:
-        return pd.read_csv(path, dtype={ROW_ID: str}).set_index(ROW_ID).astype(np.float64)
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: not found; give the CSV of a submission, or a folder with truth.csv"
-        ) from None
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{path}: needs a {ROW_ID} column and numbers ({error})") from error

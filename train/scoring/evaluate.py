@@ -22,7 +22,8 @@ from birdkit.scoring.predict import Scores, SoundFile, predict
 from train.data.batches import target_matrix
 from train.data.competition import LabelledSoundscape, Recording, window_truth
 from train.models.sed import Predictor
-from train.scoring.auc import MacroAuc, macro_auc, read_truth
+from train.scoring.auc import MacroAuc, macro_auc
+from train.scoring.truth import Truth, read_cells, read_truth
 
 # Of a held-out recording: enough to hear its species, and an epoch's validation stays short.
 HELD_OUT_S = 20.0
@@ -45,20 +46,30 @@ class TorchEngine:
 
 @dataclass(frozen=True)
 class TruthSet:
-    """Files with known truth.
-
-    `truth` is (rows, classes); with `per_file` a row is a whole file (its best window), otherwise a
-    window. `decided` has the shape of `truth`.
-    """
+    """Files with known truth: a row is a window or, with `per_file`, a whole file (its best window)."""
 
     name: str
     files: tuple[SoundFile, ...]
-    truth: NDArray[np.bool_]
-    decided: NDArray[np.bool_]
+    truth: Truth
     per_file: bool = False
 
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        files: tuple[SoundFile, ...],
+        labels: NDArray[np.bool_],
+        decided: NDArray[np.bool_],
+        *,
+        per_file: bool = False,
+    ) -> TruthSet:
+        """Labels and decided cells (rows, classes) of files in order; a file's rows are a group."""
+        counts = [1 if per_file else file.n_windows for file in files]
+        groups = np.repeat(np.arange(len(files)), counts)
+        return cls(name, files, Truth(labels, decided, groups), per_file)
+
     def rows(self, scores: Sequence[Scores]) -> NDArray[np.float32]:
-        """Each file's (windows, classes) → (rows, classes), as `truth` has them."""
+        """Each file's (windows, classes) → (rows, classes), in the order of the truth."""
         found = [each for each in scores if each is not None]
         if self.per_file:
             return np.stack([each.max(axis=0) for each in found])
@@ -66,23 +77,17 @@ class TruthSet:
 
     def auc(self, scores: Sequence[Scores]) -> MacroAuc:
         """Of each file's (windows, classes)."""
-        return macro_auc(self.truth, self.rows(scores), ~self.decided)
-
-    @property
-    def groups(self) -> NDArray[np.int64]:
-        """(rows,) which file a row is of: windows of one file are not independent."""
-        counts = [1 if self.per_file else file.n_windows for file in self.files]
-        return np.repeat(np.arange(len(self.files)), counts)
+        return macro_auc(self.truth, self.rows(scores))
 
 
 def held_out_set(recordings: Sequence[Recording], contract: Contract) -> TruthSet | None:
     """Held-out recordings by their primary label; secondary ones are undecided."""
     if not recordings:
         return None
-    secondary = target_matrix(recordings, contract.classes, 0.5) == 0.5
-    primary = target_matrix(recordings, contract.classes, 0.0) == 1.0
+    targets = target_matrix(recordings, contract.classes, 0.5)
+    primary, not_secondary = targets == 1.0, targets != 0.5
     files = tuple(SoundFile(r.path, _n_windows(r.duration_s, contract)) for r in recordings)
-    return TruthSet("held_out", files, primary, ~secondary, per_file=True)
+    return TruthSet.of("held_out", files, primary, not_secondary, per_file=True)
 
 
 def _n_windows(duration_s: float, contract: Contract) -> int:
@@ -99,19 +104,19 @@ def soundscape_set(labelled: Sequence[LabelledSoundscape], contract: Contract) -
     truth = np.concatenate([truth for truth, _ in truths])
     known = np.concatenate([known for _, known in truths])
     decided = np.repeat(known[:, None], truth.shape[1], axis=1)
-    return TruthSet("soundscapes", files, truth, decided)
+    return TruthSet.of("soundscapes", files, truth, decided)
 
 
 def validation_set(folder: Path, contract: Contract) -> TruthSet:
     """`soundscapes/`, `truth.csv` and `mask.csv`: for reporting, never trained or selected on."""
-    truth, undecided = read_truth(folder)
-    lacking = [name for name in contract.classes if name not in truth.columns]
+    table = read_truth(folder)
+    lacking = [name for name in contract.classes if name not in table.classes]
     if lacking:
         raise UserError(f"{folder / 'truth.csv'}: lacks the classes {', '.join(lacking[:5])}")
-    counts = Counter(split_row_id(row_id)[0] for row_id in truth.index)
+    counts = Counter(split_row_id(row_id)[0] for row_id in table.row_ids)
     # Scores come file by file and window by window, whatever the order of the table.
     ids = [name for stem, n in counts.items() for name in row_ids(stem, n, contract.window_s)]
-    off_grid = truth.index.difference(ids)
+    off_grid = table.row_ids.difference(ids)
     if len(off_grid):
         raise UserError(
             f"{folder / 'truth.csv'}: row {off_grid[0]} leaves a gap in the grid of "
@@ -121,13 +126,29 @@ def validation_set(folder: Path, contract: Contract) -> TruthSet:
     absent = [stem for stem in counts if stem not in by_stem]
     if absent:
         raise UserError(f"{folder / 'soundscapes'}: lacks {absent[0]}, which truth.csv names")
-    columns = list(contract.classes)
-    return TruthSet(
-        "validation",
-        tuple(SoundFile(by_stem[stem], n) for stem, n in counts.items()),
-        truth.loc[ids, columns].to_numpy(),
-        ~undecided.loc[ids, columns].to_numpy(),
-    )
+    files = tuple(SoundFile(by_stem[stem], n) for stem, n in counts.items())
+    return TruthSet("validation", files, table.select(ids, list(contract.classes)))
+
+
+def score_submission(submission: Path, validation: Path) -> MacroAuc:
+    """Masked macro-AUC of a submission. Rows and columns are matched by name.
+
+    Raises
+    ------
+    UserError
+        Where the submission lacks rows or columns of the truth.
+    """
+    table, scores = read_truth(validation), read_cells(submission)
+    for name, missing in (
+        ("rows", table.row_ids.difference(scores.index)),
+        ("columns", table.classes.difference(scores.columns)),
+    ):
+        if len(missing):
+            raise UserError(
+                f"{submission}: lacks {len(missing)} {name} of {validation / 'truth.csv'} "
+                f"({', '.join(map(str, missing[:3]))}); score the soundscapes of {validation}"
+            )
+    return macro_auc(table.truth, scores.loc[table.row_ids, table.classes].to_numpy())
 
 
 def evaluate(engines: Mapping[str, Engine], spec: Spec, truth_set: TruthSet) -> dict[str, MacroAuc]:

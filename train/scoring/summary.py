@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 from birdkit.files import write_whole
 from birdkit.scoring.ensemble import Ensemble, Spec, combine
+from train.config.provenance import as_json, can_be_kept
 from train.models.checkpoint import Final
 from train.scoring.auc import Difference, MacroAuc, macro_auc, paired_bootstrap
 from train.scoring.evaluate import TorchEngine, TruthSet, member_scores
+from train.scoring.truth import Truth
 
 SUMMARY_NAME, PER_CLASS_NAME = "summary.csv", "per_class.csv"
 ENSEMBLE = "ensemble"  # the mean of a round's models
@@ -45,22 +47,19 @@ class Scored:
 
     facts: Facts
     scores: NDArray[np.float32]
-    truth: NDArray[np.bool_]
-    decided: NDArray[np.bool_]
-    groups: NDArray[np.int64]
+    truth: Truth
 
     def table(self, output: str, model: str) -> NDArray[np.float32]:
         return self.scores[self.facts.outputs.index(output), self.facts.models.index(model)]
 
     def auc(self, output: str, model: str) -> MacroAuc:
-        return macro_auc(self.truth, self.table(output, model), ~self.decided)
+        return macro_auc(self.truth, self.table(output, model))
 
     def gain(self, before: Scored, output: str, model: str) -> Difference:
         """Over the model of an earlier round that has the same name."""
         return paired_bootstrap(
-            self.truth, before.table(output, model), self.table(output, model), self.groups,
-            ~self.decided, draws=DRAWS,
-        )  # fmt: skip
+            self.truth, before.table(output, model), self.table(output, model), draws=DRAWS
+        )
 
     def save(self, path: Path) -> None:
         content = BytesIO()
@@ -68,9 +67,9 @@ class Scored:
             content,
             facts=json.dumps(asdict(self.facts)),
             scores=self.scores,
-            truth=self.truth,
-            decided=self.decided,
-            groups=self.groups,
+            truth=self.truth.labels,
+            decided=self.truth.decided,
+            groups=self.truth.groups,
         )
         write_whole(path, content.getvalue())
 
@@ -79,10 +78,8 @@ class Scored:
         with np.load(path) as kept:
             facts = json.loads(str(kept["facts"]))
             lists = {k: tuple(v) for k, v in facts.items() if isinstance(v, list)}
-            return cls(
-                Facts(**(facts | lists)),
-                kept["scores"], kept["truth"], kept["decided"], kept["groups"],
-            )  # fmt: skip
+            truth = Truth(kept["truth"], kept["decided"], kept["groups"])
+            return cls(Facts(**(facts | lists)), kept["scores"], truth)
 
 
 def scores_path(folder: Path, set_name: str) -> Path:
@@ -104,8 +101,9 @@ def score_round(
     facts = Facts(truth_set.name, contract.outputs, models, contract.classes, dict(hashes))
     if path.is_file():
         kept = Scored.load(path)
-        same_truth = kept.truth.shape == truth_set.truth.shape and (kept.truth == truth_set.truth).all()
-        if kept.facts == facts and same_truth:
+        if can_be_kept(asdict(facts), as_json(asdict(kept.facts))) and kept.truth.same_as(
+            truth_set.truth
+        ):
             return kept
     engines = {n: TorchEngine(final.predictor().to(device), device) for n, final in finals.items()}
     spec = Spec(dict.fromkeys(finals, 1.0), smoothing=tuple(smoothing))
@@ -116,7 +114,7 @@ def score_round(
     tables = [
         [truth_set.rows(combine(files, each)) for each in (*alone, spec)] for files in found.values()
     ]
-    scored = Scored(facts, np.array(tables), truth_set.truth, truth_set.decided, truth_set.groups)
+    scored = Scored(facts, np.array(tables), truth_set.truth)
     scored.save(path)
     return scored
 
@@ -137,7 +135,7 @@ def of_round(index: int, scored: Sequence[Scored], before: Sequence[Scored]) -> 
     last = {each.facts.name: each for each in before}
     models, classes = [], []
     for each in scored:
-        facts, positives = each.facts, (each.truth & each.decided).sum(axis=0)
+        facts, positives = each.facts, each.truth.n_positive
         for model, output in product(facts.models, facts.outputs):
             auc = each.auc(output, model)
             where = {"round": index, "model": model, "set": facts.name, "output": output}

@@ -14,11 +14,10 @@ import numpy as np
 import pandas as pd
 
 from birdkit.errors import UserError
-from birdkit.grid import row_ids, split_row_id
+from birdkit.grid import WINDOW_S, WINDOWS_A_MINUTE, row_ids, split_row_id
 from birdkit.kaggle import table
-from birdkit.kaggle.mounts import WINDOW_S
 from birdkit.kaggle.report import REPORT_SUFFIX
-from birdkit.kaggle.table import DEFAULT_N_WINDOWS, ROW_ID
+from birdkit.kaggle.table import ROW_ID
 from export.kaggle import wheels
 from export.kaggle.sim.bad_files import ODDITIES
 from export.kaggle.sim.folders import Hidden
@@ -143,7 +142,7 @@ def surroundings(facts: Mapping[str, Any]) -> tuple[str, list[str]]:
 def table_faults(left: Left, stems: Collection[str], columns: Sequence[str]) -> list[str]:
     """A complete table: twelve rows a file in any order, finite, columns as asked for, some scored."""
     rows, found = left.table, []
-    wrong = {row for stem in stems for row in row_ids(stem, DEFAULT_N_WINDOWS, WINDOW_S)} ^ set(
+    wrong = {row for stem in stems for row in row_ids(stem, WINDOWS_A_MINUTE, WINDOW_S)} ^ set(
         rows[ROW_ID]
     )
     if wrong:

@@ -1,4 +1,4 @@
-"""From the best engine to the last that works: installed or vendored, and tested on a golden input."""
+"""Tries engines from the fastest to the last that works, each tested on a golden input."""
 
 from __future__ import annotations
 
@@ -7,19 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from birdkit.engines import golden, wheels
-from birdkit.engines.engine import (
-    STORED_PRECISIONS,
-    Engine,
-    Layout,
-    OnnxRuntimeEngine,
-    OpenVinoEngine,
-    lacking,
-)
+from birdkit.engines.engine import Engine, OnnxRuntimeEngine, OpenVinoEngine
+from birdkit.engines.layout import Layout
+from birdkit.engines.precision import STORED_PRECISIONS, lacking
 from birdkit.errors import UserError
 
 Load = Callable[[Path, Layout, str, Sequence[str] | None], Engine]
 
-# In order of speed. IR before ONNX: it loads faster, but another version may refuse to read it.
+# The fastest comes first. IR comes before ONNX: it loads faster, but an OpenVINO of another version may
+# refuse to read it.
 LADDER: tuple[tuple[str, str, Load], ...] = (
     ("openvino", ".xml", OpenVinoEngine),
     ("openvino", ".onnx", OpenVinoEngine),
@@ -29,7 +25,7 @@ LADDER: tuple[tuple[str, str, Load], ...] = (
 
 @dataclass(frozen=True)
 class Opened:
-    """An engine that loaded and answered right, what it runs on, and what failed before it."""
+    """An engine that loaded and answered right, a description of it, and what failed before it."""
 
     engine: Engine
     description: str
@@ -62,7 +58,7 @@ def open_model(
     stem : a model file's path without its suffix
     engine : "auto", or the one engine to use ("openvino", "onnxruntime")
     precisions : lower ones that passed their gate, the best first; f32 comes after them
-    members : of a fused file, those to compute; None for all
+    members : those of a fused file to compute; None for all
     avoid : descriptions of engines that failed at work
 
     Raises
@@ -74,7 +70,7 @@ def open_model(
     if engine not in ("auto", *known):
         names = ", ".join(sorted(known))
         raise UserError(f"engine '{engine}' is unknown; choose auto or one of {names}")
-    missed = "".join(f"; {lacking(each)}" for each in precisions if lacking(each))
+    missed = "".join(f"; {reason}" for reason in map(lacking, precisions) if reason)
     failed: list[str] = []
     for rung in _rungs(stem, precisions):
         description = f"{rung.engine} ({rung.path.name}, {rung.precision}{missed})"
@@ -92,6 +88,7 @@ def open_model(
 
 
 def _tested(rung: Rung, stem: Path, layout: Layout, members: Sequence[str] | None) -> Engine:
+    """Load an engine. Raises `RuntimeError` where its answers are not the recorded ones."""
     loaded = rung.load(rung.path, layout, rung.precision, members)
     answers = loaded(golden.question(loaded.contract))
     if fault := golden.fault(stem.parent, stem.name, rung.precision, answers):

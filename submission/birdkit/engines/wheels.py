@@ -1,13 +1,12 @@
 """Gets an engine imported where the image lacks it: from a wheel that lies beside the kit, offline.
 
-In order: the installed one, `pip install` of the vendored wheel whose tag fits this Python, the same
-wheel unpacked into a scratch folder on `sys.path`.
+The installed package comes first. Where it can't be imported, the vendored wheel whose tag fits this
+Python is unpacked into a scratch folder on `sys.path`, which needs neither pip nor a network.
 """
 
 from __future__ import annotations
 
 import importlib
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -15,17 +14,16 @@ from pathlib import Path
 from types import ModuleType
 
 WHEELS = Path(__file__).resolve().parents[2] / "wheels"
-PIP_LIMIT_S = 240.0
-# Packages that no way led to, and why: the next model file need not wait for pip again.
+# Packages that could not be imported, and why: the next model file need not unpack them again.
 _BROKEN: dict[str, str] = {}
 
 
 class EngineMissing(ImportError):
-    """No way led to an importable engine; the message names each."""
+    """An engine that is neither installed nor vendored in a form that works; the message says why."""
 
 
 def obtain(name: str, wheels: Path = WHEELS, failed: list[str] | None = None) -> ModuleType:
-    """Import a package, installing or unpacking its vendored wheel where that is needed.
+    """Import a package, unpacking its vendored wheel where that is needed.
 
     Parameters
     ----------
@@ -34,21 +32,21 @@ def obtain(name: str, wheels: Path = WHEELS, failed: list[str] | None = None) ->
     Raises
     ------
     EngineMissing
-        Naming every way that was tried.
+        Naming both ways and why each failed.
     """
     if name in _BROKEN:
         raise EngineMissing(_BROKEN[name])
     tried: list[str] = []
-    for way, said in ((_installed, ""), (_pip_installed, "pip install"), (_unpacked, "unpacking")):
+    for way, label in ((_installed, ""), (_unpacked, "unpacking")):
         try:
             package = way(name, wheels)
         except Exception as error:  # the ladder: a broken package can throw anything
-            # That it is not installed is how Kaggle's image is; that it is broken is news.
+            # Kaggle's image lacks the package, which is no fault; one that is broken is.
             absent = isinstance(error, ModuleNotFoundError) and error.name == name
-            tried.append("not installed" if absent else f"{said} {_line(error)}".strip())
+            tried.append("not installed" if absent else f"{label} {_line(error)}".strip())
             continue
         if failed is not None:
-            failed += [f"{name}: {each}" for each in tried if each != "not installed"]
+            failed += [f"{name}: {reason}" for reason in tried if reason != "not installed"]
         return package
     _BROKEN[name] = f"{name}: {'; '.join(tried)}"
     raise EngineMissing(_BROKEN[name])
@@ -69,22 +67,8 @@ def _installed(name: str, wheels: Path) -> ModuleType:
     return importlib.import_module(name)
 
 
-def _pip_installed(name: str, wheels: Path) -> ModuleType:
-    wheel = vendored(name, wheels)
-    target = tempfile.mkdtemp(prefix=f"{name}-")
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-color"]
-    subprocess.run(
-        [*command, "--no-index", "--no-deps", "--target", target, str(wheel)],
-        check=True,
-        timeout=PIP_LIMIT_S,
-        capture_output=True,
-        text=True,
-    )
-    return _import_from(target, name)
-
-
 def _unpacked(name: str, wheels: Path) -> ModuleType:
-    """A wheel is a zip, and these need no more than to be on the path."""
+    """A wheel is a zip, and the engines' wheels only need to be on the path."""
     target = tempfile.mkdtemp(prefix=f"{name}-unpacked-")
     with zipfile.ZipFile(vendored(name, wheels)) as archive:
         archive.extractall(target)  # zipfile keeps members inside the folder
@@ -104,5 +88,5 @@ def _import_from(folder: str, name: str) -> ModuleType:
 
 
 def _line(error: Exception) -> str:
-    text = getattr(error, "stderr", None) or str(error)
-    return f"{type(error).__name__}: {next(iter(str(text).strip().splitlines()), '')}"
+    """The error's type and the first line of its message."""
+    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"

@@ -1,4 +1,4 @@
-"""The manifest of a bundled kit: each file below its folder, byte for byte.
+"""The manifest of a bundled kit: it lists each file below the kit's folder with its sha256 and size.
 
 `export/bundle.py` writes it, the notebook finds the kit by its name, and a run compares the two before
 it trusts what was uploaded. A checkout of `submission/` has none and is not compared.
@@ -6,16 +6,17 @@ it trusts what was uploaded. A checkout of `submission/` has none and is not com
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from birdkit.files import sha256, write_whole
+
 NAME = "birdkit-manifest.json"
 VERSION = 1
-# Itself, and the one that tells Kaggle about the dataset: the official CLI leaves it out of the
-# upload, the web page does not.
+# The manifest does not list itself, nor the file that tells Kaggle about the dataset: the official
+# CLI leaves that one out of the upload, the web page does not.
 NOT_LISTED = (NAME, "dataset-metadata.json")
 
 
@@ -26,14 +27,15 @@ def build(root: Path) -> dict[str, Any]:
 
 
 def write(root: Path) -> None:
+    """Write the manifest of a folder into it."""
     text = json.dumps(build(root), indent=1, sort_keys=True)
-    (root / NAME).write_text(text + "\n", encoding="utf-8")
+    write_whole(root / NAME, f"{text}\n".encode())
 
 
 def paths(root: Path) -> list[str]:
     """Each file below a folder, POSIX and sorted, without Python's caches."""
-    found = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
-    kept = (p for p in found if "__pycache__" not in p.parts and p.suffix != ".pyc")
+    below = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
+    kept = (p for p in below if "__pycache__" not in p.parts and p.suffix != ".pyc")
     return sorted(p.as_posix() for p in kept if p.as_posix() not in NOT_LISTED)
 
 
@@ -48,24 +50,20 @@ def faults(root: Path) -> dict[str, str] | None:
         listed = _read(root / NAME)
     except (OSError, ValueError) as error:
         return {NAME: f"can't be read ({error})"}
-    found = {path: fault for path, facts in listed.items() if (fault := _fault(root, path, facts))}
-    found |= {path: "is not in the manifest" for path in paths(root) if path not in listed}
-    return dict(sorted(found.items()))
+    wrong = {path: fault for path, entry in listed.items() if (fault := _fault(root, path, entry))}
+    wrong |= {path: "is not in the manifest" for path in paths(root) if path not in listed}
+    return dict(sorted(wrong.items()))
 
 
 def problems(root: Path) -> list[str] | None:
-    """The same, one line a file."""
-    found = faults(root)
-    return None if found is None else [f"{path}: {fault}" for path, fault in found.items()]
+    """The faults, one line a file; None where the folder has no manifest."""
+    wrong = faults(root)
+    return None if wrong is None else [f"{path}: {fault}" for path, fault in wrong.items()]
 
 
 def size(path: Path) -> int:
+    """The size of a file in bytes."""
     return path.stat().st_size
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
@@ -76,21 +74,22 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     if manifest.get("version") != VERSION:
         raise ValueError(f"version {manifest.get('version')!r}, this kit reads {VERSION}")
     files: dict[str, dict[str, Any]] = manifest["files"]
-    wrong = [name for name, facts in files.items() if not _is_entry(facts)]
+    wrong = [name for name, entry in files.items() if not _is_entry(entry)]
     if wrong:
         raise ValueError(f"no sha256 and size for {wrong[0]!r}")
     return files
 
 
-def _is_entry(facts: object) -> bool:
+def _is_entry(entry: object) -> bool:
+    """Whether it is what a manifest says of a file: `size` and `sha256`, each of its type."""
     return (
-        isinstance(facts, dict)
-        and isinstance(facts.get("size"), int)
-        and re.fullmatch("[0-9a-f]{64}", str(facts.get("sha256"))) is not None
+        isinstance(entry, dict)
+        and isinstance(entry.get("size"), int)
+        and re.fullmatch("[0-9a-f]{64}", str(entry.get("sha256"))) is not None
     )
 
 
-def _fault(root: Path, path: str, facts: dict[str, Any]) -> str:
+def _fault(root: Path, path: str, entry: dict[str, Any]) -> str:
     """What is wrong with a listed file; empty where nothing is."""
     if not _stays_inside(path):
         return "is no plain path below the folder, and was not followed"
@@ -98,9 +97,9 @@ def _fault(root: Path, path: str, facts: dict[str, Any]) -> str:
         if not (root / path).is_file():
             return "is missing"
         # The size first: it is free.
-        if size(root / path) != facts["size"]:
-            return f"was altered: {size(root / path)} bytes, not {facts['size']}"
-        return "" if sha256(root / path) == facts["sha256"] else "was altered: its sha256 differs"
+        if size(root / path) != entry["size"]:
+            return f"was altered: {size(root / path)} bytes, not {entry['size']}"
+        return "" if sha256(root / path) == entry["sha256"] else "was altered: its sha256 differs"
     except OSError as error:
         return f"can't be read ({error.strerror})"
 

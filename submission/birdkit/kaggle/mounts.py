@@ -11,9 +11,8 @@ from birdkit.errors import UserError
 INPUT_ROOT = Path(os.environ.get("BIRDKIT_KAGGLE_ROOT", "/kaggle")) / "input"
 # Kaggle's metric reads ogg; the others are for field recordings.
 AUDIO_SUFFIXES = {".ogg", ".wav", ".flac", ".mp3"}
-WINDOW_S = 5.0
-LIMIT_MIN = 90.0
-LIMIT_FILES = 700
+LIMIT_MIN = 90.0  # how long the notebook may run
+LIMIT_FILES = 700  # how many soundscapes the scoring rerun has to score
 
 
 def find_competition(root: Path = INPUT_ROOT) -> Path:
@@ -22,17 +21,17 @@ def find_competition(root: Path = INPUT_ROOT) -> Path:
     Two fixed depths and no walk: listing all inputs has taken 90 s on Kaggle.
     """
     candidates = sorted([*root.glob("*"), *root.glob("competitions/*")])
-    found = [
+    competitions = [
         folder
         for folder in candidates
         if (folder / "sample_submission.csv").is_file() and (folder / "test_soundscapes").is_dir()
     ]
-    if not found:
+    if not competitions:
         raise UserError(f"{root}: no competition is mounted there; give its folder with --data DIR")
-    if len(found) > 1:
-        names = ", ".join(str(folder) for folder in found)
+    if len(competitions) > 1:
+        names = ", ".join(str(folder) for folder in competitions)
         raise UserError(f"{root}: several competitions are mounted ({names}); choose with --data DIR")
-    return found[0]
+    return competitions[0]
 
 
 def soundscapes(folder: Path) -> list[Path]:

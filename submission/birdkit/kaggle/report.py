@@ -1,6 +1,6 @@
 """What a run leaves: `submission.csv`, and a report beside it that says how the table came about.
 
-Both are replaced together, so that the report is of the table that lies there.
+Both are replaced together, so that the report describes the table that lies there.
 """
 
 from __future__ import annotations
@@ -14,17 +14,21 @@ from pathlib import Path
 import pandas as pd
 
 from birdkit.contract import Contract
-from birdkit.kaggle import manifest, table
+from birdkit.files import sha256
+from birdkit.kaggle import table
 from birdkit.scoring.ensemble import Spec, combine
 from birdkit.scoring.passes import Progress
-from birdkit.scoring.predict import Prediction, fill_missing
+from birdkit.scoring.predict import Prediction
 
 REPORT_SUFFIX = ".report.json"
 
 
 @dataclass
 class Report:
-    """How a table came about: its scores are the mean of exactly these passes of these members."""
+    """How a table came about: its scores are the mean of exactly these passes of these members.
+
+    Its fields are the JSON file's; renaming one breaks whoever reads that.
+    """
 
     passes: list[str] = field(default_factory=list)
     members: list[str] = field(default_factory=list)
@@ -68,7 +72,8 @@ class Submission:
 
     @property
     def has_scores(self) -> bool:
-        return any(each is not None for each in self.progress.scores())
+        """Whether at least one file has been scored."""
+        return any(of_file is not None for of_file in self.progress.scores())
 
     def write(self, elapsed_s: float) -> None:
         """Put table and report in their place. Raises `OSError` where the disk is full; what lay
@@ -76,7 +81,7 @@ class Submission:
         submission = self.table()
         self._sum_up(elapsed_s)
         partial = table.write_partial(submission, self.out)
-        self.report.csv_sha256 = manifest.sha256(partial)
+        self.report.csv_sha256 = sha256(partial)
         report = self.out.with_name(self.out.name + REPORT_SUFFIX)
         partial_report = report.with_name(report.name + ".partial")
         partial_report.write_text(json.dumps(asdict(self.report), indent=2) + "\n")
@@ -87,18 +92,17 @@ class Submission:
         """The checked table of what has been scored so far; medians where nothing was."""
         scores = self.progress.scores()
         tables = combine(scores, self.spec) if self.spec else scores
-        n_windows = [file.n_windows for file in self.plan.files]
-        filled = fill_missing(tables, n_windows, len(self.classes))
-        submission = table.build(self.plan, filled, self.classes, self.columns)
+        submission = table.build(self.plan, tables, self.classes, self.columns)
         table.check(submission, self.plan.row_ids, self.columns)
         return submission
 
     def _sum_up(self, elapsed_s: float) -> None:
+        """Bring the report up to date with the progress."""
         progress, report = self.progress, self.report
         scores = progress.scores()
         report.passes = progress.passes
         report.members = list(self.spec.members) if self.spec else []
-        report.scored = sum(each is not None for each in scores)
+        report.scored = sum(of_file is not None for of_file in scores)
         report.failures = dict(progress.first.failures)
         # Once a pass is complete nothing is unreached; a later one that was cut short did not join.
         report.not_reached = [] if progress.result else self._unscored(scores)
@@ -106,6 +110,8 @@ class Submission:
         report.elapsed_s = round(elapsed_s, 1)
 
     def _unscored(self, scores: Sequence[object]) -> list[str]:
+        """The names of files that neither have scores nor failed."""
         failed = self.progress.first.failures
         names = [file.path.name for file in self.plan.files]
-        return [n for n, each in zip(names, scores, strict=True) if each is None and n not in failed]
+        pairs = zip(names, scores, strict=True)
+        return [name for name, scored in pairs if scored is None and name not in failed]

@@ -11,12 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from birdkit.errors import UserError
-from birdkit.grid import row_ids, split_row_id, window_index
-from birdkit.scoring.predict import SoundFile
+from birdkit.grid import WINDOWS_A_MINUTE, row_ids, split_row_id, window_index
+from birdkit.scoring.predict import Scores, SoundFile
 
 ROW_ID = "row_id"
-# Soundscapes of every BirdCLEF so far last a minute; used where the sample submission has no rows.
-DEFAULT_N_WINDOWS = 12
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Plan:
 
 
 def read_sample(path: Path) -> tuple[list[str], list[str]]:
-    """Row ids and class columns of a sample submission, in its order."""
+    """Row ids and class columns of a sample submission, in its order. Raises `UserError`."""
     try:
         frame = pd.read_csv(path, dtype={ROW_ID: str})
     except FileNotFoundError:
@@ -53,7 +51,13 @@ def read_sample(path: Path) -> tuple[list[str], list[str]]:
 
 
 def plan_rows(paths: Sequence[Path], sample_rows: Sequence[str], window_s: float) -> Plan:
-    """Rows of the sample submission where it covers all files, else twelve windows a file too."""
+    """Rows of the sample submission; where it does not cover all files, a minute of windows a file too.
+
+    Raises
+    ------
+    UserError
+        Where a row id is none, or does not end where a window of `window_s` seconds does.
+    """
     stems = {path.stem: index for index, path in enumerate(paths)}
     places = [(row_id, *split_row_id(row_id)) for row_id in sample_rows]
     if not any(stem in stems for _, stem, _ in places):
@@ -61,7 +65,7 @@ def plan_rows(paths: Sequence[Path], sample_rows: Sequence[str], window_s: float
     if not {stem for _, stem, _ in places}.issuperset(stems):
         # It names some of the files only, so it may name some of their rows only.
         listed = {row_id for row_id, _, _ in places}
-        grid = [i for stem in stems for i in row_ids(stem, DEFAULT_N_WINDOWS, window_s)]
+        grid = [i for stem in stems for i in row_ids(stem, WINDOWS_A_MINUTE, window_s)]
         places += [(row_id, *split_row_id(row_id)) for row_id in grid if row_id not in listed]
     window = [_window_of(row_id, end_s, window_s) for row_id, _, end_s in places]
     file = [stems.get(stem, -1) for _, stem, _ in places]
@@ -78,6 +82,7 @@ def plan_rows(paths: Sequence[Path], sample_rows: Sequence[str], window_s: float
 
 
 def _window_of(row_id: str, end_s: float, window_s: float) -> int:
+    """The index of the window that ends at `end_s`. Raises `UserError` where none does."""
     index = window_index(end_s, window_s)
     if index is None:
         raise UserError(
@@ -91,12 +96,12 @@ def class_differences(model_classes: Sequence[str], columns: Sequence[str]) -> l
     """A line for columns that have no class, and one for classes that have no column."""
     missing = sorted(set(columns) - set(model_classes))
     surplus = sorted(set(model_classes) - set(columns))
-    found = []
+    lines = []
     if missing:
-        found.append(f"{len(missing)} columns the model doesn't know: {', '.join(missing[:5])}")
+        lines.append(f"{len(missing)} columns the model doesn't know: {', '.join(missing[:5])}")
     if surplus:
-        found.append(f"{len(surplus)} model classes without a column: {', '.join(surplus[:5])}")
-    return found
+        lines.append(f"{len(surplus)} model classes without a column: {', '.join(surplus[:5])}")
+    return lines
 
 
 def refusal(differences: Sequence[str]) -> str:
@@ -109,30 +114,47 @@ def refusal(differences: Sequence[str]) -> str:
 
 def build(
     plan: Plan,
-    scores: Sequence[NDArray[np.float32]],
+    scores: Sequence[Scores],
     model_classes: Sequence[str],
     columns: Sequence[str],
 ) -> pd.DataFrame:
     """Scores of the plan's files as a table with the sample submission's columns, mapped by name.
 
-    A row without a recording, and a column without a class of the model, hold medians: constant,
-    so they neither help nor hurt a ranking. Callers count and report both.
+    Rows without scores and columns without a class of the model hold medians: they are constant, so
+    they neither help nor hurt a ranking. Callers count and report both.
 
     Parameters
     ----------
-    scores : for each file (n_windows, classes)
+    scores : (n_windows, classes) a file, None where it has none
     """
-    values = np.empty((len(plan.row_ids), len(model_classes)), dtype=np.float32)
+    values = np.full((len(plan.row_ids), len(model_classes)), np.nan, dtype=np.float32)
     for row, (file, window) in enumerate(zip(plan.file, plan.window, strict=True)):
-        values[row] = scores[file][window] if file >= 0 else np.nan
-    found = plan.file >= 0
-    values[~found] = np.median(values[found], axis=0) if found.any() else 0.0
+        of_file = scores[file] if file >= 0 else None
+        if of_file is not None:
+            values[row] = of_file[window]
+    values = fill_missing(values)
     constant = np.full(len(values), np.median(values) if values.size else 0.0, dtype=np.float32)
     position = {name: index for index, name in enumerate(model_classes)}
     by_name = {name: values[:, position[name]] if name in position else constant for name in columns}
     table = pd.DataFrame(by_name, columns=list(columns))
     table.insert(0, ROW_ID, plan.row_ids)
     return table
+
+
+def fill_missing(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Give rows without scores each class's median over the others, which is neutral in a ranking.
+
+    Parameters
+    ----------
+    values : (rows, classes) float32, NaN throughout a row that has no scores
+
+    Returns
+    -------
+    (rows, classes) float32; zeros where no row has scores
+    """
+    missing = np.asarray(np.isnan(values).all(axis=1))
+    neutral = np.float32(0.0) if missing.all() else np.median(values[~missing], axis=0)
+    return np.where(missing[:, None], neutral, values)
 
 
 def check(table: pd.DataFrame, expected_rows: Sequence[str], columns: Sequence[str]) -> None:
@@ -152,7 +174,7 @@ def check(table: pd.DataFrame, expected_rows: Sequence[str], columns: Sequence[s
 
 
 def write_partial(table: pd.DataFrame, path: Path) -> Path:
-    """Write beside `path`, under a name that the caller then changes to it: never half a table."""
+    """Write a table beside `path`; the caller renames it, so that half a table never lies there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     table.to_csv(partial, index=False, float_format="%.7g")

@@ -13,21 +13,20 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
-from birdkit.engines.engine import Layout
+from birdkit.engines.layout import Layout, one_stream
+from birdkit.grid import WINDOWS_A_MINUTE
+from birdkit.scoring import budget
 from birdkit.scoring.ensemble import Ensemble, Loaded
 
-# A recording of this many windows is what the measured calls are given; a minute, as Kaggle's are.
-WINDOWS = 12
 # Rounds of one recording a stream; the fastest counts, since neighbours only ever slow one down.
 ROUNDS = 3
-# Decoding and the table, over the engine's own time.
-AROUND_THE_ENGINE = 1.15
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The ensemble in its fastest layout, and what was measured: windows a second of each."""
+    """The ensemble in its fastest layout; `measured` maps every layout to its windows a second."""
 
     loaded: Loaded
     layout: Layout
@@ -41,10 +40,10 @@ class Calibration:
 
 def candidates(cores: int) -> list[Layout]:
     """Layouts that keep all cores busy: one call on all of them, or one call on each."""
-    found = [Layout(cores, 1, 2), Layout(cores, 1, 4), Layout(1, cores, WINDOWS)]
+    layouts = [Layout(cores, 1, 2), Layout(cores, 1, 4), one_stream(cores)]
     if cores >= 4:
-        found.insert(2, Layout(cores // 2, 2, 4))
-    return found if cores > 1 else [Layout(1, 1, 2), Layout(1, 1, WINDOWS)]
+        layouts.insert(2, Layout(cores // 2, 2, 4))
+    return layouts if cores > 1 else [Layout(1, 1, 2), one_stream(1)]
 
 
 def calibrate(open_in: Callable[[Layout], Loaded], layouts: Iterable[Layout]) -> Calibration:
@@ -76,7 +75,14 @@ def what_fits(
 ) -> Calibration:
     """The fastest layout, with as many members as can score `n_windows` once before the deadline.
 
-    The heaviest members stay. Where not even one can, it is there all the same, for as long as it goes.
+    The members of the largest weights stay. Where not even one member fits, it is kept all the same,
+    and scores as many files as it can.
+
+    Parameters
+    ----------
+    open_in : opens the ensemble in a layout, with all members where None
+    n_windows : of all files together
+    deadline : s, on `clock`
     """
     fastest = calibrate(lambda layout: open_in(layout, None), layouts)
     weights = fastest.loaded.ensemble.spec.members
@@ -84,7 +90,7 @@ def what_fits(
     for count in range(len(by_weight), 0, -1):
         if count < len(by_weight):
             fastest = calibrate(partial(_open_some, open_in, by_weight[:count]), [fastest.layout])
-        if clock() + AROUND_THE_ENGINE * n_windows / fastest.windows_per_s <= deadline:
+        if clock() + budget.engines_s(n_windows, fastest.windows_per_s) <= deadline:
             break
     return fastest
 
@@ -96,18 +102,21 @@ def _open_some(
 
 
 def windows_per_s(ensemble: Ensemble, streams: int) -> float:
-    """Windows a second with every stream busy, on noise: the networks' cost is the same for all."""
+    """Windows a second with every stream busy, on noise: the sound does not change the cost."""
     contract = ensemble.contract
     rng = np.random.default_rng(0)
-    waveform = 0.1 * rng.standard_normal(WINDOWS * contract.window_samples).astype(np.float32)
+    waveform = 0.1 * rng.standard_normal(WINDOWS_A_MINUTE * contract.window_samples).astype(np.float32)
     with ThreadPoolExecutor(max_workers=streams) as pool:
         times = [_round(pool, ensemble, waveform, streams) for _ in range(1 + ROUNDS)]
-    return WINDOWS * streams / min(times[1:])  # the first one warms up
+    return WINDOWS_A_MINUTE * streams / min(times[1:])  # the first one warms up
 
 
-def _round(pool: ThreadPoolExecutor, ensemble: Ensemble, waveform: np.ndarray, streams: int) -> float:
+def _round(
+    pool: ThreadPoolExecutor, ensemble: Ensemble, waveform: NDArray[np.float32], streams: int
+) -> float:
+    """Seconds that one recording a stream takes."""
     start = time.perf_counter()
-    calls: Sequence = [pool.submit(ensemble.run, waveform, WINDOWS) for _ in range(streams)]
+    calls = [pool.submit(ensemble.run, waveform, WINDOWS_A_MINUTE) for _ in range(streams)]
     for call in calls:
         call.result()
     return time.perf_counter() - start

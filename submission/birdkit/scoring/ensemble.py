@@ -12,9 +12,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from birdkit.contract import Contract
-from birdkit.engines.engine import Engine, Layout
+from birdkit.engines.engine import Engine
 from birdkit.engines.ladder import open_model
+from birdkit.engines.layout import Layout
+from birdkit.engines.precision import REMOVED_PRECISIONS
 from birdkit.errors import UserError
+from birdkit.files import write_whole
 from birdkit.grid import cut_chunks, onto_rows
 from birdkit.scoring.postprocess import smooth
 from birdkit.scoring.predict import Scores
@@ -22,7 +25,7 @@ from birdkit.scoring.predict import Scores
 SPEC_NAME = "ensemble.json"
 SPEC_VERSION = 2
 AVERAGINGS = ("probability", "rank")
-# Half a window first, then the quarters: what hears most of what the plain grid cuts in two.
+# In windows: half a window hears most of what the unshifted windows cut in two, then the quarters.
 SHIFTS = (0.5, 0.25, 0.75)
 
 
@@ -30,10 +33,11 @@ SHIFTS = (0.5, 0.25, 0.75)
 class Spec:
     """What `ensemble.json` says: which models, how much each counts, and what is done to the mean.
 
-    `members` maps a model to its weight; `output` is the one used of each. `files` maps the stem of
-    a model file to the members it holds, where that is not one of its own name. `precisions` are the
-    lower ones that passed their gate, the best first; `shifts`, in windows, the moved grids that are
-    worth a pass, likewise.
+    `members` maps a model to its weight; `output` names the output that is used. `files` maps the stem
+    of a model file to the members it holds, where that is not one member of its own name. `precisions`
+    are the lower ones that passed their gate, the best first. `shifts`, in windows, say by how much
+    the windows of each further pass are time-shifted, the most useful first. `smoothing` is the kernel
+    of `postprocess.smooth`.
     """
 
     members: dict[str, float]
@@ -47,7 +51,7 @@ class Spec:
 
     @property
     def stems(self) -> tuple[str, ...]:
-        """Of the model files, without suffix."""
+        """The names of the model files, without suffix."""
         return tuple(self.members_of())
 
     def members_of(self) -> dict[str, list[str]]:
@@ -55,7 +59,7 @@ class Spec:
         return self.files or {name: [name] for name in self.members}
 
     def only(self, members: Sequence[str] | None) -> Spec:
-        """The same with these members alone; None changes nothing."""
+        """The spec cut to these members; None changes nothing."""
         if members is None:
             return self
         kept = {name: weight for name, weight in self.members.items() if name in members}
@@ -63,22 +67,26 @@ class Spec:
         return replace(self, members=kept, files={stem: of for stem, of in held.items() if of})
 
     def save(self, model_dir: Path) -> None:
-        (model_dir / SPEC_NAME).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        """Write `ensemble.json` into a model folder."""
+        write_whole(model_dir / SPEC_NAME, f"{json.dumps(asdict(self), indent=2)}\n".encode())
 
     @classmethod
     def load(cls, model_dir: Path) -> Spec:
+        """Read back what `save` wrote. Raises `UserError` where it can't be read or says nonsense."""
         path = model_dir / SPEC_NAME
         if not path.is_file():
             raise UserError(f"{path}: not found; run export/to_onnx.py, or give --model DIR")
         try:
-            facts = json.loads(path.read_text())
-            if facts["version"] != SPEC_VERSION:
+            settings = json.loads(path.read_text())
+            if settings["version"] != SPEC_VERSION:
                 raise UserError(
-                    f"{path}: version {facts['version']}, this kit reads {SPEC_VERSION}; "
+                    f"{path}: version {settings['version']}, this kit reads {SPEC_VERSION}; "
                     "export the models again"
                 )
-            known = {each.name for each in fields(cls)}
-            spec = cls(**{key: value for key, value in facts.items() if key in known})
+            known = {setting.name for setting in fields(cls)}
+            spec = cls(**{key: value for key, value in settings.items() if key in known})
+            kept = tuple(name for name in spec.precisions if name not in REMOVED_PRECISIONS)
+            spec = replace(spec, precisions=kept)
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise UserError(f"{path}: can't be read ({error!r}); export the models again") from error
         if not spec.members or min(spec.members.values()) < 0 or sum(spec.members.values()) <= 0:
@@ -89,12 +97,18 @@ class Spec:
 
 
 def probabilities(outputs: Mapping[str, NDArray[np.float32]], output: str) -> NDArray[np.float32]:
-    """One output of a model as probabilities: clipwise is one already, the others are logits."""
+    """One output of a model as probabilities of its shape: clipwise holds them, the others logits.
+
+    Raises
+    ------
+    UserError
+        Where the model has no such output.
+    """
     if output not in outputs:
         raise UserError(f"output '{output}' is not among the model's: {', '.join(outputs)}")
     values = outputs[output]
     if output == "clipwise":
-        return np.clip(values, 0.0, 1.0)
+        return np.asarray(np.clip(values, 0.0, 1.0), dtype=np.float32)
     # Neither end overflows, and very negative logits keep their order instead of becoming 0.
     small = np.exp(-np.abs(values))
     return np.asarray(np.where(values >= 0, 1.0, small) / (1.0 + small), dtype=np.float32)
@@ -111,31 +125,42 @@ class Ensemble:
         self.engines = dict(engines)
         self.spec = spec
         self.contract = common_contract({name: e.contract for name, e in engines.items()})
-        found = sorted(m for name, e in engines.items() for m in e.contract.members or (name,))
-        if found != sorted(spec.members):
+        held = sorted(m for name, e in engines.items() for m in e.contract.members or (name,))
+        if held != sorted(spec.members):
             raise UserError(
                 f"{SPEC_NAME} names the members {', '.join(sorted(spec.members))}, but the model "
-                f"files hold {', '.join(found)}; export them again"
+                f"files hold {', '.join(held)}; export them again"
             )
 
     def run(self, waveform: NDArray[np.float32], n_windows: int, shift: float = 0.0) -> MemberOutputs:
-        """(samples,) → every output of every member, (n_windows, classes) each.
+        """Answer for a recording's windows.
 
-        `shift`: how much earlier the grid begins, in windows.
+        Parameters
+        ----------
+        waveform : (samples,) float32 in [-1, 1] at the contract's rate
+        shift : how much earlier the windows begin, in windows
+
+        Returns
+        -------
+        every output of every member, (n_windows, classes) each
         """
-        found: MemberOutputs = {}
+        outputs: MemberOutputs = {}
         for name, engine in self.engines.items():
             contract = engine.contract
             answers = engine(cut_chunks(waveform, n_windows, contract, shift))
             for member in contract.members or (name,):
-                found[member] = contract.of_member(answers, member)
-        return found
+                outputs[member] = contract.of_member(answers, member)
+        return outputs
 
     def score(
         self, waveform: NDArray[np.float32], n_windows: int, shift: float = 0.0
     ) -> NDArray[np.float32]:
-        """(samples,) → (members, n_windows, classes) probabilities of the spec's output."""
-        return self.every_score(waveform, n_windows, [self.spec.output], shift)[0]
+        """(samples,) → (members, n_windows, classes) probabilities of the spec's output.
+
+        With a `shift` the windows begin that much earlier, and each row takes its share of two.
+        """
+        (scores,) = self.every_score(waveform, n_windows, [self.spec.output], shift)
+        return np.asarray(scores)
 
     def every_score(
         self,
@@ -154,14 +179,14 @@ class Ensemble:
 def combine(scores: Sequence[Scores], spec: Spec) -> list[Scores]:
     """Each file's (members, windows, classes) → its (windows, classes) to submit.
 
-    All files at once, because a rank is one among all windows. A file without scores stays None.
+    All files go together, because a rank is one among all windows. A file without scores stays None.
     """
-    found = [each for each in scores if each is not None]
-    if not found:
+    scored = [of_file for of_file in scores if of_file is not None]
+    if not scored:
         return list(scores)
-    mean = average(np.concatenate(found, axis=1), list(spec.members.values()), spec.averaging)
-    parts = iter(np.split(mean, np.cumsum([each.shape[1] for each in found])[:-1]))
-    return [None if each is None else smooth(next(parts), spec.smoothing) for each in scores]
+    mean = average(np.concatenate(scored, axis=1), list(spec.members.values()), spec.averaging)
+    parts = iter(np.split(mean, np.cumsum([of_file.shape[1] for of_file in scored])[:-1]))
+    return [None if of_file is None else smooth(next(parts), spec.smoothing) for of_file in scores]
 
 
 def average(
@@ -179,13 +204,13 @@ def average(
 
 
 def common_contract(contracts: Mapping[str, Contract]) -> Contract:
-    """The contract of the member that hears most; `UserError` unless all agree on the rest."""
+    """The contract with the longest chunk. Raises `UserError` unless all agree on the rest."""
     (first_name, first), *others = contracts.items()
     for name, contract in others:
-        for fact in ("classes", "sample_rate", "window_s", "outputs"):
-            if getattr(contract, fact) != getattr(first, fact):
+        for field_name in ("classes", "sample_rate", "window_s", "outputs"):
+            if getattr(contract, field_name) != getattr(first, field_name):
                 raise UserError(
-                    f"members {first_name} and {name} differ in {fact}; "
+                    f"members {first_name} and {name} differ in {field_name}; "
                     "an ensemble needs the same: export them from one competition"
                 )
     return max(contracts.values(), key=lambda contract: contract.chunk_s)
@@ -209,12 +234,12 @@ def load(
     members: Sequence[str] | None = None,
     avoid: Sequence[str] = (),
 ) -> Loaded:
-    """Open the files of a model folder. Raises `UserError` where one can't be.
+    """Open the files of a model folder. Raises `UserError` where one can't be opened.
 
     Parameters
     ----------
-    precisions : the lower ones to try before f32; those of the spec where None
-    members : the ones to load; all where None
+    precisions : lower ones to try before f32; None takes those of the spec
+    members : names of those to load; None loads all
     avoid : descriptions of engines that failed at work
     """
     spec = Spec.load(model_dir).only(members)

@@ -12,12 +12,18 @@ from birdkit.contract import Contract
 from birdkit.errors import UserError
 from birdkit.scoring.ensemble import Loaded, Spec
 
-# Descriptions of engines not to be used → what opens without them.
+# Opens the ensemble without the engines whose descriptions it is given.
 Reopen = Callable[[Sequence[str]], Loaded]
 
 
-class Standby:
-    """Scores as its ensemble does; `notes` says which engines it lost on the way."""
+class Failover:
+    """Scores as its ensemble does and replaces an engine that fails; `notes` names those it lost.
+
+    Parameters
+    ----------
+    loaded : the ensemble to begin with
+    reopen : raises `UserError` where no engine is left
+    """
 
     def __init__(self, loaded: Loaded, reopen: Reopen) -> None:
         self._loaded, self._reopen = loaded, reopen
@@ -27,10 +33,12 @@ class Standby:
 
     @property
     def contract(self) -> Contract:
+        """The ensemble's contract; every engine of a model folder has the same."""
         return self._loaded.ensemble.contract
 
     @property
     def spec(self) -> Spec:
+        """The ensemble's spec."""
         return self._loaded.ensemble.spec
 
     def score(

@@ -17,10 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from birdkit.contract import Contract
+from birdkit.scoring import budget
 from birdkit.scoring.predict import Prediction, Scores, SoundFile, predict
-
-# A pass is begun only where it could take this much longer than it should.
-MARGIN = 1.10
 
 # The pass, files done, files in all, seconds of this pass.
 Report = Callable[[str, int, int, float], None]
@@ -38,12 +36,12 @@ class Scorer(Protocol):
 
 
 class Stopped(BaseException):
-    """The process was told to end. No `Exception`, so that no guard of a file takes it for its own."""
+    """The process has to end. It is no `Exception`, so that no guard of a file catches it."""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One look at all files: the grid moved by `shift` windows, 0 for the grid of the rows."""
+    """One scoring of all files, whose windows begin `shift` windows earlier than the rows' (TTA)."""
 
     shift: float = 0.0
 
@@ -51,22 +49,24 @@ class Pass:
         return f"shift {self.shift:g}" if self.shift else "plain"
 
     def cost(self, files: Sequence[SoundFile]) -> float:
-        """Windows to score: a moved grid needs one more a file."""
+        """How many windows there are to score: time-shifted ones are one more a file."""
         return float(sum(file.n_windows + bool(self.shift) for file in files))
 
 
 @dataclass(frozen=True)
 class Result:
-    """Sums over completed passes: for each file (members, windows, classes), None where unreadable."""
+    """The sum over completed passes: (members, windows, classes) a file, None where unreadable."""
 
     passes: tuple[Pass, ...]
     total: list[Scores]
 
     def mean(self) -> list[Scores]:
+        """The mean over the passes: (members, windows, classes) a file."""
         n = np.float32(len(self.passes))
-        return [None if each is None else each / n for each in self.total]
+        return [None if total is None else total / n for total in self.total]
 
     def joined(self, done: Pass, scores: Sequence[Scores]) -> Result:
+        """This and one more pass, whose scores are given a file."""
         both = zip(self.total, scores, strict=True)
         total = [None if a is None or b is None else a + b for a, b in both]
         return Result((*self.passes, done), total)
@@ -74,20 +74,29 @@ class Result:
 
 @dataclass
 class Progress:
-    """What has been done so far. Each attribute is replaced whole, so it is true at any moment."""
+    """What has been done so far. Every attribute is replaced whole, so it is true at any moment."""
 
     first: Prediction  # the first pass, live; without scores before it
     result: Result | None = None
-    seconds_a_window: float = 0.0  # of the last completed pass
+    seconds_a_window: float = 0.0  # in the last completed pass
     why_stopped: str = "it was told to end"
 
     @property
     def passes(self) -> list[str]:
-        return [str(each) for each in self.result.passes] if self.result else []
+        """The names of the completed passes."""
+        return [str(one) for one in self.result.passes] if self.result else []
 
     def scores(self) -> list[Scores]:
-        """Each file's (members, windows, classes): the passes' mean, or as far as the first one got."""
+        """(members, windows, classes) a file: the passes' mean, or what the first one has so far."""
         return self.result.mean() if self.result else list(self.first.scores)
+
+    def join(self, done: Pass, prediction: Prediction) -> None:
+        """Add a completed pass to the result."""
+        self.result = (
+            self.result.joined(done, prediction.scores)
+            if self.result
+            else Result((done,), list(prediction.scores))
+        )
 
 
 def run_passes(
@@ -109,44 +118,48 @@ def run_passes(
     deadline : on `clock`; no file is begun after it
     on_joined : called after each pass that joined the result
     """
-    for each in passes:
-        windows = each.cost(files)
-        expected_s = MARGIN * progress.seconds_a_window * windows
+    # Nine arguments over fifty lines: it has no state, clock or output of its own, and reads as one.
+    for one in passes:
+        windows = one.cost(files)
+        expected_s = budget.next_pass_s(progress.seconds_a_window, windows)
         if progress.result and clock() + expected_s > deadline:
-            left = max(0.0, deadline - clock())
+            left_s = max(0.0, deadline - clock())
             progress.why_stopped = (
-                f"pass '{each}' would take {expected_s:.0f} s, and {left:.0f} s are left"
+                f"pass '{one}' would take {expected_s:.0f} s, and {left_s:.0f} s are left"
             )
             return
         start = clock()
-        found = Prediction([None] * len(files))
+        prediction = Prediction([None] * len(files))
         if progress.result is None:
-            progress.first = found
+            progress.first = prediction
         predict(
             files,
-            partial(scorer.score, shift=each.shift),
+            partial(scorer.score, shift=one.shift),
             scorer.contract,
             streams=streams,
             deadline=deadline,
             clock=clock,
-            report=partial(report, str(each)),
-            into=found,
+            report=partial(report, str(one)),
+            into=prediction,
         )
-        if found.not_reached:
-            progress.why_stopped = f"the time was up in pass '{each}'"
-            return
-        lost = _lost(files, progress.result, found)
-        if lost:
-            progress.why_stopped = f"pass '{each}' could not score {lost}, which earlier ones could"
+        if why := _why_left_out(one, files, progress.result, prediction):
+            progress.why_stopped = why
             return
         progress.seconds_a_window = (clock() - start) / windows
-        progress.result = (
-            progress.result.joined(each, found.scores)
-            if progress.result
-            else Result((each,), list(found.scores))
-        )
+        progress.join(one, prediction)
         on_joined()
     progress.why_stopped = "all passes are done"
+
+
+def _why_left_out(
+    one: Pass, files: Sequence[SoundFile], before: Result | None, prediction: Prediction
+) -> str:
+    """Why a pass that was run must not join the result; empty where it may."""
+    if prediction.not_reached:
+        return f"the time was up in pass '{one}'"
+    if lost := _lost(files, before, prediction):
+        return f"pass '{one}' could not score {lost}, which earlier ones could"
+    return ""
 
 
 def _lost(files: Sequence[SoundFile], before: Result | None, now: Prediction) -> str:

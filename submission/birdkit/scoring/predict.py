@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from birdkit import audio
 from birdkit.contract import Contract
 
-# Enough to keep an engine's stream busy; each is a minute of audio, 8 MB.
+# Recordings; enough to keep an engine's stream busy. A minute of audio at 32 kHz takes 8 MB.
 DECODED_AHEAD = 2
 
 
@@ -30,7 +30,7 @@ class SoundFile:
 
 # (samples,), n_windows → any array: an ensemble of engines, or a torch model.
 Score = Callable[[NDArray[np.float32], int], NDArray[np.float32]]
-Scores = NDArray[np.float32] | None  # of a file; None where there are none
+Scores = NDArray[np.float32] | None  # a file's scores; None where there are none
 
 
 @dataclass
@@ -61,15 +61,17 @@ def predict(
     """Score files in order, `streams` at a time, decoding ahead in a thread.
 
     A file stays with one stream from its samples to its scores: streams never wait for each other.
+    A fault of a file becomes a line of `failures` and nothing is raised.
 
     Parameters
     ----------
-    contract : of the model that hears longest, for the rate and how much of a file to decode
+    contract : the one with the longest chunk, for the rate and how much of a file to decode
     streams : threads that call `score`, as many as the engine's layout has
-    deadline : on `clock`; no file is begun after it
+    deadline : s, on `clock`; no file is begun after it
     into : filled while the work goes on, so that an interrupted caller has what there is
     report : called after each file with files done, files in all, seconds so far
     """
+    # Eight arguments over fifty lines: most have a default, and half the lines describe them.
     start = clock()
     result = into or Prediction([])
     result.scores[:] = [None] * len(files)
@@ -100,7 +102,7 @@ def predict(
 
 @contextmanager
 def _pools(streams: int) -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecutor]]:
-    """A decoder and scorers; told to stop, they finish what they are at and begin nothing more."""
+    """A decoder and scorers. At the end they finish what they have begun and begin nothing more."""
     decoder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode")
     scorers = ThreadPoolExecutor(max_workers=streams, thread_name_prefix="score")
     try:
@@ -113,28 +115,15 @@ def _pools(streams: int) -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecuto
 
 
 def _decode(file: SoundFile, contract: Contract) -> NDArray[np.float32]:
+    """(samples,): as much of a file as its windows hear."""
     overhang_s = (contract.chunk_s - contract.window_s) / 2
-    # One window more than asked for: a moved grid ends later.
+    # One window more than asked for: where windows are time-shifted, there is one more of them.
     heard_s = (file.n_windows + 1) * contract.window_s + overhang_s
     return audio.read(file.path, contract.sample_rate, max_s=heard_s)
 
 
 def _finite(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The scores. Raises `ValueError` where one is NaN or infinite."""
     if not np.isfinite(scores).all():
         raise ValueError("the model answered with NaN or infinite scores")
     return scores
-
-
-def fill_missing(
-    scores: Sequence[Scores], n_windows: Sequence[int], n_classes: int
-) -> list[NDArray[np.float32]]:
-    """Give files without scores each class's median over the scored rows: neutral in a ranking."""
-    scored = [rows for rows in scores if rows is not None]
-    if scored:
-        neutral = np.median(np.concatenate(scored), axis=0).astype(np.float32)
-    else:
-        neutral = np.zeros(n_classes, dtype=np.float32)
-    return [
-        np.tile(neutral, (count, 1)) if rows is None else rows
-        for rows, count in zip(scores, n_windows, strict=True)
-    ]

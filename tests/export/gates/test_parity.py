@@ -15,7 +15,8 @@ import torch
 from onnx import numpy_helper
 
 from birdkit.contract import METADATA_KEY, Contract
-from birdkit.engines.engine import Layout, OnnxRuntimeEngine, OpenVinoEngine
+from birdkit.engines.engine import OnnxRuntimeEngine, OpenVinoEngine
+from birdkit.engines.layout import Layout
 from birdkit.errors import UserError
 from birdkit.scoring.ensemble import Spec
 from export import to_onnx, to_openvino
@@ -261,7 +262,7 @@ def test_a_run_is_exported_by_its_recipe_and_not_by_what_lies_in_its_folder(run_
     facts = json.loads((run / "recipe.json").read_text())
     facts["fit"]["lr"] = 0.5
     (run / "recipe.json").write_text(json.dumps(facts))
-    with pytest.raises(UserError, match=r"test_resnet/final\.pt: made by another recipe"):
+    with pytest.raises(UserError, match=r"test_resnet/final\.pt: made by another job"):
         to_onnx.load_members(run)
     shutil.rmtree(run / "round0" / "test_resnet-2")
     (run / "recipe.json").write_text((run_dir / "recipe.json").read_text())

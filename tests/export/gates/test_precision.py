@@ -8,7 +8,10 @@ import shutil
 import numpy as np
 import pytest
 
-from birdkit.engines.engine import LOWER_PRECISIONS, Layout, OpenVinoEngine, import_openvino, split
+from birdkit.engines.engine import OpenVinoEngine
+from birdkit.engines.layout import Layout
+from birdkit.engines.openvino_graphs import import_openvino, split
+from birdkit.engines.precision import LOWER_PRECISIONS
 from birdkit.errors import UserError
 from birdkit.scoring import ensemble
 from birdkit.scoring.ensemble import Spec
@@ -30,13 +33,13 @@ def labelled(tmp_path):
     rng = np.random.default_rng(0)
     truth = rng.random((12 * N_FILES, N_CLASSES)) < 0.3
     files = tuple(SoundFile(tmp_path / f"{i}.ogg", 12) for i in range(N_FILES))
-    return TruthSet("soundscapes", files, truth, np.ones_like(truth))
+    return TruthSet.of("soundscapes", files, truth, np.ones_like(truth))
 
 
 @pytest.fixture
 def f32(labelled):
-    noise = np.random.default_rng(1).random(labelled.truth.shape)
-    return table_of((0.3 * labelled.truth + 0.7 * noise).astype(np.float32), labelled)
+    noise = np.random.default_rng(1).random(labelled.truth.labels.shape)
+    return table_of((0.3 * labelled.truth.labels + 0.7 * noise).astype(np.float32), labelled)
 
 
 def table_of(rows, labelled):
@@ -51,7 +54,7 @@ def test_rounding_is_accepted(f32, labelled):
 
 
 def test_what_ranks_worse_is_refused_with_the_figures(f32, labelled):
-    rows = (f32.rows - 0.05 * labelled.truth).astype(np.float32)
+    rows = (f32.rows - 0.05 * labelled.truth.labels).astype(np.float32)
     verdict = precision.compare("int8", f32, table_of(rows, labelled), labelled)
     assert verdict.loss == pytest.approx(f32.auc - macro_auc(labelled.truth, rows).macro, abs=1e-9)
     assert verdict.loss > 0.001
@@ -63,7 +66,7 @@ def test_what_ranks_worse_is_refused_with_the_figures(f32, labelled):
 def test_what_ranks_otherwise_but_as_well_is_refused_too(f32, labelled):
     noise = np.random.default_rng(3).normal(0, 0.05, f32.rows.shape)
     # Among windows of like truth only, so that the AUC can't fall much.
-    rows = np.where(labelled.truth, f32.rows + 1.0, f32.rows + noise).astype(np.float32)
+    rows = np.where(labelled.truth.labels, f32.rows + 1.0, f32.rows + noise).astype(np.float32)
     verdict = precision.compare("int8", f32, table_of(rows, labelled), labelled)
     assert verdict.loss < 0
     assert [fault.partition(" 0.")[0] for fault in verdict.faults()] == ["rank correlation"]

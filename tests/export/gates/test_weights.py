@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from birdkit.errors import UserError
 from export.gates import weights
 from train.scoring.auc import macro_auc
+from train.scoring.truth import Truth
 
 
 def mean(scores, shares):
@@ -20,13 +23,13 @@ def mean_rank(scores, shares):
 
 
 def library(seed, noises, n_groups=12, windows=8, classes=8):
-    """Members that hear the same calls through noise of their own; everything is decided."""
+    """Scores of members, which are truth with noise of their own; everything is decided."""
     rng = np.random.default_rng(seed)
     truth = rng.random((n_groups * windows, classes)) < 0.2
     logits = np.stack([1.5 * truth + noise * rng.standard_normal(truth.shape) for noise in noises])
     groups = np.repeat(np.arange(n_groups), windows)
     scores = (1 / (1 + np.exp(-logits))).astype(np.float32)
-    return scores, truth, np.ones_like(truth), groups
+    return scores, Truth.known(truth, groups)
 
 
 def same(one, other):
@@ -39,8 +42,8 @@ def same(one, other):
 
 @pytest.mark.parametrize("combine", [mean, mean_rank])
 def test_a_useless_member_beside_a_good_one_gets_the_least_weight_there_is(combine):
-    scores, truth, decided, groups = library(0, [0.7, 8.0])
-    fitted = weights.fit(scores, truth, decided, groups, combine, draws=200)
+    scores, truth = library(0, [0.7, 8.0])
+    fitted = weights.fit(scores, truth, combine, draws=200)
     assert fitted.accepted
     # In the multiset once: at most 1 of 2 + N_PICKS, a little more where the best prefix is shorter.
     assert fitted.weights[1] < 0.1
@@ -75,27 +78,29 @@ def test_a_gain_that_may_be_chance_is_refused(monkeypatch):
 
 
 def test_held_out_rows_have_no_say_in_the_weights_that_score_them():
-    scores, truth, decided, groups = library(3, [1.0, 1.0, 2.0], n_groups=3)
+    scores, truth = library(3, [1.0, 1.0, 2.0], n_groups=3)
     seen = []
 
     def spy(members, shares):
         seen.append(tuple(shares))
         return mean(members, shares)
 
-    held = groups == 2
+    held = truth.groups == 2
     tables = []
-    for labels in (truth, np.where(held[:, None], ~truth, truth)):
-        table = weights._cross_fitted(scores, labels, decided, groups, spy)
+    for labels in (truth.labels, truth.labels ^ held[:, None]):
+        table = weights._cross_fitted(scores, replace(truth, labels=labels), spy)
         tables.append(table[held])
     assert np.array_equal(*tables)
     assert len(set(seen)) > 3
 
 
 def test_undecided_cells_have_no_say():
-    scores, truth, decided, groups = library(1, [1.0, 3.0])
-    decided = np.random.default_rng(0).random(truth.shape) < 0.8
-    one = weights.fit(scores, truth, decided, groups, mean, draws=50)
-    other = weights.fit(scores, truth ^ ~decided, decided, groups, mean, draws=50)
+    scores, truth = library(1, [1.0, 3.0])
+    decided = np.random.default_rng(0).random(truth.labels.shape) < 0.8
+    truth = replace(truth, decided=decided)
+    one = weights.fit(scores, truth, mean, draws=50)
+    turned = replace(truth, labels=np.where(decided, truth.labels, ~truth.labels))
+    other = weights.fit(scores, turned, mean, draws=50)
     assert same(one, other)
 
 
@@ -113,14 +118,16 @@ def test_weights_are_a_share_each_and_the_same_every_time(seed, n_members, n_gro
 
 @pytest.mark.parametrize("rename", [lambda g: 1000 - g, lambda g: np.array([f"s{x}" for x in g])])
 def test_what_the_groups_are_called_does_not_matter(rename):
-    scores, truth, decided, groups = library(2, [1.0, 2.0, 1.5])
-    fitted = weights.fit(scores, truth, decided, groups, mean, draws=50)
-    assert same(fitted, weights.fit(scores, truth, decided, rename(groups), mean, draws=50))
+    scores, truth = library(2, [1.0, 2.0, 1.5])
+    fitted = weights.fit(scores, truth, mean, draws=50)
+    assert same(
+        fitted, weights.fit(scores, replace(truth, groups=rename(truth.groups)), mean, draws=50)
+    )
 
 
 def test_one_member_has_nothing_to_weigh_even_with_one_group():
-    scores, truth, decided, groups = library(0, [1.0], n_groups=1)
-    fitted = weights.fit(scores, truth, decided, groups, mean)
+    scores, truth = library(0, [1.0], n_groups=1)
+    fitted = weights.fit(scores, truth, mean)
     assert fitted.weights == (1.0,)
     assert not fitted.accepted
     assert fitted.equal == fitted.held_out == fitted.in_sample == macro_auc(truth, scores[0]).macro
@@ -129,18 +136,19 @@ def test_one_member_has_nothing_to_weigh_even_with_one_group():
 
 
 def test_a_fold_that_leaves_nothing_to_fit_to_gets_equal_weights():
-    scores, truth, decided, groups = library(0, [1.0, 2.0], n_groups=2)
-    truth[groups == 0] = False
-    held_out = weights._cross_fitted(scores, truth, decided, groups, mean)
+    scores, truth = library(0, [1.0, 2.0], n_groups=2)
+    groups = truth.groups
+    truth.labels[groups == 0] = False
+    held_out = weights._cross_fitted(scores, truth, mean)
     assert np.array_equal(held_out[groups == 1], mean(scores, (0.5, 0.5))[groups == 1])
 
 
 def test_too_little_truth_and_nan_scores_are_refused_with_what_to_do():
-    scores, truth, decided, groups = library(0, [1.0, 2.0])
+    scores, truth = library(0, [1.0, 2.0])
     with pytest.raises(UserError, match="two or more"):
-        weights.fit(scores, truth, decided, np.zeros_like(groups), mean)
+        weights.fit(scores, replace(truth, groups=np.zeros_like(truth.groups)), mean)
     with pytest.raises(UserError, match="more truth"):
-        weights.fit(scores, np.zeros_like(truth), decided, groups, mean)
+        weights.fit(scores, replace(truth, labels=np.zeros_like(truth.labels)), mean)
     scores[1, 0, 0] = np.nan
     with pytest.raises(UserError, match="NaN"):
-        weights.fit(scores, truth, decided, groups, mean)
+        weights.fit(scores, truth, mean)

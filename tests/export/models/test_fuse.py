@@ -15,8 +15,9 @@ import torch
 
 from birdkit import audio
 from birdkit.contract import Contract
-from birdkit.engines import golden, graphs
-from birdkit.engines.engine import Layout, OnnxRuntimeEngine, OpenVinoEngine
+from birdkit.engines import golden, onnx_graphs
+from birdkit.engines.engine import OnnxRuntimeEngine, OpenVinoEngine
+from birdkit.engines.layout import Layout
 from birdkit.errors import UserError
 from birdkit.kaggle import mounts, table
 from birdkit.scoring import calibration, ensemble
@@ -74,10 +75,10 @@ def test_fused_and_separate_graphs_agree(contract, tmp_path, engine):
 
 def test_the_log_mel_is_in_a_fused_file_once(fused_dir):
     graph = onnx.load(fused_dir / "fused.onnx").graph
-    assert sum("picture" in node.output for node in graph.node) == 1
+    assert sum("log_mel" in node.output for node in graph.node) == 1
     mels = [i for i in graph.initializer if list(i.dims) == [32, 512]]
     assert len(mels) == 1
-    assert "picture" not in [output.name for output in graph.output]
+    assert "log_mel" not in [output.name for output in graph.output]
 
 
 def test_members_of_another_front_end_get_a_file_of_their_own(run_dir):
@@ -131,7 +132,7 @@ def test_fitted_weights_are_taken_where_they_help_others_than_they_were_fitted_o
     rng = np.random.default_rng(1)
     truth = rng.random((240, 3)) < 0.3
     files = tuple(SoundFile(tmp_path / f"{index}.ogg", 12) for index in range(20))
-    labelled = TruthSet("soundscapes", files, truth, np.ones_like(truth))
+    labelled = TruthSet.of("soundscapes", files, truth, np.ones_like(truth))
     noise = rng.random((2, 240, 3)).astype(np.float32)
     good = 0.25 * truth + 0.75 * noise[0]
     scores = [np.stack([good, noise[1]])[:, 12 * i : 12 * (i + 1)] for i in range(20)]
@@ -262,9 +263,9 @@ def test_an_onnx_file_is_cut_down_to_the_nodes_that_its_outputs_need(duo_dir):
     file = (duo_dir / "fused.onnx").read_bytes()
     whole = onnx.load_from_string(file)
     names = [output.name for output in whole.graph.output]
-    assert graphs.with_outputs(file, names) == file
+    assert onnx_graphs.with_outputs(file, names) == file
     for some in (names[:2], names[2:], names[3:]):
-        cut = onnx.load_from_string(graphs.with_outputs(file, some))
+        cut = onnx.load_from_string(onnx_graphs.with_outputs(file, some))
         onnx.checker.check_model(cut)
         expected = onnx.utils.Extractor(whole).extract_model(["waveform"], some)
         assert list(cut.graph.node) == list(expected.graph.node)

@@ -25,7 +25,8 @@ from train import run as train_run
 from train.models import checkpoint, pretrained
 from train.models.sed import Predictor
 from train.rounds import pseudo_labels, runner, teachers
-from train.scoring import auc, summary
+from train.scoring import evaluate, summary
+from train.scoring.truth import Truth
 
 # The write-up's recipe with its three backbones swapped for one that is small enough for a test.
 SWAPPED = [
@@ -168,7 +169,7 @@ def test_the_last_rounds_ensemble_submits_what_torch_says(competition, tmp_path)
     output = json.loads((model / "ensemble.json").read_text())["output"]
     table = pd.read_csv(run / "summary.csv").set_index(["round", "model", "set", "output"])
     in_torch = table.loc[(1, "ensemble", "validation", output), "macro_auc"]
-    assert auc.score_submission(out, hidden).macro == pytest.approx(in_torch, abs=1e-4)
+    assert evaluate.score_submission(out, hidden).macro == pytest.approx(in_torch, abs=1e-4)
 
 
 @pytest.mark.slow
@@ -343,9 +344,7 @@ def scored(truth, before, after, seed, models=("a", "b", "ensemble")):
         each = [truth + noise * rng.standard_normal(truth.shape) for _ in models]
         return np.float32([each])
 
-    pairs = [
-        summary.Scored(facts, table(n), truth, np.ones_like(truth), groups) for n in (before, after)
-    ]
+    pairs = [summary.Scored(facts, table(n), Truth.known(truth, groups)) for n in (before, after)]
     return compare.Pair(*pairs)
 
 
@@ -437,4 +436,4 @@ def test_members_of_other_mels_chunks_folds_and_losses_stand_in_one_ensemble(com
     output = json.loads((model / "ensemble.json").read_text())["output"]
     table = pd.read_csv(run / "summary.csv").set_index(["round", "model", "set", "output"])
     in_torch = table.loc[(1, "ensemble", "validation", output), "macro_auc"]
-    assert auc.score_submission(out, hidden).macro == pytest.approx(in_torch, abs=1e-4)
+    assert evaluate.score_submission(out, hidden).macro == pytest.approx(in_torch, abs=1e-4)

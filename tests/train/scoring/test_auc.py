@@ -11,6 +11,7 @@ from birdkit.errors import UserError
 from train import metrics
 from train.scoring import auc
 from train.scoring.auc import Difference, macro_auc, macro_aucs, paired_bootstrap, resampled_weights
+from train.scoring.truth import Truth
 
 
 @given(st.integers(0, 10_000))
@@ -19,7 +20,7 @@ def test_the_macro_is_scikit_learns_over_classes_with_both_kinds(seed):
     truth = rng.random((30, 5)) < np.array([0.0, 1.0, 0.1, 0.5, 0.9])
     scores = rng.random((30, 5)).round(1)  # with ties
     usable = [c for c in range(5) if 0 < truth[:, c].sum() < 30]
-    result = macro_auc(truth, scores)
+    result = macro_auc(Truth.known(truth), scores)
     expected = roc_auc_score(truth[:, usable], scores[:, usable], average="macro")
     assert result.macro == pytest.approx(expected)
     assert result.n_scored == len(usable)
@@ -28,38 +29,41 @@ def test_the_macro_is_scikit_learns_over_classes_with_both_kinds(seed):
 def test_undecided_cells_are_left_out():
     truth = np.array([[True], [False], [False]])
     scores = np.array([[0.5], [0.9], [0.1]])
-    assert macro_auc(truth, scores).macro == 0.5
-    assert macro_auc(truth, scores, np.array([[False], [True], [False]])).macro == 1.0
+    assert macro_auc(Truth.known(truth), scores).macro == 0.5
+    second, first = np.array([[True], [False], [True]]), np.array([[False], [True], [True]])
+    assert macro_auc(Truth(truth, second, np.arange(3)), scores).macro == 1.0
     # What is undecided may be the last of its kind: then the class has no ROC.
-    assert macro_auc(truth, scores, np.array([[True], [False], [False]])).n_scored == 0
+    assert macro_auc(Truth(truth, first, np.arange(3)), scores).n_scored == 0
 
 
 def test_nothing_to_score_is_nan_and_nan_scores_are_refused():
-    assert np.isnan(macro_auc(np.zeros((3, 2), bool), np.zeros((3, 2))).macro)
+    assert np.isnan(macro_auc(Truth.known(np.zeros((3, 2), bool)), np.zeros((3, 2))).macro)
     with pytest.raises(UserError, match="NaN"):
-        macro_auc(np.eye(2, dtype=bool), np.full((2, 2), np.nan))
+        macro_auc(Truth.known(np.eye(2, dtype=bool)), np.full((2, 2), np.nan))
 
 
-def random_case(seed, n_rows, n_classes=3):
-    """Truth, two tables of scores with ties, undecided cells; some classes can't be scored."""
+def random_case(seed, n_rows, n_classes=3, groups=None):
+    """Truth with undecided cells, two tables of scores with ties; some classes can't be scored."""
     rng = np.random.default_rng(seed)
     shape = (n_rows, n_classes)
     truth = rng.random(shape) < rng.choice([0.0, 0.05, 0.5, 0.95, 1.0], n_classes)
     tables = [(rng.integers(0, rng.integers(1, 12), shape) / 7).astype(kind) for kind in "fd"]
-    return truth, *tables, rng.random(shape) < rng.choice([0.0, 0.3])
+    decided = rng.random(shape) >= rng.choice([0.0, 0.3])
+    return Truth(truth, decided, np.arange(n_rows) if groups is None else groups), *tables
 
 
 @given(st.integers(0, 10_000), st.integers(1, 40))
 def test_weights_of_one_give_scikit_learns_macro_and_of_n_that_of_n_copies_of_a_row(seed, n_rows):
-    truth, *tables, undecided = random_case(seed, n_rows)
+    truth, *tables = random_case(seed, n_rows)
     weights = np.random.default_rng(seed).integers(0, 4, (n_rows, 3))
     weights[:, 0] = 1
     for scores in tables:
-        quick = macro_aucs(truth, scores, weights.astype(float), undecided)
+        quick = macro_aucs(truth, scores, weights.astype(float))
         for times, macro in zip(weights.T, quick, strict=True):
-            copies = (np.repeat(cells, times, axis=0) for cells in (truth, scores, undecided))
+            copies = np.repeat(np.arange(n_rows), times)
             # Both add a few hundred float64: 1e-12 is far above their rounding.
-            assert macro == pytest.approx(macro_auc(*copies).macro, abs=1e-12, nan_ok=True)
+            expected = macro_auc(truth.rows(copies), scores[copies]).macro
+            assert macro == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
 @pytest.mark.parametrize("cells_at_once", [1, 100, 2**18])
@@ -67,13 +71,13 @@ def test_a_bootstrap_scores_both_tables_on_the_same_resamples_of_whole_groups(
     cells_at_once, monkeypatch
 ):
     monkeypatch.setattr(auc, "CELLS_AT_ONCE", cells_at_once)
-    truth, baseline, candidate, undecided = random_case(4, 30)
     groups = np.repeat(list("dacbe"), 6)
-    difference = paired_bootstrap(truth, baseline, candidate, groups, undecided, draws=50, seed=3)
+    truth, baseline, candidate = random_case(4, 30, groups=groups)
+    difference = paired_bootstrap(truth, baseline, candidate, draws=50, seed=3)
 
     def on(times):
         rows = np.repeat(np.arange(30), times)
-        aucs = [macro_auc(truth[rows], t[rows], undecided[rows]).macro for t in (baseline, candidate)]
+        aucs = [macro_auc(truth.rows(rows), t[rows]).macro for t in (baseline, candidate)]
         return aucs[1] - aucs[0]
 
     weights = resampled_weights(groups, 50, np.random.default_rng(3)).astype(int)
@@ -85,20 +89,18 @@ def test_a_bootstrap_scores_both_tables_on_the_same_resamples_of_whole_groups(
 
 
 def test_rows_of_one_group_are_no_more_evidence_than_one_row():
-    truth, baseline, candidate, undecided = random_case(1, 20)
-    once = paired_bootstrap(truth, baseline, candidate, np.arange(20), undecided, draws=40)
-    copies = (np.repeat(cells, 9, axis=0) for cells in (truth, baseline, candidate))
-    groups = np.repeat(np.arange(20), 9)
-    often = paired_bootstrap(*copies, groups, np.repeat(undecided, 9, axis=0), draws=40)
+    truth, baseline, candidate = random_case(1, 20)
+    once = paired_bootstrap(truth, baseline, candidate, draws=40)
+    copies = np.repeat(np.arange(20), 9)
+    often = paired_bootstrap(truth.rows(copies), baseline[copies], candidate[copies], draws=40)
     assert often.draws == pytest.approx(once.draws, abs=1e-12, nan_ok=True)
 
 
 def test_a_table_does_not_differ_from_itself_and_swapping_two_turns_the_sign():
-    truth, baseline, candidate, _ = random_case(2, 25)
-    groups = np.arange(25) // 5
-    assert not paired_bootstrap(truth, baseline, baseline, groups, draws=20).draws.any()
-    there = paired_bootstrap(truth, baseline, candidate, groups, draws=20)
-    back = paired_bootstrap(truth, candidate, baseline, groups, draws=20)
+    truth, baseline, candidate = random_case(2, 25, groups=np.arange(25) // 5)
+    assert not paired_bootstrap(truth, baseline, baseline, draws=20).draws.any()
+    there = paired_bootstrap(truth, baseline, candidate, draws=20)
+    back = paired_bootstrap(truth, candidate, baseline, draws=20)
     assert there.estimate == -back.estimate != 0
     assert np.array_equal(there.draws, -back.draws)
 
@@ -114,16 +116,16 @@ def test_a_difference_reads_as_estimate_and_the_middle_90_percent_of_its_draws()
 
 def test_a_bootstrap_of_nothing_to_score_is_nan_and_scores_must_be_finite():
     empty = np.zeros((0, 2))
-    assert np.isnan(paired_bootstrap(empty > 0, empty, empty, np.zeros(0), draws=3).draws).all()
-    truth, scores = np.eye(2, dtype=bool), np.eye(2)
+    assert np.isnan(paired_bootstrap(Truth.known(empty > 0), empty, empty, draws=3).draws).all()
+    truth, scores = Truth.known(np.eye(2, dtype=bool), np.array(["a", "b"])), np.eye(2)
     # Of one window drawn twice there is no ROC; both windows give 1 - 0.
-    difference = paired_bootstrap(truth, 1 - scores, scores, np.array(["a", "b"]))
+    difference = paired_bootstrap(truth, 1 - scores, scores)
     assert difference.estimate == 1.0
     assert set(difference.draws[~np.isnan(difference.draws)]) == {1.0}
     assert 0.4 < np.isnan(difference.draws).mean() < 0.6
     for tables in ([scores * np.nan, scores], [scores, scores + np.inf]):
         with pytest.raises(UserError, match="NaN"):
-            paired_bootstrap(truth, *tables, np.arange(2))
+            paired_bootstrap(truth, *tables)
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from birdkit.scoring.ensemble import Spec
 from tests.conftest import submit, tiny_predictor, write_sound
 from train.data.competition import LabelledSoundscape, Recording
 from train.models.checkpoint import Final
-from train.scoring import auc, evaluate
+from train.scoring import evaluate
+from train.scoring.auc import macro_auc
 from train.scoring.evaluate import TorchEngine, held_out_set, soundscape_set, validation_set
 
 CPU = torch.device("cpu")
@@ -31,12 +32,12 @@ def test_the_validation_figure_is_that_of_the_submitted_table(
     spec = Spec.load(model_dir)
     truth_set = validation_set(validation, next(iter(finals.values())).contract)
     ours = evaluate.evaluate(engines, spec, truth_set)[spec.output]
-    submitted = auc.score_submission(out, validation)
+    submitted = evaluate.score_submission(out, validation)
     assert ours.n_scored == submitted.n_scored > 0
     assert ours.macro == pytest.approx(submitted.macro, abs=1e-4)
     # The mask counts: without it the figure is another one.
-    bare = auc.macro_auc(truth_set.truth, np.random.default_rng(0).random(truth_set.truth.shape))
-    assert truth_set.decided.mean() < 1
+    bare = macro_auc(truth_set.truth, np.random.default_rng(0).random(truth_set.truth.labels.shape))
+    assert truth_set.truth.decided.mean() < 1
     assert bare.macro != ours.macro
 
 
@@ -61,7 +62,7 @@ def test_a_held_out_recording_is_judged_by_its_best_window_and_not_on_its_second
     recordings = [Recording(loud, "a", (), "x", 12.0), Recording(quiet, "b", ("a",), "y", 1.0)]
     truth_set = held_out_set(recordings, contract)
     assert [file.n_windows for file in truth_set.files] == [3, 1]
-    np.testing.assert_array_equal(truth_set.decided[1], [False, True, True])
+    np.testing.assert_array_equal(truth_set.truth.decided[1], [False, True, True])
     found = evaluate.evaluate({"m": Loudness(contract)}, Spec({"m": 1.0}), truth_set)["clipwise"]
     assert found.per_class == {1: 1.0}  # class a is left with one recording, and no negative
     assert held_out_set([], contract) is None
@@ -71,8 +72,8 @@ def test_windows_that_nobody_labelled_are_undecided(tmp_path, contract):
     path = write_sound(tmp_path / "s.wav", 15.0)
     labels = ((0.0, 5.0, ("a",)), (10.0, 15.0, ("b",)))
     truth_set = soundscape_set([LabelledSoundscape(path, labels)], contract)
-    np.testing.assert_array_equal(truth_set.decided[:, 0], [True, False, True])
-    np.testing.assert_array_equal(truth_set.truth.argmax(axis=1)[[0, 2]], [0, 1])
+    np.testing.assert_array_equal(truth_set.truth.decided[:, 0], [True, False, True])
+    np.testing.assert_array_equal(truth_set.truth.labels.argmax(axis=1)[[0, 2]], [0, 1])
     assert soundscape_set([], contract) is None
 
 
@@ -81,8 +82,8 @@ def test_undecided_cells_do_not_count(tmp_path, contract):
     truth = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0]], dtype=bool)
     decided = np.ones_like(truth)
     sounds = tuple(evaluate.SoundFile(path, 1) for path in files)
-    everything = evaluate.TruthSet("x", sounds, truth, decided)
-    wrong_left_out = evaluate.TruthSet("x", sounds, truth, decided & ~np.eye(3, dtype=bool)[::-1])
+    everything = evaluate.TruthSet.of("x", sounds, truth, decided)
+    wrong_left_out = evaluate.TruthSet.of("x", sounds, truth, decided & ~np.eye(3, dtype=bool)[::-1])
     engine, spec = {"m": Loudness(contract)}, Spec({"m": 1.0})
     assert evaluate.evaluate(engine, spec, everything)["clipwise"].macro < 1
     assert evaluate.evaluate(engine, spec, wrong_left_out)["clipwise"].macro == 1
@@ -107,10 +108,11 @@ def test_the_order_of_truth_csv_does_not_matter(competition, tmp_path):
         validation_set(folder, Contract(32000, 5.0, 5.0, classes)) for folder in (tmp_path, source)
     )
     by_file = {
-        file.path.name: shuffled.truth[12 * i : 12 * i + 12] for i, file in enumerate(shuffled.files)
+        file.path.name: shuffled.truth.labels[12 * i : 12 * i + 12]
+        for i, file in enumerate(shuffled.files)
     }
     for i, file in enumerate(plain.files):
-        np.testing.assert_array_equal(by_file[file.path.name], plain.truth[12 * i : 12 * i + 12])
+        np.testing.assert_array_equal(by_file[file.path.name], plain.truth.labels[12 * i : 12 * i + 12])
 
 
 def test_a_validation_folder_without_truth_or_with_other_classes_is_named(tmp_path, contract):

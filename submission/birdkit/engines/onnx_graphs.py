@@ -31,6 +31,7 @@ def with_outputs(model: bytes, names: Sequence[str]) -> bytes:
 
 
 def _needed_for(outputs: Sequence[str], graph: memoryview) -> bytes:
+    """A graph's message without the nodes and outputs that these outputs do not need."""
     needed, kept = set(outputs), []
     for number, value, field in reversed(list(_fields(graph))):  # a node comes after those it needs
         if number == GRAPH_NODE:
@@ -44,7 +45,8 @@ def _needed_for(outputs: Sequence[str], graph: memoryview) -> bytes:
 
 
 def _texts(message: memoryview, number: int) -> list[str]:
-    return [str(value, "utf-8") for each, value, _ in _fields(message) if each == number]
+    """Every string of a message that its field of this number holds."""
+    return [str(value, "utf-8") for key, value, _ in _fields(message) if key == number]
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview, memoryview]]:
@@ -74,8 +76,9 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
 
 
 def _as_varint(value: int) -> bytes:
-    found = bytearray()
+    """Write what `_varint` reads."""
+    encoded = bytearray()
     while value >= 0x80:
-        found.append(value & 0x7F | 0x80)
+        encoded.append(value & 0x7F | 0x80)
         value >>= 7
-    return bytes([*found, value])
+    return bytes([*encoded, value])

@@ -12,25 +12,30 @@ import hashlib
 import json
 import shutil
 import signal
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from birdkit import audio
 from birdkit.contract import Contract
-from birdkit.engines.engine import Layout
+from birdkit.engines.engine import Answers
+from birdkit.engines.layout import Layout
 from birdkit.errors import UserError
-from birdkit.kaggle import report, table
-from birdkit.scoring import passes, predict
+from birdkit.kaggle import report, session, table
+from birdkit.scoring import budget, calibration, passes
 from birdkit.scoring.calibration import Calibration
 from birdkit.scoring.ensemble import Ensemble, Loaded, Spec, combine
 from birdkit.scoring.passes import Pass, Stopped
-from birdkit.scoring.predict import fill_missing
+from birdkit.scoring.predict import Scores
 from tests.conftest import submission_run as run
 from tests.conftest import write_sound
 
@@ -50,7 +55,7 @@ class Formula:
     def __init__(self, world: World, weight: float) -> None:
         self.world, self.weight = world, weight
 
-    def __call__(self, chunks):
+    def __call__(self, chunks: NDArray[np.float32]) -> Answers:
         self.world.happens("engine")
         loud = np.abs(chunks).mean(axis=1, keepdims=True)
         clipwise = np.clip(loud * self.weight * np.array([[1.0, 0.5, 0.2]]), 0, 1).astype(np.float32)
@@ -116,13 +121,14 @@ KINDS = [
     "a calibration breaks",
     "SIGTERM once it is open",
 ]
-BAD = {
+Spoil = Callable[[Path], object]
+BAD: dict[str, Spoil] = {
     "empty": lambda path: path.write_bytes(b""),
     "garbage": lambda path: path.write_bytes(b"no sound" * 500),
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:300]),
     "vanished": lambda path: path.unlink(),
 }
-ODD = {
+UNUSUAL: dict[str, Spoil] = {
     "short": lambda path: write_sound(path, 0.3, 1000),
     "stereo": lambda path: write_sound(path, 8.0, 1000, 2),
     "other rate": lambda path: write_sound(path, 8.0, 1600),
@@ -132,18 +138,18 @@ ODD = {
 }
 
 
-def write_samples(path: Path, samples: np.ndarray) -> None:
-    predict.audio.soundfile.write(path, samples, 1000, subtype="FLOAT", format="WAV")
+def write_samples(path: Path, samples: NDArray[np.float64]) -> None:
+    soundfile.write(path, samples, 1000, subtype="FLOAT", format="WAV")
 
 
 @pytest.fixture(scope="module")
-def sounds(tmp_path_factory):
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """One good file; a draw copies and spoils it."""
     folder = tmp_path_factory.mktemp("sounds")
     return [write_sound(folder / f"{'s' * (i + 1)}.wav", 60.0, 1000) for i in range(4)]
 
 
-def make_data(sounds, spoilt: dict[int, str], folder: Path) -> Path:
+def make_data(sounds: list[Path], spoilt: dict[int, str], folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "test_soundscapes").mkdir(parents=True)
     for index, sound in enumerate(sounds):
@@ -151,7 +157,7 @@ def make_data(sounds, spoilt: dict[int, str], folder: Path) -> Path:
         shutil.copy(sound, path)
         how = spoilt.get(index)
         if how and how != "vanished":
-            {**BAD, **ODD}[how](path)
+            {**BAD, **UNUSUAL}[how](path)
     columns = ["row_id", *CLASSES]
     pd.DataFrame([["x_5", 0.1, 0.1, 0.1]], columns=columns).to_csv(
         folder / "sample_submission.csv", index=False
@@ -163,74 +169,93 @@ def engines_of(world: World) -> Ensemble:
     return Ensemble({"x": Formula(world, 0.9), "y": Formula(world, 0.6)}, SPEC)
 
 
-def reference(files: list[Path], names: list[str], scored: set[str]) -> np.ndarray:
+def reference(files: list[Path], names: list[str], scored: set[str]) -> NDArray[np.float32]:
     """The table of exactly these passes, by itself: no governor, no threads, no clock."""
     calm = engines_of(World("none", 0))
     shifts = {str(each): each.shift for each in (Pass(), Pass(0.5), Pass(0.25))}
-    scores = []
+    scores: list[Scores] = []
     for path in files:
         if path.name not in scored:
             scores.append(None)
             continue
         waveform = audio.read(path, CONTRACT.sample_rate)
         of_passes = [calm.score(waveform, N_WINDOWS, shifts[name]) for name in names or ["plain"]]
-        scores.append(np.mean(of_passes, axis=0, dtype=np.float64).astype(np.float32))
-    tables = combine(scores, SPEC)
-    return np.concatenate(fill_missing(tables, [N_WINDOWS] * len(files), len(CLASSES)))
+        scores.append(np.asarray(np.mean(of_passes, axis=0, dtype=np.float64), dtype=np.float32))
+    unscored = np.full((N_WINDOWS, len(CLASSES)), np.nan, np.float32)
+    tables = [unscored if of_file is None else of_file for of_file in combine(scores, SPEC)]
+    return table.fill_missing(np.concatenate(tables))
 
 
-def play(world: World, data: Path, out: Path, monkeypatch, *arguments: str) -> int | BaseException:
-    """The whole command in this world; its exit status, or what it raised."""
+def play(
+    world: World, data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str
+) -> int | BaseException:
+    """The whole command in this world; its exit status, or what it raised.
+
+    It is long because the world takes the place of everything that the command touches.
+    """
     loaded = Loaded(engines_of(world), ["formula"], [])
     spare = Loaded(engines_of(replace(world, kind="none")), ["spare"], [])
 
-    def reopen(self, layout, members=None, avoid=()):
+    def reopen(
+        self: session.Run,
+        layout: Layout,
+        members: Sequence[str] | None = None,
+        avoid: Sequence[str] = (),
+    ) -> Loaded:
         if "spare" in avoid:
             raise UserError("no engine is left")
         return spare if "formula" in avoid else loaded
 
-    def decode(*given, **named):
+    def decode(*given: Any, **named: Any) -> NDArray[np.float32]:
         world.happens("decode")
         return read(*given, **named)
 
-    def write(*given):
+    def write(*given: Any) -> Path:
         world.happens("write")
         return write_partial(*given)
 
-    def line(self, *given):
+    def line(self: session.Lines, *given: Any) -> None:
         world.happens("line of progress")
 
-    def calibrated(open_in, layouts, n_windows, deadline):
+    def calibrated(
+        open_in: Callable[[Layout, Sequence[str] | None], Loaded],
+        layouts: Sequence[Layout],
+        n_windows: int,
+        deadline: float,
+    ) -> Calibration:
         world.happens("calibration")
         return Calibration(open_in(layouts[0], None), layouts[0], 1.0, {})
 
-    def then_open(self, fastest):
+    def then_open(self: session.Run, fastest: Calibration) -> None:
         opened(self, fastest)
         world.happens("open")
 
-    read, write_partial, opened = audio.read, table.write_partial, run.Run._opened
+    read, write_partial, opened = audio.read, table.write_partial, session.Run._opened
     with monkeypatch.context() as patch:
-        patch.setattr(run.Run, "_open", reopen)
-        patch.setattr(run.Run, "_opened", then_open)
-        patch.setattr(run.calibration, "what_fits", calibrated)
-        patch.setattr(run.Spec, "load", lambda folder: SPEC)
-        patch.setattr(run.Lines, "__call__", line)
-        patch.setattr(predict.audio, "read", decode)
-        patch.setattr(report.table, "write_partial", write)
-        patch.setattr(run, "run_passes", lambda *a, **k: passes.run_passes(*a, **k, clock=world.clock))
+        patch.setattr(session.Run, "_open", reopen)
+        patch.setattr(session.Run, "_opened", then_open)
+        patch.setattr(calibration, "what_fits", calibrated)
+        patch.setattr(Spec, "load", lambda folder: SPEC)
+        patch.setattr(session.Lines, "__call__", line)
+        patch.setattr(audio, "read", decode)
+        patch.setattr(table, "write_partial", write)
+        patch.setattr(
+            session, "run_passes", lambda *a, **k: passes.run_passes(*a, **k, clock=world.clock)
+        )
         patch.setattr(run.time, "monotonic", world.clock)
         patch.setattr(run, "STARTED", 0.0)
         try:
-            return run.main(
+            status: int = run.main(
                 ["--data", str(data), "--out", str(out), "--layout", str(Layout(2, 1, 4)), *arguments]
             )
+            return status
         except (Exception, Stopped) as error:
             return error
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def assert_holds(data: Path, out: Path, spoilt: dict[int, str]) -> dict:
+def assert_holds(data: Path, out: Path, spoilt: dict[int, str]) -> dict[str, Any]:
     """Complete, valid, and the reference of the passes that the report names."""
     files = [data / "test_soundscapes" / f"f{index}.wav" for index in range(4)]
     submission = pd.read_csv(out, dtype={"row_id": str})
@@ -239,17 +264,17 @@ def assert_holds(data: Path, out: Path, spoilt: dict[int, str]) -> dict:
     assert submission.columns.tolist() == ["row_id", *CLASSES]
     values = submission.drop(columns="row_id").to_numpy()
     assert np.isfinite(values).all()
-    said = json.loads((out.parent / (out.name + report.REPORT_SUFFIX)).read_text())
-    assert said["csv_sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
-    lost = {*said["failures"], *said["not_reached"]}
+    written: dict[str, Any] = json.loads((out.parent / (out.name + report.REPORT_SUFFIX)).read_text())
+    assert written["csv_sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
+    lost = {*written["failures"], *written["not_reached"]}
     scored = {path.name for path in files} - lost
-    assert said["scored"] == len(scored)
-    assert said["passes"] == ALL_PASSES[: len(said["passes"])]
-    if said["passes"]:
+    assert written["scored"] == len(scored)
+    assert written["passes"] == ALL_PASSES[: len(written["passes"])]
+    if written["passes"]:
         # A completed pass has scored every file that can be read.
-        assert not said["not_reached"]
-    np.testing.assert_allclose(values, reference(files, said["passes"], scored), atol=1e-6)
-    return report
+        assert not written["not_reached"]
+    np.testing.assert_allclose(values, reference(files, written["passes"], scored), atol=1e-6)
+    return written
 
 
 @pytest.mark.slow
@@ -263,16 +288,22 @@ def assert_holds(data: Path, out: Path, spoilt: dict[int, str]) -> dict:
     kind=st.sampled_from(KINDS),
     at=st.integers(0, 30) | st.just(0),
     budget_files=st.floats(0.0, 20.0),
-    spoilt=st.dictionaries(st.integers(0, 3), st.sampled_from([*BAD, *ODD]), max_size=3),
+    spoilt=st.dictionaries(st.integers(0, 3), st.sampled_from([*BAD, *UNUSUAL]), max_size=3),
 )
 def test_at_any_moment_with_any_fault_the_table_is_that_of_its_passes(
-    sounds, tmp_path, monkeypatch, kind, at, budget_files, spoilt
-):
+    sounds: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    at: int,
+    budget_files: float,
+    spoilt: dict[int, str],
+) -> None:
     spoilt = {index: how for index, how in spoilt.items() if how != "vanished"}
     data = make_data(sounds, spoilt, tmp_path / "data")
     out = tmp_path / "out" / "s.csv"
     shutil.rmtree(out.parent, ignore_errors=True)
-    budget_min = (2.0 + FILE_S * budget_files + 0.01) / 60 / run.BUDGET_SHARE
+    budget_min = (2.0 + FILE_S * budget_files + 0.01) / 60 / budget.USED_SHARE
     ended = play(World(kind, at), data, out, monkeypatch, "--budget-min", str(budget_min))
     if "disk full" in kind and not out.exists():
         assert isinstance(ended, OSError)  # from the first second on: nothing could ever be written
@@ -285,16 +316,18 @@ def test_at_any_moment_with_any_fault_the_table_is_that_of_its_passes(
         assert ended == (0 if report["passes"] else run.EXIT_INCOMPLETE)
 
 
-def test_a_file_that_disappears_between_passes_leaves_the_earlier_ones(sounds, tmp_path, monkeypatch):
+def test_a_file_that_disappears_between_passes_leaves_the_earlier_ones(
+    sounds: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = make_data(sounds, {}, tmp_path / "data")
-    joined = run.Run.write
+    joined = session.Run.write
 
-    def then_vanish(self):
+    def then_vanish(self: session.Run) -> None:
         joined(self)
         if self.out.progress.result:
             shutil.move(data / "test_soundscapes" / "f2.wav", tmp_path / "f2.wav")
 
-    monkeypatch.setattr(run.Run, "write", then_vanish)
+    monkeypatch.setattr(session.Run, "write", then_vanish)
     out = tmp_path / "s.csv"
     with pytest.raises(OSError, match=r"f2\.wav"):  # the second move finds nothing: a fault of its own
         raise_again(play(World("none", 0), data, out, monkeypatch))
@@ -302,12 +335,17 @@ def test_a_file_that_disappears_between_passes_leaves_the_earlier_ones(sounds, t
     assert assert_holds(data, out, {})["passes"] == ["plain"]
 
 
-def raise_again(ended):
+def raise_again(ended: int | BaseException) -> None:
     if isinstance(ended, BaseException):
         raise ended
 
 
-def test_a_generous_budget_does_all_passes_and_says_so(sounds, tmp_path, monkeypatch, capsys):
+def test_a_generous_budget_does_all_passes_and_says_so(
+    sounds: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     data = make_data(sounds, {1: "garbage"}, tmp_path / "data")
     assert play(World("none", 0), data, tmp_path / "s.csv", monkeypatch) == 0
     report = assert_holds(data, tmp_path / "s.csv", {1: "garbage"})
@@ -315,15 +353,20 @@ def test_a_generous_budget_does_all_passes_and_says_so(sounds, tmp_path, monkeyp
     assert "stopped: all passes are done" in capsys.readouterr().out
 
 
-def test_max_passes_is_kept(sounds, tmp_path, monkeypatch):
+def test_max_passes_is_kept(
+    sounds: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = make_data(sounds, {}, tmp_path / "data")
     assert play(World("none", 0), data, tmp_path / "s.csv", monkeypatch, "--max-passes", "2") == 0
     assert assert_holds(data, tmp_path / "s.csv", {})["passes"] == ALL_PASSES[:2]
 
 
 def test_an_engine_that_dies_is_replaced_and_a_strict_run_says_so(
-    sounds, tmp_path, monkeypatch, capsys
-):
+    sounds: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     data = make_data(sounds, {}, tmp_path / "data")
     out = tmp_path / "s.csv"
     assert play(World("lasting engine breaks", 3), data, out, monkeypatch) == 0
@@ -336,8 +379,8 @@ def test_an_engine_that_dies_is_replaced_and_a_strict_run_says_so(
 
 
 def test_told_to_end_in_a_strict_run_before_anything_is_scored_leaves_no_table(
-    sounds, tmp_path, monkeypatch
-):
+    sounds: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = make_data(sounds, {}, tmp_path / "data")
     world = World("SIGTERM at an engine call", 0)
     play(world, data, tmp_path / "s.csv", monkeypatch, "--strict")

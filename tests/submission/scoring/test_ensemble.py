@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from birdkit.contract import Contract
+from birdkit.engines.engine import Answers, Engine
 from birdkit.errors import UserError
 from birdkit.scoring.ensemble import Ensemble, Spec, combine, probabilities
 from birdkit.scoring.postprocess import smooth
@@ -16,42 +20,47 @@ from birdkit.scoring.postprocess import smooth
 class Constant:
     """An engine that answers each class with a fixed value, plus the window's mean."""
 
-    def __init__(self, contract, clipwise):
-        self.contract, self.clipwise = contract, np.float32(clipwise)
+    def __init__(self, contract: Contract, clipwise: Sequence[float]) -> None:
+        self.contract, self.clipwise = contract, np.array(clipwise, dtype=np.float32)
 
-    def __call__(self, chunks):
+    def __call__(self, chunks: NDArray[np.float32]) -> Answers:
         clipwise = np.tile(self.clipwise, (len(chunks), 1)) + chunks.mean(axis=1, keepdims=True)
         return {"clipwise": clipwise, "segmentwise": np.log(clipwise / (1 - clipwise))}
 
 
 @pytest.fixture
-def engines(contract):
+def engines(contract: Contract) -> dict[str, Engine]:
     return {"x": Constant(contract, [0.1, 0.2, 0.3]), "y": Constant(contract, [0.5, 0.5, 0.5])}
 
 
-def test_members_are_averaged_by_weight(engines):
+def test_members_are_averaged_by_weight(engines: dict[str, Engine]) -> None:
     spec = Spec({"x": 3.0, "y": 1.0})
     scores = Ensemble(engines, spec).score(np.zeros(1, np.float32), 2)
     assert scores.shape == (2, 2, 3)
     (mean, nothing) = combine([scores, None], spec)
-    np.testing.assert_allclose(mean, [[0.2, 0.275, 0.35]] * 2, atol=1e-6)
+    assert mean is not None
+    np.testing.assert_allclose(mean, np.array([[0.2, 0.275, 0.35]] * 2), atol=1e-6)
     assert nothing is None
 
 
-def test_ranks_are_among_all_windows_of_all_files_and_ties_share_theirs():
+def test_ranks_are_among_all_windows_of_all_files_and_ties_share_theirs() -> None:
     spec = Spec({"x": 1.0, "y": 1.0}, averaging="rank")
     x = np.array([[0.1, 0.5], [0.9, 0.5]], np.float32)
     files = [np.stack([x, 0.01 * x]), np.stack([x + 0.05, 0.01 * x + 0.0005])]
     first, second = combine(files, spec)
-    np.testing.assert_allclose(first, [[0.25, 0.375], [0.75, 0.375]])
-    np.testing.assert_allclose(second, [[0.5, 0.875], [1.0, 0.875]])
+    assert first is not None
+    assert second is not None
+    np.testing.assert_allclose(first, np.array([[0.25, 0.375], [0.75, 0.375]]))
+    np.testing.assert_allclose(second, np.array([[0.5, 0.875], [1.0, 0.875]]))
 
 
-def test_a_fused_file_answers_as_its_members_do_alone(engines, contract):
+def test_a_fused_file_answers_as_its_members_do_alone(
+    engines: dict[str, Engine], contract: Contract
+) -> None:
     class Fused:
         contract = replace(engines["x"].contract, members=("x", "y"))
 
-        def __call__(self, chunks):
+        def __call__(self, chunks: NDArray[np.float32]) -> Answers:
             return {
                 f"{name}.{output}": values
                 for name, engine in engines.items()
@@ -66,7 +75,7 @@ def test_a_fused_file_answers_as_its_members_do_alone(engines, contract):
         Ensemble({"both": Fused()}, Spec({"x": 1.0}))
 
 
-def test_each_output_can_be_the_one_used(engines):
+def test_each_output_can_be_the_one_used(engines: dict[str, Engine]) -> None:
     of = {
         output: Ensemble(engines, Spec({"x": 1.0, "y": 1.0}, output)).score(np.zeros(9, np.float32), 1)
         for output in ("clipwise", "segmentwise")
@@ -76,7 +85,9 @@ def test_each_output_can_be_the_one_used(engines):
         Ensemble(engines, Spec({"x": 1.0, "y": 1.0}, "framewise")).score(np.zeros(9, np.float32), 1)
 
 
-def test_members_may_hear_longer_but_must_agree_on_the_rest(engines, contract):
+def test_members_may_hear_longer_but_must_agree_on_the_rest(
+    engines: dict[str, Engine], contract: Contract
+) -> None:
     longer = Contract(32000, 20.0, 5.0, contract.classes)
     both = Ensemble(engines | {"y": Constant(longer, [0.5] * 3)}, Spec({"x": 1.0, "y": 1.0}))
     assert both.contract.chunk_s == 20.0
@@ -87,7 +98,7 @@ def test_members_may_hear_longer_but_must_agree_on_the_rest(engines, contract):
 
 
 @given(st.lists(st.floats(-200, 200, width=32), min_size=1))
-def test_the_sigmoid_never_overflows_and_keeps_the_order_of_faint_answers(logits):
+def test_the_sigmoid_never_overflows_and_keeps_the_order_of_faint_answers(logits: list[float]) -> None:
     values = np.array([sorted(logits)], dtype=np.float32)
     with np.errstate(over="raise", invalid="raise"):
         p = probabilities({"segmentwise": values}, "segmentwise")
@@ -97,7 +108,7 @@ def test_the_sigmoid_never_overflows_and_keeps_the_order_of_faint_answers(logits
     assert (np.diff(p) >= 0).all()
 
 
-def test_a_spec_survives_its_file_and_a_bad_one_is_named(tmp_path):
+def test_a_spec_survives_its_file_and_a_bad_one_is_named(tmp_path: Path) -> None:
     spec = Spec({"m": 2.0}, "segmentwise", (0.2, 0.6, 0.2))
     spec.save(tmp_path)
     loaded = Spec.load(tmp_path)
@@ -120,7 +131,13 @@ def test_a_spec_survives_its_file_and_a_bad_one_is_named(tmp_path):
         Spec.load(tmp_path / "nowhere")
 
 
-def test_smoothing_weighs_neighbours_and_keeps_constants():
+def test_a_precision_that_was_removed_is_dropped_from_an_older_spec(tmp_path: Path) -> None:
+    """fp16 was computed in f32, so f32 gives the same answers."""
+    replace(Spec({"m": 1.0}), precisions=("bf16", "fp16")).save(tmp_path)
+    assert Spec.load(tmp_path).precisions == ("bf16",)
+
+
+def test_smoothing_weighs_neighbours_and_keeps_constants() -> None:
     one = np.zeros((1, 5, 1), dtype=np.float32)
     one[0, 2] = 1.0
     np.testing.assert_allclose(smooth(one, (1, 2, 1))[0, :, 0], [0, 0.25, 0.5, 0.25, 0])

@@ -1,0 +1,255 @@
+"""One session of the submission: from what was asked for to the written table, however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from birdkit.engines.layout import Layout, usable_cores
+from birdkit.errors import UserError
+from birdkit.grid import WINDOW_S, WINDOWS_A_MINUTE
+from birdkit.kaggle import manifest, mounts, table
+from birdkit.kaggle.report import Submission
+from birdkit.scoring import budget, calibration, ensemble
+from birdkit.scoring.budget import Budget
+from birdkit.scoring.calibration import Calibration
+from birdkit.scoring.ensemble import Spec
+from birdkit.scoring.failover import Failover
+from birdkit.scoring.passes import Pass, Stopped, run_passes
+
+REPORT_EVERY_S = 5.0
+COMMIT_RUN_FILES = 16
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run is asked for: the options of `run.py`, by their names."""
+
+    data: Path | None
+    soundscapes: Path | None
+    model: Path
+    out: Path
+    budget_min: float
+    started: float | None  # Unix time in s
+    max_passes: int  # 0: as many as the model has
+    dry_run_files: int  # 0: all
+    engine: str
+    precision: str
+    threads: int  # 0: the cores usable here
+    layout: str
+    strict: bool | None  # None: only where there are no test soundscapes
+
+    def __post_init__(self) -> None:
+        if self.budget_min <= 0:
+            raise UserError(f"--budget-min {self.budget_min:g} must be above 0")
+        if self.precision not in ("auto", "f32"):
+            raise UserError(f"--precision {self.precision}: choose auto (what passed its gate) or f32")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be scored, and how strictly."""
+
+    files: list[Path]
+    sample_rows: list[str]
+    columns: list[str]
+    strict: bool
+
+
+def find_work(options: Options) -> Work:
+    """The files, rows and columns; strict unless these are real test recordings.
+
+    Raises
+    ------
+    UserError
+        Where a folder or the sample submission is missing, or there is no sound file to score.
+    """
+    data = options.data or mounts.find_competition()
+    if not data.is_dir():
+        raise UserError(f"{data}: no such folder; --data must be a competition folder")
+    sample_rows, columns = table.read_sample(data / "sample_submission.csv")
+    files = mounts.soundscapes(options.soundscapes or data / "test_soundscapes")
+    commit_run = not files and options.soundscapes is None
+    if commit_run:
+        files = mounts.soundscapes(data / "train_soundscapes")[:COMMIT_RUN_FILES]
+        print(f"no test soundscapes: a commit run on {len(files)} train soundscapes, strict")
+    if options.dry_run_files > 0:
+        files = files[: options.dry_run_files]
+    if not files:
+        raise UserError(f"{options.soundscapes or data}: no sound files to score")
+    strict = commit_run if options.strict is None else options.strict
+    return Work(files, sample_rows, columns, strict)
+
+
+class Lines:
+    """A line every few seconds with done, speed, time left and projected end."""
+
+    def __init__(self, deadline: float) -> None:
+        self._deadline = deadline
+        self._last = 0.0
+
+    def __call__(self, name: str, done: int, total: int, elapsed_s: float) -> None:
+        now = time.monotonic()
+        if done < total and now - self._last < REPORT_EVERY_S:
+            return
+        self._last = now
+        left_s = elapsed_s / done * (total - done)
+        spare_min = (self._deadline - now - left_s) / 60
+        print(
+            f"  pass '{name}': {done}/{total} files, {elapsed_s / done:.2f} s each, "
+            f"{left_s / 60:.1f} min left, {spare_min:.1f} min to spare then",
+            flush=True,
+        )
+
+
+class Run:
+    """One submission, from the models to the table."""
+
+    def __init__(self, options: Options, work: Work, time_budget: Budget) -> None:
+        self.options, self.work, self.budget = options, work, time_budget
+        self.out = Submission(work.files, work.sample_rows, work.columns, WINDOW_S, options.out)
+        self.failover: Failover | None = None
+
+    def score(self) -> None:
+        """All passes that fit; `self.out` is true at any moment of it."""
+        deadline = self.budget.deadline(self._write_first_s())
+        n_windows = sum(file.n_windows for file in self.out.plan.files)
+        fastest = calibration.what_fits(self._open, self._layouts(), n_windows, deadline)
+        self._opened(fastest)
+        assert self.failover is not None
+        passes = [Pass(), *(Pass(shift) for shift in self.failover.spec.shifts)]
+        run_passes(
+            self.out.plan.files,
+            self.failover,
+            passes[: self.options.max_passes or None],
+            self.out.progress,
+            streams=fastest.layout.streams,
+            deadline=deadline,
+            report=Lines(deadline),
+            on_joined=self.write,
+        )
+
+    def _write_first_s(self) -> float:
+        """Write a valid table, so that there is one from now on; return the seconds that it took."""
+        start = time.monotonic()
+        self.write()
+        return time.monotonic() - start
+
+    def _layouts(self) -> list[Layout]:
+        if self.options.layout != "auto":
+            return [Layout.parse(self.options.layout)]
+        return calibration.candidates(self.options.threads or usable_cores())
+
+    def _open(
+        self, layout: Layout, members: Sequence[str] | None = None, avoid: Sequence[str] = ()
+    ) -> ensemble.Loaded:
+        options = self.options
+        lower = None if options.precision == "auto" else ()
+        return ensemble.load(options.model, layout, options.engine, lower, members, avoid)
+
+    def _opened(self, fastest: Calibration) -> None:
+        """Take over what calibration opened. Raises `UserError` in a strict run of other classes."""
+        loaded, report = fastest.loaded, self.out.report
+        spec, contract = loaded.ensemble.spec, loaded.ensemble.contract
+        differences = table.class_differences(contract.classes, self.work.columns)
+        if differences and self.work.strict:
+            raise UserError(table.refusal(differences))
+        members = tuple(spec.members)
+        self.failover = Failover(loaded, lambda avoid: self._open(fastest.layout, members, avoid))
+        self.out.opened(contract, spec)
+        report.engines, report.layout = list(loaded.engines), str(fastest.layout)
+        report.origins = list(loaded.origins)
+        report.notes += [*loaded.fallbacks, *differences]
+        dropped = sorted(set(Spec.load(self.options.model).members) - set(members))
+        if dropped:
+            names = ", ".join(dropped)
+            report.notes.append(f"left out, since the budget is too short for all: {names}")
+        engines = ", ".join(loaded.engines)
+        print(
+            f"{len(self.work.files)} files, {len(members)} models on {engines}; {fastest}", flush=True
+        )
+
+    def write(self) -> None:
+        """Put what there is in its place; in a strict run, where no scores would hide a fault, only
+        once there are some."""
+        if self.work.strict and not self.out.has_scores:
+            return
+        if self.failover:
+            lost = [note for note in self.failover.notes if note not in self.out.report.notes]
+            self.out.report.notes += lost
+        self.out.write(self.budget.elapsed_s())
+
+    @property
+    def seconds_per_file(self) -> float:
+        """For files of a minute, by the last completed pass; by the first, where it was cut short."""
+        progress, scored = self.out.progress, self.out.report.scored
+        return progress.seconds_a_window * WINDOWS_A_MINUTE or progress.first.elapsed_s / scored
+
+
+def verdict(seconds_per_file: float, limit_min: float) -> tuple[str, bool]:
+    """Whether as many files as Kaggle has would fit in the budget at this speed."""
+    needed_min = seconds_per_file * mounts.LIMIT_FILES / 60
+    fits = budget.fits(needed_min, limit_min)
+    word = "fits" if fits else "DOES NOT FIT"
+    text = f"{mounts.LIMIT_FILES} files would take {needed_min:.1f} of {limit_min:g} min a pass: {word}"
+    return text, fits
+
+
+def faults(run: Run) -> list[str]:
+    """Everything that a commit run must not let pass, counted and named."""
+    report, plan = run.out.report, run.out.plan
+    lines = list(report.notes)
+    if report.failures:
+        named = "; ".join(f"{name}: {why}" for name, why in report.failures.items())
+        lines.append(f"{len(report.failures)} bad files hold medians ({named})")
+    if report.not_reached:
+        names = ", ".join(report.not_reached[:3])
+        lines.append(f"{len(report.not_reached)} files not reached in time hold medians ({names} …)")
+    if plan.absent:
+        names = ", ".join(plan.absent[:5])
+        lines.append(f"{len(plan.absent)} recordings of the sample submission are absent ({names})")
+    return lines
+
+
+def bundle_faults(kit: Path, strict: bool) -> list[str]:
+    """What differs from the manifest that the kit was uploaded with; a strict run refuses it."""
+    lines = [f"the kit is not as it was bundled: {line}" for line in manifest.problems(kit) or []]
+    if lines and strict:
+        raise UserError(f"{kit}: {'; '.join(lines[:3])}; bundle and upload it again")
+    return lines
+
+
+class Termination:
+    """SIGTERM as an exception, once; after that, and while the table is written, it is only noted."""
+
+    def __init__(self) -> None:
+        self.ready = True
+        with contextlib.suppress(ValueError):  # not the main thread: nobody signals it
+            signal.signal(signal.SIGTERM, self._received)
+
+    def _received(self, number: int, frame: Any) -> None:
+        if self.ready:
+            self.ready = False
+            raise Stopped
+
+
+def carry_out(run: Run) -> None:
+    """Score, and write what there is, however the scoring ends."""
+    termination = Termination()
+
+    def finish() -> None:
+        termination.ready = False
+        run.write()
+
+    try:
+        try:
+            run.score()
+        finally:
+            finish()
+    except Stopped:
+        finish()  # it may have come between the scoring and the writing
