@@ -23,7 +23,7 @@ if __name__ == "__main__":  # in place of this folder, whose rooms have names of
 from birdkit.errors import UserError, run_command
 from export.benchmark import comparison, report
 from export.benchmark.measure import measure
-from train.fit.curves import put_between_marks
+from train.pages.marks import put_between_marks
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

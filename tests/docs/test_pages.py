@@ -103,7 +103,9 @@ def test_the_rooms_are_those_of_the_code() -> None:
 
 
 def test_every_folder_of_the_tree_exists() -> None:
-    (tree,) = re.findall(r"```\n(submission/.*?)```", (ROOT / "docs/architecture.md").read_text(), re.DOTALL)
+    (tree,) = re.findall(
+        r"```\n(submission/.*?)```", (ROOT / "docs/architecture.md").read_text(), re.DOTALL
+    )
     parents: list[str] = []
     for line in tree.splitlines():
         depth, name = (len(line) - len(line.lstrip())) // 2, line.split()[0]

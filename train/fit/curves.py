@@ -1,4 +1,4 @@
-"""Loss and validation figures of a training as curves, and tables put between marks."""
+"""Draws the curves of a training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from birdkit.errors import UserError
 from train.fit.loop import Progress
 
 
@@ -31,13 +30,3 @@ def draw_curves(progress: Progress, path: Path, title: str) -> None:
     for axes in (left, right):
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
-
-
-def put_between_marks(path: Path, mark: str, text: str) -> None:
-    """Replace what stands between `<!-- mark -->` and `<!-- /mark -->` in a file."""
-    start, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
-    whole = path.read_text()
-    if start not in whole or end not in whole:
-        raise UserError(f"{path}: needs a line {start} and a line {end} to put the table between")
-    before, after = whole.partition(start)[0], whole.partition(end)[2]
-    path.write_text(f"{before}{start}\n{text}\n{end}{after}")

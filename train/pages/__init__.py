@@ -1,4 +1,4 @@
-"""Pages and tables that people read about a run and its settings.
+"""What people read: tables put between marks.
 
-Imports birdkit and every other room of train.
+Imports birdkit and every other package of train.
 """

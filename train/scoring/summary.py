@@ -31,7 +31,7 @@ DRAWS = 500
 
 
 @dataclass(frozen=True)
-class Facts:
+class Header:
     """Of a set of data, for as long as scores on it are kept."""
 
     name: str
@@ -45,12 +45,12 @@ class Facts:
 class Scored:
     """A round's models on one set: `scores` is (outputs, models, rows, classes)."""
 
-    facts: Facts
+    header: Header
     scores: NDArray[np.float32]
     truth: Truth
 
     def table(self, output: str, model: str) -> NDArray[np.float32]:
-        return self.scores[self.facts.outputs.index(output), self.facts.models.index(model)]
+        return self.scores[self.header.outputs.index(output), self.header.models.index(model)]
 
     def auc(self, output: str, model: str) -> MacroAuc:
         return macro_auc(self.truth, self.table(output, model))
@@ -65,7 +65,7 @@ class Scored:
         content = BytesIO()
         np.savez_compressed(
             content,
-            facts=json.dumps(asdict(self.facts)),
+            facts=json.dumps(asdict(self.header)),
             scores=self.scores,
             truth=self.truth.labels,
             decided=self.truth.decided,
@@ -79,7 +79,7 @@ class Scored:
             facts = json.loads(str(kept["facts"]))
             lists = {k: tuple(v) for k, v in facts.items() if isinstance(v, list)}
             truth = Truth(kept["truth"], kept["decided"], kept["groups"])
-            return cls(Facts(**(facts | lists)), kept["scores"], truth)
+            return cls(Header(**(facts | lists)), kept["scores"], truth)
 
 
 def scores_path(folder: Path, set_name: str) -> Path:
@@ -98,10 +98,10 @@ def score_round(
     path = scores_path(folder, truth_set.name)
     contract = next(iter(finals.values())).contract
     models = (*finals, ENSEMBLE)
-    facts = Facts(truth_set.name, contract.outputs, models, contract.classes, dict(hashes))
+    header = Header(truth_set.name, contract.outputs, models, contract.classes, dict(hashes))
     if path.is_file():
         kept = Scored.load(path)
-        if can_be_kept(asdict(facts), as_json(asdict(kept.facts))) and kept.truth.same_as(
+        if can_be_kept(asdict(header), as_json(asdict(kept.header))) and kept.truth.same_as(
             truth_set.truth
         ):
             return kept
@@ -114,7 +114,7 @@ def score_round(
     tables = [
         [truth_set.rows(combine(files, each)) for each in (*alone, spec)] for files in found.values()
     ]
-    scored = Scored(facts, np.array(tables), truth_set.truth)
+    scored = Scored(header, np.array(tables), truth_set.truth)
     scored.save(path)
     return scored
 
@@ -132,24 +132,24 @@ def of_round(index: int, scored: Sequence[Scored], before: Sequence[Scored]) -> 
 
     `gain_low` and `gain_high` hold 90 % of a paired bootstrap over files.
     """
-    last = {each.facts.name: each for each in before}
+    last = {each.header.name: each for each in before}
     models, classes = [], []
     for each in scored:
-        facts, positives = each.facts, each.truth.n_positive
-        for model, output in product(facts.models, facts.outputs):
+        header, positives = each.header, each.truth.n_positive
+        for model, output in product(header.models, header.outputs):
             auc = each.auc(output, model)
-            where = {"round": index, "model": model, "set": facts.name, "output": output}
-            gain = _gain(each, last.get(facts.name), output, model)
+            where = {"round": index, "model": model, "set": header.name, "output": output}
+            gain = _gain(each, last.get(header.name), output, model)
             models.append(where | {"macro_auc": auc.macro, "n_scored": auc.n_scored} | gain)
             classes += [
-                where | {"class": facts.classes[i], "n_positive": int(positives[i]), "auc": value}
+                where | {"class": header.classes[i], "n_positive": int(positives[i]), "auc": value}
                 for i, value in auc.per_class.items()
             ]
     return Tables(pd.DataFrame(models), pd.DataFrame(classes))
 
 
 def _gain(scored: Scored, last: Scored | None, output: str, model: str) -> dict[str, float]:
-    if last is None or model not in last.facts.models:
+    if last is None or model not in last.header.models:
         return {}
     gain = scored.gain(last, output, model)
     return {

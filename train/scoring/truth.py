@@ -14,7 +14,7 @@ from birdkit.errors import UserError
 from birdkit.kaggle.table import ROW_ID
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Truth:
     """Known truth, which metrics, gates, fits and the bootstrap take whole.
 
@@ -28,10 +28,21 @@ class Truth:
     decided: NDArray[np.bool_]
     groups: NDArray[np.generic]
 
+    def __post_init__(self) -> None:
+        shapes = self.labels.shape, self.decided.shape, self.groups.shape
+        if self.labels.ndim != 2 or shapes[1:] != (shapes[0], shapes[0][:1]):
+            raise ValueError(f"labels, decided and groups have the shapes {shapes}")
+
     @classmethod
-    def known(cls, labels: NDArray[np.bool_], groups: NDArray[np.generic] | None = None) -> Truth:
-        """Every cell is decided; each row is a group of its own where none are given."""
-        return cls(labels, np.ones_like(labels), np.arange(len(labels)) if groups is None else groups)
+    def of(
+        cls,
+        labels: NDArray[np.bool_],
+        decided: NDArray[np.bool_] | None = None,
+        groups: NDArray[np.generic] | None = None,
+    ) -> Truth:
+        """Truth in which, unless given, every cell is decided and each row is a group of its own."""
+        decided = np.ones_like(labels) if decided is None else decided
+        return cls(labels, decided, np.arange(len(labels)) if groups is None else groups)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -90,7 +101,7 @@ def read_truth(validation: Path) -> TruthTable:
     groups = labels.index.str.rpartition("_").get_level_values(0).to_numpy()
     mask_path = validation / "mask.csv"
     if not mask_path.is_file():
-        return TruthTable(labels.index, labels.columns, Truth.known(labels.to_numpy(), groups))
+        return TruthTable(labels.index, labels.columns, Truth.of(labels.to_numpy(), groups=groups))
     mask = read_cells(mask_path).reindex(index=labels.index, columns=labels.columns)
     if mask.isna().to_numpy().any():
         raise UserError(f"{mask_path}: lacks rows or columns of truth.csv beside it")

@@ -15,8 +15,8 @@ from export.benchmark import comparison, report, timing
 from export.benchmark.baselines import ConvMel, EagerEngine
 from tests.conftest import tiny_predictor
 from train.config.settings import FrontEnd
-from train.fit.curves import put_between_marks
 from train.models.frontend import LogMel
+from train.pages.marks import put_between_marks
 
 
 def test_the_published_front_ends_give_the_same_log_mel(contract):

@@ -29,7 +29,7 @@ def library(seed, noises, n_groups=12, windows=8, classes=8):
     logits = np.stack([1.5 * truth + noise * rng.standard_normal(truth.shape) for noise in noises])
     groups = np.repeat(np.arange(n_groups), windows)
     scores = (1 / (1 + np.exp(-logits))).astype(np.float32)
-    return scores, Truth.known(truth, groups)
+    return scores, Truth.of(truth, groups=groups)
 
 
 def same(one, other):

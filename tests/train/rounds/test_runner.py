@@ -25,7 +25,7 @@ from train import compare, label
 from train import run as train_run
 from train.models import checkpoint, pretrained
 from train.models.sed import Predictor
-from train.rounds import pseudo_labels, runner, teachers
+from train.rounds import comparison, pseudo_labels, runner, teachers
 from train.scoring import evaluate, summary
 from train.scoring.truth import Truth
 
@@ -337,26 +337,26 @@ def test_a_run_warm_starts_from_another_of_wider_classes(uninterrupted, competit
 def scored(truth, before, after, seed, models=("a", "b", "ensemble")):
     """A pair of rounds whose tables are noise around the truth, of these sizes."""
     rng = np.random.default_rng(seed)
-    facts = summary.Facts("validation", ("clipwise",), models, ("x", "y"), {})
+    facts = summary.Header("validation", ("clipwise",), models, ("x", "y"), {})
     groups = np.repeat(np.arange(len(truth) // 4), 4)
 
     def table(noise):
         each = [truth + noise * rng.standard_normal(truth.shape) for _ in models]
         return np.float32([each])
 
-    pairs = [summary.Scored(facts, table(n), Truth.known(truth, groups)) for n in (before, after)]
-    return compare.Pair(*pairs)
+    pairs = [summary.Scored(facts, table(n), Truth.of(truth, groups=groups)) for n in (before, after)]
+    return comparison.Pair(*pairs)
 
 
 def test_gains_are_means_over_seeds_of_one_resampling(tmp_path):
     truth = np.random.default_rng(9).random((80, 2)) < 0.3
     pairs = [scored(truth, 3.0, 0.7, seed) for seed in range(3)]
-    found = compare.gains(pairs)
-    assert [gain.model for gain in found] == ["a", "b", compare.MEAN, "ensemble"]
+    found = comparison.gains(pairs)
+    assert [gain.model for gain in found] == ["a", "b", comparison.MEAN, "ensemble"]
     a, b, mean, ensemble = found
     assert mean.before == pytest.approx(np.mean([a.before, b.before], axis=0))
     assert mean.mean.estimate == pytest.approx((a.mean.estimate + b.mean.estimate) / 2)
-    of_one = compare.gains([scored(truth, 3.0, 0.7, 0, ("a", "ensemble"))])
+    of_one = comparison.gains([scored(truth, 3.0, 0.7, 0, ("a", "ensemble"))])
     assert [gain.model for gain in of_one] == ["a"]  # an ensemble of one is that one
     for gain in found:
         assert gain.mean.estimate == pytest.approx(np.mean(gain.after) - np.mean(gain.before))
@@ -365,16 +365,16 @@ def test_gains_are_means_over_seeds_of_one_resampling(tmp_path):
         alone = [pair.last.gain(pair.first, gain.output, gain.model) for pair in pairs]
         widths = [each.bound(0.95) - each.bound(0.05) for each in alone]
         assert gain.mean.bound(0.95) - gain.mean.bound(0.05) < max(widths)
-    no_gain = compare.gains([scored(truth, 1.0, 1.0, seed) for seed in range(3)])[0].mean
+    no_gain = comparison.gains([scored(truth, 1.0, 1.0, seed) for seed in range(3)])[0].mean
     assert no_gain.bound(0.05) < 0 < no_gain.bound(0.95)
-    assert "| a | clipwise |" in compare.markdown(found)
+    assert "| a | clipwise |" in comparison.markdown(found)
 
 
 def test_runs_that_cant_be_compared_are_named(uninterrupted, run_dir):
     with pytest.raises(UserError, match="has one round only"):
-        compare.pair(run_dir, "validation")
+        comparison.pair(run_dir, "validation")
     with pytest.raises(UserError, match=r"scores-validation\.npz: not found; run train/run\.py again"):
-        compare.pair(uninterrupted, "validation")
+        comparison.pair(uninterrupted, "validation")
     run, on = str(uninterrupted), ["--set", "soundscapes"]
     with pytest.raises(UserError, match="2 runs for 1; give one for each"):
         compare.main([run, *on, "--against", run, run])
@@ -382,8 +382,8 @@ def test_runs_that_cant_be_compared_are_named(uninterrupted, run_dir):
 
 
 def test_the_last_round_is_compared_with_another_recipes(uninterrupted, capsys):
-    pair = compare.pair(uninterrupted, "soundscapes", against=uninterrupted)
-    assert [gain.mean.estimate for gain in compare.gains([pair])] == [0.0, 0.0]
+    pair = comparison.pair(uninterrupted, "soundscapes", against=uninterrupted)
+    assert [gain.mean.estimate for gain in comparison.gains([pair])] == [0.0, 0.0]
     run = str(uninterrupted)
     assert compare.main([run, "--set", "soundscapes", "--against", run]) == 0
     assert "| other recipe | last round |" in capsys.readouterr().out

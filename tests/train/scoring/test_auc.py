@@ -20,7 +20,7 @@ def test_the_macro_is_scikit_learns_over_classes_with_both_kinds(seed):
     truth = rng.random((30, 5)) < np.array([0.0, 1.0, 0.1, 0.5, 0.9])
     scores = rng.random((30, 5)).round(1)  # with ties
     usable = [c for c in range(5) if 0 < truth[:, c].sum() < 30]
-    result = macro_auc(Truth.known(truth), scores)
+    result = macro_auc(Truth.of(truth), scores)
     expected = roc_auc_score(truth[:, usable], scores[:, usable], average="macro")
     assert result.macro == pytest.approx(expected)
     assert result.n_scored == len(usable)
@@ -29,7 +29,7 @@ def test_the_macro_is_scikit_learns_over_classes_with_both_kinds(seed):
 def test_undecided_cells_are_left_out():
     truth = np.array([[True], [False], [False]])
     scores = np.array([[0.5], [0.9], [0.1]])
-    assert macro_auc(Truth.known(truth), scores).macro == 0.5
+    assert macro_auc(Truth.of(truth), scores).macro == 0.5
     second, first = np.array([[True], [False], [True]]), np.array([[False], [True], [True]])
     assert macro_auc(Truth(truth, second, np.arange(3)), scores).macro == 1.0
     # What is undecided may be the last of its kind: then the class has no ROC.
@@ -37,9 +37,9 @@ def test_undecided_cells_are_left_out():
 
 
 def test_nothing_to_score_is_nan_and_nan_scores_are_refused():
-    assert np.isnan(macro_auc(Truth.known(np.zeros((3, 2), bool)), np.zeros((3, 2))).macro)
+    assert np.isnan(macro_auc(Truth.of(np.zeros((3, 2), bool)), np.zeros((3, 2))).macro)
     with pytest.raises(UserError, match="NaN"):
-        macro_auc(Truth.known(np.eye(2, dtype=bool)), np.full((2, 2), np.nan))
+        macro_auc(Truth.of(np.eye(2, dtype=bool)), np.full((2, 2), np.nan))
 
 
 def random_case(seed, n_rows, n_classes=3, groups=None):
@@ -116,8 +116,8 @@ def test_a_difference_reads_as_estimate_and_the_middle_90_percent_of_its_draws()
 
 def test_a_bootstrap_of_nothing_to_score_is_nan_and_scores_must_be_finite():
     empty = np.zeros((0, 2))
-    assert np.isnan(paired_bootstrap(Truth.known(empty > 0), empty, empty, draws=3).draws).all()
-    truth, scores = Truth.known(np.eye(2, dtype=bool), np.array(["a", "b"])), np.eye(2)
+    assert np.isnan(paired_bootstrap(Truth.of(empty > 0), empty, empty, draws=3).draws).all()
+    truth, scores = Truth.of(np.eye(2, dtype=bool), groups=np.array(["a", "b"])), np.eye(2)
     # Of one window drawn twice there is no ROC; both windows give 1 - 0.
     difference = paired_bootstrap(truth, 1 - scores, scores)
     assert difference.estimate == 1.0

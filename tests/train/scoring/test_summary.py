@@ -1,0 +1,39 @@
+"""Kept scores are read again as they were, and files of earlier runs still load."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from train.scoring.summary import Header, Scored
+from train.scoring.truth import Truth
+
+HEADER = Header("validation", ("clipwise",), ("m", "ensemble"), ("a", "b"), {"m": "hash"})
+TRUTH = Truth.of(np.eye(2, dtype=bool), np.array([[1, 1], [0, 1]], dtype=bool), np.array([0, 0]))
+SCORES = np.arange(8, dtype=np.float32).reshape(1, 2, 2, 2)
+
+
+def test_saved_scores_load_as_they_were(tmp_path: Path) -> None:
+    Scored(HEADER, SCORES, TRUTH).save(tmp_path / "scores.npz")
+    loaded = Scored.load(tmp_path / "scores.npz")
+    assert loaded.header == HEADER
+    assert loaded.truth.same_as(TRUTH)
+    assert loaded.scores.tolist() == SCORES.tolist()
+
+
+def test_the_keys_of_the_file_stay_so_that_files_of_earlier_runs_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "scores.npz"
+    fields: dict[str, object] = {"name": "validation", "outputs": ["clipwise"], "classes": ["a", "b"]}
+    fields |= {"models": ["m", "ensemble"], "made_by": {"m": "hash"}}
+    arrays: dict[str, Any] = {"truth": TRUTH.labels, "decided": TRUTH.decided, "groups": TRUTH.groups}
+    np.savez_compressed(path, facts=json.dumps(fields), scores=SCORES, **arrays)
+    earlier = Scored.load(path)
+    assert earlier.header == HEADER
+    assert earlier.truth.same_as(TRUTH)
+    earlier.save(path)
+    with np.load(path) as kept:
+        assert set(kept) == {"facts", "scores", *arrays}
+        assert json.loads(str(kept["facts"])) == fields

@@ -1,0 +1,126 @@
+"""Compares rounds of runs: macro-AUC before and after, and the gain over the seeds of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from birdkit.errors import UserError
+from train.models import checkpoint
+from train.rounds import plan
+from train.scoring import summary
+from train.scoring.auc import Difference
+from train.scoring.summary import ENSEMBLE, Scored
+
+MEAN = "mean of the models"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The last round of a run, and the round that it is compared with, on one set of files."""
+
+    first: Scored
+    last: Scored
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Macro-AUC in one output before and after, of one model or the mean of several, by run."""
+
+    model: str
+    output: str
+    before: tuple[float, ...]  # (runs,)
+    after: tuple[float, ...]  # (runs,)
+    mean: Difference  # mean over the runs, which are all resampled in the same way
+
+
+def pair(run: Path, set_name: str, against: Path | None = None) -> Pair:
+    """A run's last round beside that of another run, or beside its own round 0.
+
+    Raises `UserError` where a round is missing, or has no scores on the set.
+    """
+    last = plan.finished(run)
+    if against is not None:
+        return Pair(_scored(plan.finished(against).folder, set_name), _scored(last.folder, set_name))
+    if last.index == 0:
+        raise UserError(f"{run}: has one round only; compare it --against another run")
+    first = last.folder.with_name(checkpoint.ROUND_NAME.format(0))
+    return Pair(_scored(first, set_name), _scored(last.folder, set_name))
+
+
+def _scored(folder: Path, set_name: str) -> Scored:
+    path = summary.scores_path(folder, set_name)
+    if not path.is_file():
+        raise UserError(f"{path}: not found; run train/run.py again, with --validation DIR")
+    return Scored.load(path)
+
+
+def gains(pairs: Sequence[Pair]) -> list[Gain]:
+    """Gains of every model that is in both rounds, of their mean, and of the ensembles.
+
+    Raises `UserError` where the pairs differ in truth or models.
+    """
+    _require_alike(pairs)
+    before, after = pairs[0].first.header, pairs[0].last.header
+    singles = [name for name in after.models if name in before.models and name != ENSEMBLE]
+    rows = {name: [name] for name in singles}
+    if len(singles) > 1:
+        rows[MEAN] = singles
+    if max(len(before.models), len(after.models)) > 2:  # an ensemble of one model is that model
+        rows[ENSEMBLE] = [ENSEMBLE]
+    return [
+        _gain(pairs, row, models, output) for row, models in rows.items() for output in after.outputs
+    ]
+
+
+def _require_alike(pairs: Sequence[Pair]) -> None:
+    reference = pairs[0]
+    for pair in pairs:
+        for scored in (pair.first, pair.last):
+            if not scored.truth.same_as(reference.last.truth):
+                raise UserError("these runs were scored on different sets; score them on one")
+        if _models(pair) != _models(reference):
+            raise UserError("these runs differ in models; compare seeds of one recipe")
+
+
+def _models(pair: Pair) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return pair.first.header.models, pair.last.header.models
+
+
+def _gain(pairs: Sequence[Pair], row: str, models: Sequence[str], output: str) -> Gain:
+    # The bootstrap of every run draws the same files, so that draws may be averaged one by one.
+    differences = [p.last.gain(p.first, output, model) for p in pairs for model in models]
+    mean = Difference(
+        float(np.mean([difference.estimate for difference in differences])),
+        np.mean([difference.draws for difference in differences], axis=0),
+    )
+
+    def figures(rounds: Sequence[Scored]) -> tuple[float, ...]:
+        return tuple(
+            float(np.mean([scored.auc(output, model).macro for model in models])) for scored in rounds
+        )
+
+    return Gain(row, output, figures([p.first for p in pairs]), figures([p.last for p in pairs]), mean)
+
+
+def markdown(gains: Sequence[Gain], before: str = "round 0") -> str:
+    """The table of gains; `before` heads the column of the round that is compared with."""
+    n_runs = len(gains[0].before)
+    lines = [
+        f"| model | output | {before} | last round | gain, {n_runs} seeds | mean gain |",
+        "|---|---|---|---|---|---|",
+    ]
+    for gain in gains:
+        by_run = ", ".join(
+            f"{after - before:+.3f}" for before, after in zip(gain.before, gain.after, strict=True)
+        )
+        spreads = f"{_spread(gain.before)} | {_spread(gain.after)}"
+        lines.append(f"| {gain.model} | {gain.output} | {spreads} | {by_run} | {gain.mean} |")
+    return "\n".join(lines).replace("-0", "−0")
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.3f} ({min(values):.3f}–{max(values):.3f})"
