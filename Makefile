@@ -1,10 +1,7 @@
-# make demo [DATA=DIR]   train, export, submit offline and score, on the demo competition or DIR
-# make test              all tests; make quick: without the slow ones
-# make lint              ruff and mypy
-# make kaggle-sim        the submission as Kaggle runs it, on its Pythons, without network
-# make bench [DATA=DIR]  the speed table of README, measured on this machine (20 minutes)
+# `make help` prints the targets with the text behind ##.
 PYTHON ?= python3
 PY := .venv/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
 DATA ?=
 RECIPE ?= $(if $(DATA),mini,demo)
 COMPETITION := $(if $(DATA),$(DATA),build/demo)
@@ -13,18 +10,28 @@ RUN := runs/$(RECIPE)
 OUT := build/$(RECIPE)-submission.csv
 # The demo's bar: its model beats chance clearly.
 AT_LEAST := $(if $(DATA),0,0.90)
+# `make lock`: its tool, and where that finds torch's CPU build. Offline from download.pytorch.org, name
+# a folder with that wheel: make lock TORCH="--find-links DIR".
+UV := uv==0.13.9
+TORCH ?= --torch-backend cpu
 
-.PHONY: demo test quick lint bench kaggle-sim setup clean
+.PHONY: help setup demo test quick lint docs bench kaggle-sim lock clean
 .DELETE_ON_ERROR:
 
-setup: .venv/.ready
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.venv/.ready: requirements.txt submission/requirements.txt
+setup: .venv/.ready ## make .venv with the locked packages, and torch as the machine has it
+
+# The locked packages come first: torch then finds what it depends on, and installs itself alone.
+.venv/.ready: requirements.txt requirements-dev.txt requirements.lock submission/requirements.txt
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PIP) install --quiet --no-deps --require-hashes -r requirements.lock
+	$(PIP) install --quiet $(shell grep '^torch==' requirements.txt)
+	$(PIP) install --quiet --no-deps $(shell grep '^torchvision==' requirements.txt)
 	touch $@
 
-demo: setup
+demo: setup ## train, export, submit offline and score, on the demo competition or DATA=DIR
 ifeq ($(DATA),)
 	$(PY) train/demo.py --out $(COMPETITION)
 endif
@@ -44,25 +51,37 @@ else
 	$(PY) train/metrics.py $(OUT) --validation $(VALIDATION) --at-least $(AT_LEAST)
 endif
 
-test: setup
+test: setup ## all tests (ten minutes on two cores)
 	$(PY) -m pytest
 
-quick: setup
+quick: setup ## the tests without the slow ones
 	$(PY) -m pytest -m "not slow"
 
-lint: setup
+lint: setup ## ruff and mypy
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-bench: setup
-	$(PY) export/bench.py $(if $(DATA),--data $(DATA)) --scaling \
-		--json docs/bench.json --chart docs/bench.png --readme README.md
+docs: setup ## write the tables of settings and rooms in docs/ from the code
+	$(PY) train/pages/settings_table.py docs/recipes.md
+	$(PY) -m tests.docs.rooms docs/architecture.md
 
-# Kaggle on this machine: bundle the model, run its notebook as Kaggle would. ARGS: see --help.
-kaggle-sim: setup
+bench: setup ## measure the speed table of docs/speed.md on this machine (20 minutes); DATA=DIR
+	$(PY) export/bench.py $(if $(DATA),--data $(DATA)) --scaling \
+		--json docs/bench.json --chart docs/bench.png --readme docs/speed.md
+
+kaggle-sim: setup ## bundle the model and run it as Kaggle would, without network; ARGS: docs/commands.md
 	$(PY) export/bundle.py --owner someone --competition birdclef --out build/kaggle
 	$(PY) export/kaggle_sim.py --data $(COMPETITION) $(ARGS)
 
-clean:
+lock: ## write requirements.lock anew from the two lists of requirements (needs the internet)
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip --disable-pip-version-check install --quiet $(UV)
+	sed -n '/^# /!q;p' requirements.lock > build/lock/head
+	build/lock/bin/uv pip compile --quiet requirements.txt requirements-dev.txt --generate-hashes \
+		--python-version 3.11 --python-platform x86_64-manylinux_2_28 $(TORCH) --no-header \
+		--no-emit-package torch --no-emit-package torchvision --output-file build/lock/body
+	cat build/lock/head build/lock/body > requirements.lock
+
+clean: ## remove what was built and trained
 	rm -rf build runs submission/model
