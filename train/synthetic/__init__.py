@@ -1,4 +1,4 @@
 """The demo competition: synthetic singers, their songs and the scenes they sing in.
 
-Imports birdkit.
+Imports birdkit and train.config.
 """
