@@ -1,46 +1,39 @@
-"""What `bench.py` sets side by side: the same members, behind other front ends and engines.
+"""The setups that `bench.py` compares: the same members, behind other front ends and engines.
 
 (a) librosa's mel and torch eager, a file at a time: what most published notebooks do.
 (b) the mel as one Conv1d in the graph, all members in one ONNX, as the 2025 2nd place exported it.
-(c) ours.
+(c) ours. (a) and (b) are the baselines.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import librosa
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from birdkit.contract import INPUT_NAME, LOG_MEL_NAMES, Contract
+from birdkit.contract import Contract
 from birdkit.engines.engine import Answers
 from birdkit.engines.layout import Layout, one_stream, usable_cores
-from birdkit.engines.openvino_graphs import contract_of, import_openvino
+from birdkit.engines.openvino_graphs import contract_of
 from birdkit.scoring import ensemble
 from birdkit.scoring.calibration import candidates
 from birdkit.scoring.ensemble import Ensemble, Spec
-from export.folder import model_folder
 from export.gates import parity
-from export.models import quantize
+from export.models import onnx, openvino, quantize
 from export.models.fuse import FUSED_STEM
-from export.to_onnx import export_onnx
 from train.config.job import Job
 from train.config.settings import FrontEnd, Model
 from train.models import checkpoint
 from train.models.checkpoint import Final
 from train.models.frontend import LogMel, mel_matrix
 from train.models.sed import Predictor
-
-openvino = import_openvino()
 
 WRITE_UP = ("tf_efficientnet_b3.ns_jft_in1k", "tf_efficientnetv2_b3.in21k")
 WRITE_UP_CLASSES = 206
@@ -80,18 +73,19 @@ class EagerEngine:
 
     def __call__(self, chunks: NDArray[np.float32]) -> Answers:
         mel_power = torch.from_numpy(np.stack([self.mel(chunk) for chunk in chunks]))
-        picture = self.front_end.from_power(mel_power)
-        found = {}
+        log_mel = self.front_end.from_power(mel_power)
+        named: Answers = {}
         with torch.inference_mode():
             for member, predictor in self.predictors.items():
-                answers = predictor.network(picture, predictor.answer_share)
+                answers = predictor.network(log_mel, predictor.answer_share)
                 for output, answer in zip(self.contract.outputs, answers, strict=True):
-                    found[f"{member}.{output}"] = answer.numpy()
-        return found
+                    named[f"{member}.{output}"] = answer.numpy()
+        return named
 
     def mel(self, chunk: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Mel power (mels, frames) of a chunk (samples,)."""
         config = self.front_end.config
-        return librosa.feature.melspectrogram(
+        mel_power: NDArray[np.float32] = librosa.feature.melspectrogram(
             y=chunk,
             sr=config.sample_rate,
             n_fft=config.n_fft,
@@ -101,10 +95,11 @@ class EagerEngine:
             fmax=config.fmax_hz,
             pad_mode="constant",
         )
+        return mel_power
 
 
 @dataclass(frozen=True)
-class Contender:
+class Setup:
     """One row of the bench: a folder, and what runs it. Plain values, so that a fresh process can."""
 
     name: str
@@ -149,7 +144,7 @@ def untrained(job: Job, contract: Contract) -> Final:
     predictor.network.train()
     for module in predictor.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None  # the mean of what it saw
+            module.momentum = None  # the mean over all that it saw
     with torch.no_grad():
         predictor(inputs)
         predictor.eval()
@@ -180,34 +175,16 @@ def export_fused(finals: Mapping[str, Final], folder: Path, front_end: type[LogM
         predictor.front_end = front_end(predictor.front_end.config)
     contract = replace(predictors[0].contract, members=tuple(finals))
     path = folder / f"{FUSED_STEM}.onnx"
-    export_onnx(predictors, contract, path, contract.to_metadata())
-    ir = openvino.Core().read_model(path)
-    openvino.save_model(ir, path.with_suffix(".xml"), compress_to_fp16=False)
+    onnx.write(predictors, contract, path, contract.to_metadata())
+    openvino.write_ir(path, path.with_suffix(".xml"))
     Spec(dict.fromkeys(finals, 1.0), files={FUSED_STEM: list(finals)}).save(folder)
 
 
 def quantise(folder: Path) -> None:
     """Add INT8 beside a folder's IR, calibrated on noise: right for speed and for nothing else."""
     source = folder / f"{FUSED_STEM}.xml"
-    model = openvino.Core().read_model(source)
+    model = openvino.read(source)
     contract = contract_of(model, str(source))
     noise = parity.probe_inputs(contract)
-    pictures = quantize.pictures(model, contract, list(noise), 1)
-    quantised = quantize.to_int8(model, pictures)
-    target = folder / f"{FUSED_STEM}.int8.xml"
-    openvino.save_model(quantised, target, compress_to_fp16=False)
-
-
-def made_by(path: Path) -> dict[str, dict[str, Any]]:
-    """Member → what made it, from a model file's metadata."""
-    return json.loads(model_folder.read_metadata(path)[model_folder.MADE_BY_KEY])
-
-
-def front_end_alone(folder: Path, stem: str, scratch: Path) -> Path:
-    """The part of a file's graph from waveform to log-mel, as an ONNX file."""
-    target = scratch / f"{folder.name}-{stem}-front-end.onnx"
-    source = folder / f"{stem}.onnx"
-    named = {name for node in onnx.load(source).graph.node for name in node.output}
-    log_mel = next(name for name in LOG_MEL_NAMES if name in named)
-    onnx.utils.extract_model(str(source), str(target), [INPUT_NAME], [log_mel])
-    return target
+    log_mels = quantize.log_mels(model, contract, list(noise), 1)
+    openvino.save(quantize.to_int8(model, log_mels), folder / f"{FUSED_STEM}.int8.xml")

@@ -17,8 +17,7 @@ from pathlib import Path
 
 from birdkit.engines.layout import Layout
 from birdkit.kaggle import table
-from birdkit.scoring import ensemble
-from birdkit.scoring.ensemble import Ensemble, combine
+from birdkit.scoring.ensemble import Ensemble, combine, load
 from birdkit.scoring.predict import SoundFile, predict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,12 +59,12 @@ def child(text: str) -> None:
     files = [SoundFile(Path(path), n_windows) for path, n_windows in asked["files"]]
     layout, folder = Layout.parse(asked["layout"]), Path(asked["folder"])
     if asked["engine"] == "torch":
-        from export.benchmark.baselines import Contender
+        from export.benchmark.baselines import Setup
 
-        loaded = Contender("", folder, "torch").open(layout).ensemble
+        loaded = Setup("", folder, "torch").open(layout).ensemble
     else:
         lower = () if asked["precision"] == "f32" else (asked["precision"],)
-        loaded = ensemble.load(folder, layout, asked["engine"], lower).ensemble
+        loaded = load(folder, layout, asked["engine"], lower).ensemble
     predict(files[:1], loaded.score, loaded.contract)  # warm
     cpu_start = time.process_time()
     seconds = write_csv(loaded, files, layout.streams)
@@ -75,14 +74,14 @@ def child(text: str) -> None:
     print(json.dumps(asdict(Cost(seconds, cpu_seconds, peak_kib / 1024))))
 
 
-def write_csv(of: Ensemble, files: Sequence[SoundFile], streams: int) -> float:
+def write_csv(ensemble: Ensemble, files: Sequence[SoundFile], streams: int) -> float:
     """Score files and write their submission; seconds."""
-    contract = of.contract
+    contract = ensemble.contract
     plan = table.plan_rows([file.path for file in files], [], contract.window_s)
     with tempfile.TemporaryDirectory() as scratch:
         start = time.perf_counter()
-        scores = predict(plan.files, of.score, contract, streams=streams).scores
-        written = [each for each in combine(scores, of.spec) if each is not None]
+        scores = predict(plan.files, ensemble.score, contract, streams=streams).scores
+        written = [rows for rows in combine(scores, ensemble.spec) if rows is not None]
         submission = table.build(plan, written, contract.classes, contract.classes)
         table.check(submission, plan.row_ids, contract.classes)
         table.write_partial(submission, Path(scratch) / "submission.csv")

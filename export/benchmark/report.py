@@ -1,4 +1,4 @@
-"""What `bench.py` measured, as a table and as a picture."""
+"""The figures of `bench.py`, as a table and as a chart."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _cells(row: Mapping[str, Any], eager: Mapping[str, Any], published: Mapping[
 def ratio(reference: Mapping[str, Any], row: Mapping[str, Any]) -> float:
     """How many times as fast as the reference: the median over the rounds."""
     pairs = zip(reference["ms_rounds"], row["ms_rounds"], strict=True)
-    return statistics.median(theirs / ours for theirs, ours in pairs)
+    return float(statistics.median(theirs / ours for theirs, ours in pairs))
 
 
 def _named(rows: Sequence[Mapping[str, Any]], start: str) -> Mapping[str, Any]:
@@ -82,21 +82,21 @@ def _left_over(report: Mapping[str, Any]) -> str:
     rows, gflop = report["rows"], report["gflop_per_minute"]
     published, ours = _named(rows, "(b) Conv1d mel, OpenVINO"), _named(rows, "(c) ours, OpenVINO")
     less = {part: published[part] - ours[part] for part in ("ms", "front_end_ms")}
-    said = [
+    gains = [
         f"From (b, OpenVINO) to ours in f32, a minute takes {less['ms']:.0f} ms less, the front end "
         f"alone {less['front_end_ms']:.0f} ms"
     ]
     for row in rows:
         if row["name"] == ours["name"] and row["precision"] != "f32":
             gain = ours["networks_ms"] - row["networks_ms"]
-            said.append(f"{row['precision']} gives {gain:.0f} ms more in the networks")
+            gains.append(f"{row['precision']} gives {gain:.0f} ms more in the networks")
     limits = ", ".join(
         f"{1000 * gflop / peak:.0f} ms at the peak of {name} ({peak:.0f} GFLOP/s)"
         for name, peak in report["peak_gflops"].items()
         if peak
     )
     return (
-        f"{'; '.join(said)}. What is left are the networks: their {gflop:.0f} GFLOP a minute would "
+        f"{'; '.join(gains)}. What is left are the networks: their {gflop:.0f} GFLOP a minute would "
         f"take {limits}."
     )
 
@@ -117,7 +117,7 @@ def _scaling(runs: Sequence[Mapping[str, float]]) -> str:
 def slopes(runs: Sequence[Mapping[str, float]]) -> tuple[float, float]:
     """Seconds of CPU a file between the first two and the last two of three runs.
 
-    Of CPU, because the wall time of minutes tells more of a shared machine than of the program.
+    CPU time, because the wall time of minutes depends on a shared machine more than on the program.
     """
     a, b, c = runs
     return (
@@ -127,7 +127,7 @@ def slopes(runs: Sequence[Mapping[str, float]]) -> tuple[float, float]:
 
 
 def chart(report: Mapping[str, Any], path: Path) -> None:
-    """A bar a contender, of where its milliseconds go."""
+    """A bar for each setup, divided into the parts that its milliseconds go to."""
     import matplotlib
 
     matplotlib.use("agg")

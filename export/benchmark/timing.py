@@ -1,4 +1,4 @@
-"""Times a contender of the bench, whole and in parts.
+"""Times a setup of the bench, whole and in parts.
 
 All milliseconds are of wall time a minute of audio.
 """
@@ -28,35 +28,35 @@ from birdkit.grid import WINDOWS_A_MINUTE, cut_chunks
 from birdkit.scoring.calibration import Calibration, calibrate
 from birdkit.scoring.ensemble import Ensemble, combine
 from birdkit.scoring.predict import SoundFile, predict
-from export.benchmark import baselines
-from export.benchmark.baselines import Contender
+from export.benchmark.baselines import EagerEngine, Setup
 from export.benchmark.process import Cost, score_alone, write_csv
+from export.models.onnx import front_end_alone
 
 openvino = import_openvino()
 
 SCALES = (50, 200, 700)
 
 
-class Stopwatch:
-    """A contender, opened in its fastest layout."""
+class TimedSetup:
+    """A setup, opened in its fastest layout, whose calls are timed."""
 
-    def __init__(self, contender: Contender, scratch: Path) -> None:
-        self.contender = contender
-        self.calibration: Calibration = calibrate(contender.open, contender.layouts())
+    def __init__(self, setup: Setup, scratch: Path) -> None:
+        self.setup = setup
+        self.calibration: Calibration = calibrate(setup.open, setup.layouts())
         self.ensemble: Ensemble = self.calibration.loaded.ensemble
         self.streams = self.calibration.layout.streams
         self.front_ends = self._front_ends(scratch)
 
     def _front_ends(self, scratch: Path) -> list[Callable[[NDArray[np.float32]], Any]]:
         """The log-mel of each file alone: separate files compute it each for themselves."""
-        contender, layout = self.contender, self.calibration.layout
-        if contender.engine == "torch":
+        setup, layout = self.setup, self.calibration.layout
+        if setup.engine == "torch":
             (eager,) = self.ensemble.engines.values()
-            assert isinstance(eager, baselines.EagerEngine)
+            assert isinstance(eager, EagerEngine)
             return [lambda chunks: [eager.mel(chunk) for chunk in chunks]]
-        open_alone = onnxruntime_alone if contender.engine == "onnxruntime" else openvino_alone
+        open_alone = onnxruntime_alone if setup.engine == "onnxruntime" else openvino_alone
         stems = self.ensemble.engines
-        cut = (baselines.front_end_alone(contender.folder, stem, scratch) for stem in stems)
+        cut = (front_end_alone(setup.folder, stem, scratch) for stem in stems)
         return [open_alone(path, layout) for path in cut]
 
     def total_ms(self, files: Sequence[SoundFile]) -> float:
@@ -128,38 +128,38 @@ def decode_ms(files: Sequence[SoundFile], rate: int) -> float:
     return 1000 * (time.perf_counter() - start) / len(files)
 
 
-def to_csv(of: Stopwatch, files: Sequence[SoundFile], rounds: int) -> dict[str, float]:
+def to_csv(timed: TimedSetup, files: Sequence[SoundFile], rounds: int) -> dict[str, float]:
     """Decode to CSV against the engine's own time for the same windows, in turns."""
-    waveforms = [audio.read(file.path, of.ensemble.contract.sample_rate) for file in files]
+    waveforms = [audio.read(file.path, timed.ensemble.contract.sample_rate) for file in files]
     whole, engine = [], []
     with tempfile.TemporaryDirectory() as scratch:
         named = list(_links(files, Path(scratch)))
         for _ in range(rounds):
-            whole.append(1000 * write_csv(of.ensemble, named, of.streams) / len(files))
-            engine.append(of.engine_ms(waveforms))
+            whole.append(1000 * write_csv(timed.ensemble, named, timed.streams) / len(files))
+            engine.append(timed.engine_ms(waveforms))
     return {"ms": statistics.median(whole), "engine_ms": statistics.median(engine)}
 
 
-def peak_mib(of: Stopwatch, files: Sequence[SoundFile]) -> float:
+def peak_mib(timed: TimedSetup, files: Sequence[SoundFile]) -> float:
     """Peak memory of a fresh process that scores the files, in MiB."""
-    return _alone(of, files).peak_mib
+    return _alone(timed, files).peak_mib
 
 
-def _alone(of: Stopwatch, files: Sequence[SoundFile]) -> Cost:
-    contender, layout = of.contender, of.calibration.layout
+def _alone(timed: TimedSetup, files: Sequence[SoundFile]) -> Cost:
+    setup, layout = timed.setup, timed.calibration.layout
     with tempfile.TemporaryDirectory() as scratch:
         named = list(_links(files, Path(scratch)))
-        return score_alone(contender.folder, contender.engine, contender.precision, layout, named)
+        return score_alone(setup.folder, setup.engine, setup.precision, layout, named)
 
 
-def scaling(of: Stopwatch, files: Sequence[SoundFile]) -> list[dict[str, float]]:
+def scaling(timed: TimedSetup, files: Sequence[SoundFile]) -> list[dict[str, float]]:
     """Decode to CSV for more and more files, each in a fresh process."""
-    found = []
+    costs = []
     for count in SCALES:
-        cost = _alone(of, [files[index % len(files)] for index in range(count)])
-        found.append({"files": count, **asdict(cost)})
+        cost = _alone(timed, [files[index % len(files)] for index in range(count)])
+        costs.append({"files": count, **asdict(cost)})
         print(f"{count} files: {cost}", flush=True)
-    return found
+    return costs
 
 
 def _links(files: Sequence[SoundFile], folder: Path) -> Iterator[SoundFile]:

@@ -1,7 +1,7 @@
 """The model card: one page of Markdown for whoever finds a model folder a year later.
 
-All of it is read from the folder, but for two facts: the licences that timm states, and the CPU, which
-is the one that writes the card. Speed is measured in the same process, so it is the right one.
+All of it is read from the folder, but for two things: the licences that timm states, and the machine,
+which is the one that writes the card. Speed is measured in the same process, so it is the right one.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from typing import Any
 from birdkit.contract import METADATA_KEY, Contract
 from birdkit.engines.precision import STORED_PRECISIONS
 from birdkit.scoring.ensemble import Spec, common_contract
-from export.benchmark import machine
 from export.folder import model_folder
 from export.gates import parity, precision
+from export.gates.parity import Parity
 from export.gates.selection import Judgement
+from export.models import onnx
 
 NAME = "card.md"
 NOT_STATED = "not stated"
 UNKNOWN = {"commit": NOT_STATED, "checkpoint_sha256": NOT_STATED, "weights_from": NOT_STATED}
-# Of a member's recipe.
-ENCODER, WEIGHTS = "{models[0][encoder]}", "{models[0][weights]}"
+# Sentences and words that a member's job fills in.
+ENCODER, WEIGHTS = "{model[encoder]}", "{model[weights]}"
 FRONT_END = (
     "log-mel inside the graph, at {frontend[sample_rate]:,} Hz: n_fft {frontend[n_fft]} and hop "
     "{frontend[hop]} samples, {frontend[n_mels]} mel bands from {frontend[fmin_hz]:,.0f} to "
@@ -66,31 +67,44 @@ class Member:
 
     name: str
     contract: Contract
-    made_by: dict[str, Any]  # recipe, commit, checkpoint_sha256, weights_from
+    made_by: dict[str, Any]  # job or recipe, commit, checkpoint_sha256, weights_from
+
+    @property
+    def job(self) -> dict[str, Any]:
+        """The settings that it was trained with, section by section; empty where none are stored.
+
+        They are read as they stand: in a dataclass their gaps would be filled with today's defaults.
+        Older model files store a recipe, whose models are a list with this one alone.
+        """
+        if "job" in self.made_by:
+            return dict(self.made_by["job"])
+        recipe = self.made_by.get("recipe", {})
+        models = recipe.get("models", [])
+        return {**recipe, "model": models[0]} if models else dict(recipe)
 
     def say(self, sentence: str) -> str:
-        """A sentence with the recipe's facts; "not stated" where an older recipe lacks one of them.
-
-        The recipe is read as it stands: as a `Recipe` its gaps would be filled with today's defaults.
-        """
+        """A sentence filled with the job's settings; "not stated" where one of them is not stored."""
         try:
-            return sentence.format_map(self.made_by["recipe"])
+            return sentence.format_map(self.job)
         except LookupError:
             return NOT_STATED
 
 
-def write(folder: Path) -> None:
-    """Write `card.md` into a model folder. Raises `UserError` where its spec or a contract is bad."""
+def write(folder: Path, machine: str) -> None:
+    """Write `card.md` into a model folder. `machine` describes what its speed was measured on.
+
+    Raises `UserError` where its spec or a contract is bad.
+    """
     spec = Spec.load(folder)
     members = [member for stem in spec.stems for member in read_members(folder / f"{stem}.onnx")]
     judged = precision.read(folder)
     sections = {
         f"# Model card: {' + '.join(spec.members)}": what_it_is(folder, spec, members),
-        "## What it heard": what_it_heard(members),
-        "## How well": how_well(Judgement.load(folder), spec),
-        "## Same as torch?": same_as_torch(model_folder.read_parity(folder)),
+        "## Training": training(members),
+        "## Accuracy": accuracy(Judgement.load(folder), spec),
+        "## Parity with torch": parity_with_torch(model_folder.read_parity(folder)),
         "## Lower precisions": lower_precisions(judged),
-        "## Speed": speed(judged, spec),
+        "## Speed": speed(judged, spec, machine),
         "## Provenance and licence": provenance(members),
     }
     page = "\n\n".join(f"{heading}\n\n{text}" for heading, text in sections.items())
@@ -99,9 +113,9 @@ def write(folder: Path) -> None:
 
 def read_members(path: Path) -> list[Member]:
     """The members of an ONNX file, from its metadata."""
-    metadata = model_folder.read_metadata(path)
+    metadata = onnx.read_metadata(path)
     contract = Contract.from_metadata(metadata, str(path))
-    made_by = json.loads(metadata.get(model_folder.MADE_BY_KEY, "{}"))
+    made_by = json.loads(metadata.get(onnx.MADE_BY_KEY, "{}"))
     names = contract.members or (path.stem,)
     return [Member(name, contract, UNKNOWN | made_by.get(name, {})) for name in names]
 
@@ -115,7 +129,7 @@ def what_it_is(folder: Path, spec: Spec, members: Sequence[Member]) -> str:
         (m.name, m.say(ENCODER), f"{percent[m.name]:.3g}%", f"{m.contract.chunk_s:g}") for m in members
     ]
     return f"""\
-Hears which of {len(contract.classes)} classes call in soundscapes, window by window.
+Detects which of {len(contract.classes)} classes call in soundscapes, window by window.
 
 - Input: mono audio at {contract.sample_rate:,} Hz, in chunks of {contract.chunk_s:g} s.
 - Answer: for the {contract.window_s:g} s in the middle of a chunk. Output `{spec.output}` of each
@@ -140,15 +154,15 @@ def files(folder: Path, spec: Spec) -> str:
     return table(("file", "ONNX f32, MB", *(f"OpenVINO {name}, MB" for name in ir)), rows)
 
 
-def what_it_heard(members: Sequence[Member]) -> str:
-    trained = _of_all(members, TRAINING).replace("fold -1 held out", "none held out")
+def training(members: Sequence[Member]) -> str:
+    trained = _once(members, TRAINING).replace("fold -1 held out", "none held out")
     return f"""\
-- Front end: {_of_all(members, FRONT_END)}.
+- Front end: {_once(members, FRONT_END)}.
 - Training: {trained}.
-- Augmentation: {_of_all(members, AUGMENT)}."""
+- Augmentation: {_once(members, AUGMENT)}."""
 
 
-def how_well(judged: Judgement | None, spec: Spec) -> str:
+def accuracy(judged: Judgement | None, spec: Spec) -> str:
     if judged is None:
         return "There were no labelled soundscapes when it was exported, so it was not scored."
     outputs = (f"{name} {auc:.4f}" for name, auc in judged.outputs.items())
@@ -156,7 +170,7 @@ def how_well(judged: Judgement | None, spec: Spec) -> str:
     chosen = "\n".join(f"- Chosen: {line}" for line in judged.chosen)
     return f"""\
 Macro-AUC in f32 on {judged.n_soundscapes} labelled soundscapes ({judged.n_windows} windows,
-{judged.n_scored} classes scored). Choices were made on these soundscapes, so the figures are kind.
+{judged.n_scored} classes scored). Choices were made on these soundscapes, so the figures flatter it.
 
 - The ensemble: {", ".join(outputs)}; used: {spec.output}
 {chosen}
@@ -164,17 +178,17 @@ Macro-AUC in f32 on {judged.n_soundscapes} labelled soundscapes ({judged.n_windo
 {table(("class group", "macro-AUC", "classes scored"), groups)}"""
 
 
-def same_as_torch(report: Mapping[str, Sequence[parity.Parity]]) -> str:
+def parity_with_torch(report: Mapping[str, Sequence[Parity]]) -> str:
     if not report:
         return f"Not known: the folder has no {model_folder.PARITY_NAME}."
     rows = [
-        (name, each.engine, *_cells(asdict(each), PARITY_FIGURES))
-        for name, listed in report.items()
-        for each in listed
+        (name, comparison.engine, *_cells(asdict(comparison), PARITY_FIGURES))
+        for name, compared in report.items()
+        for comparison in compared
     ]
     return f"""\
-Worst differences from the checkpoint in torch; of IR, from its ONNX file in ONNX Runtime. Limits, from
-the left: {parity.PROBABILITY_TOLERANCE:g}, {parity.LOGIT_TOLERANCE:g},
+Worst differences from the checkpoint in torch, and for IR from its ONNX file in ONNX Runtime. Limits,
+from the left: {parity.PROBABILITY_TOLERANCE:g}, {parity.LOGIT_TOLERANCE:g},
 {parity.CLIPWISE_RELATIVE_TOLERANCE:g}, no rank flips, and a spread of the probabilities over the inputs
 of {parity.MIN_SPREAD:g} or more.
 
@@ -193,29 +207,29 @@ rank correlation with f32 of at least {precision.MIN_RANK_CORRELATION:g}.
 {table(("precision", *PRECISION_FIGURES, "verdict"), rows)}"""
 
 
-def _verdict(facts: Mapping[str, Any]) -> str:
-    if not facts["refused"]:
+def _verdict(figures: Mapping[str, Any]) -> str:
+    if not figures["refused"]:
         return "accepted"
-    return f"{'refused' if 'auc' in facts else 'not tried'}: {'; '.join(facts['refused'])}"
+    return f"{'refused' if 'auc' in figures else 'not tried'}: {'; '.join(figures['refused'])}"
 
 
-def speed(judged: Mapping[str, dict[str, Any]], spec: Spec) -> str:
-    tried = {name: facts for name, facts in judged.items() if "auc" in facts}
+def speed(judged: Mapping[str, dict[str, Any]], spec: Spec, machine: str) -> str:
+    tried = {name: figures for name, figures in judged.items() if "auc" in figures}
     if not tried:
         return "Not measured."
     ms = {name: tried[name]["ms_per_minute"] for name in spec.precisions if name in tried}
     ms["f32"] = next(iter(tried.values()))["ms_per_minute_f32"]
     listed = ", ".join(f"{name} {value:.0f} ms" for name, value in ms.items())
-    return f"For a minute of decoded audio, in OpenVINO: {listed}; on {machine.describe()}."
+    return f"For a minute of decoded audio, in OpenVINO: {listed}; on {machine}."
 
 
 def provenance(members: Sequence[Member]) -> str:
     header = ("member", "first weights", "their licence", "commit", "checkpoint SHA-256")
     rows = []
     for member in members:
-        facts = member.made_by
-        made_by = facts["commit"], facts["checkpoint_sha256"][:12]
-        rows.append((member.name, facts["weights_from"], licence(member), *made_by))
+        made_by = member.made_by
+        checkpoint = made_by["commit"], made_by["checkpoint_sha256"][:12]
+        rows.append((member.name, made_by["weights_from"], licence(member), *checkpoint))
     return f"""\
 {table(header, rows)}
 
@@ -224,7 +238,7 @@ CC BY-NC: check them before you use or share these files."""
 
 
 def licence(member: Member) -> str:
-    """Of the weights that its training began with, as timm states it for the encoder."""
+    """The licence of the weights that its training began with, as timm states it for the encoder."""
     weights = member.say(WEIGHTS)
     if weights == "none":
         return "none: random start"
@@ -251,15 +265,15 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
 
 
-def _cells(facts: Mapping[str, Any], figures: Mapping[str, tuple[str, str]]) -> list[str]:
-    return [format(facts[key], style) if key in facts else "–" for key, style in figures.values()]
+def _cells(values: Mapping[str, Any], figures: Mapping[str, tuple[str, str]]) -> list[str]:
+    return [format(values[key], style) if key in values else "–" for key, style in figures.values()]
 
 
-def _of_all(members: Sequence[Member], sentence: str) -> str:
-    """Said once where it is the same of all members, as it is of those of one run."""
-    said = {member.name: member.say(sentence) for member in members}
-    shared = set(said.values())
-    return shared.pop() if len(shared) == 1 else "; ".join(f"{m}: {text}" for m, text in said.items())
+def _once(members: Sequence[Member], sentence: str) -> str:
+    """The sentence once where it is the same for all members, as in one run; else one a member."""
+    filled = {member.name: member.say(sentence) for member in members}
+    shared = set(filled.values())
+    return shared.pop() if len(shared) == 1 else "; ".join(f"{m}: {text}" for m, text in filled.items())
 
 
 def _mb(folder: Path, *names: str) -> str:

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import onnx
-
 from birdkit.errors import UserError
 from birdkit.kaggle.mounts import soundscapes
 from birdkit.scoring.ensemble import SPEC_NAME
@@ -17,15 +15,8 @@ from export.gates.parity import Parity
 
 DEFAULT = Path(__file__).resolve().parents[2] / "submission" / "model"
 PARITY_NAME = "parity.json"
-MADE_BY_KEY = "birdkit.made_by"  # metadata of a model file: member → what made it
 # Two minutes of real audio are 24 windows: every batch size, and seconds of work.
 GATE_RECORDINGS = 2
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """What an ONNX file says of itself."""
-    model = onnx.load(path, load_external_data=False)
-    return {each.key: each.value for each in model.metadata_props}
 
 
 def refuse_foreign(folder: Path) -> None:
@@ -53,11 +44,22 @@ def read_parity(folder: Path) -> dict[str, list[Parity]]:
     if not path.is_file():
         return {}
     table = json.loads(path.read_text())
-    return {name: [Parity(**each) for each in listed] for name, listed in table.items()}
+    return {name: [Parity(**figures) for figures in listed] for name, listed in table.items()}
+
+
+def with_parity(
+    report: Mapping[str, Sequence[Parity]], added: Mapping[str, Parity]
+) -> dict[str, list[Parity]]:
+    """Comparisons with a newer one for some members; it replaces the one in the same engine."""
+    merged = {member: list(compared) for member, compared in report.items()}
+    for member, comparison in added.items():
+        kept = [older for older in merged.get(member, []) if older.engine != comparison.engine]
+        merged[member] = [*kept, comparison]
+    return merged
 
 
 def write_parity(folder: Path, report: Mapping[str, Sequence[Parity]]) -> None:
-    table = {name: [asdict(each) for each in listed] for name, listed in report.items()}
+    table = {name: [asdict(comparison) for comparison in of] for name, of in report.items()}
     (folder / PARITY_NAME).write_text(json.dumps(table, indent=2) + "\n")
 
 
@@ -65,7 +67,7 @@ def gate_recordings(data: Path | None) -> list[Path]:
     """Soundscapes for the parity gate; none where no competition folder is given."""
     if data is None:
         return []
-    found = soundscapes(data / "train_soundscapes")[:GATE_RECORDINGS]
-    if not found:
+    recordings = soundscapes(data / "train_soundscapes")[:GATE_RECORDINGS]
+    if not recordings:
         raise UserError(f"{data / 'train_soundscapes'}: no sound files for the parity gate")
-    return found
+    return recordings

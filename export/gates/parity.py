@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from birdkit import audio
 from birdkit.contract import Contract
+from birdkit.errors import UserError
 from birdkit.grid import cut_chunks, n_windows
 from birdkit.scoring.ensemble import probabilities
 
@@ -51,15 +52,15 @@ class Parity:
              CLIPWISE_RELATIVE_TOLERANCE),
         )  # fmt: skip
         # Written so that NaN is a fault.
-        found = [f"{text} {value:.1e} > {at}" for text, value, at in limits if not value <= at]
+        faults = [f"{text} {value:.1e} > {at}" for text, value, at in limits if not value <= at]
         if self.rank_flips:
-            found.append(f"{self.rank_flips} pairs of windows change their order")
+            faults.append(f"{self.rank_flips} pairs of windows change their order")
         if not self.spread >= MIN_SPREAD:
-            found.append(
+            faults.append(
                 f"the inputs move the answers by {self.spread:.3f} < {MIN_SPREAD} only, so nothing "
                 "is proven: train longer, or give real audio with --data"
             )
-        return found
+        return faults
 
     def __str__(self) -> str:
         return (
@@ -105,14 +106,16 @@ def answers(answer: Answer, inputs: NDArray[np.float32]) -> dict[str, NDArray[np
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def refusals(report: Mapping[str, Sequence[Parity]]) -> list[str]:
-    """Every fault of every member, by name."""
-    return [
-        f"{name} in {each.engine}: {fault}"
-        for name, listed in report.items()
-        for each in listed
-        for fault in each.faults()
+def refuse(report: Mapping[str, Sequence[Parity]], consequence: str) -> None:
+    """Raise `UserError` with every fault of every member, by name, where there is any."""
+    faults = [
+        f"{member} in {comparison.engine}: {fault}"
+        for member, compared in report.items()
+        for comparison in compared
+        for fault in comparison.faults()
     ]
+    if faults:
+        raise UserError(f"parity refused, {consequence}: {'; '.join(faults)}")
 
 
 def compare(reference: Outputs, candidate: Outputs, engine: str) -> Parity:

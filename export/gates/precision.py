@@ -62,10 +62,10 @@ class Verdict:
             ("macro-AUC falls by", self.loss, MAX_LOSS),
             ("the bootstrap's bound of that is", self.loss_bound, MAX_LOSS_BOUND),
         )
-        found = [f"{text} {value:.4f} > {at}" for text, value, at in limits if not value <= at]
+        faults = [f"{text} {value:.4f} > {at}" for text, value, at in limits if not value <= at]
         if not self.rank_correlation >= MIN_RANK_CORRELATION:
-            found.append(f"rank correlation {self.rank_correlation:.5f} < {MIN_RANK_CORRELATION}")
-        return found
+            faults.append(f"rank correlation {self.rank_correlation:.5f} < {MIN_RANK_CORRELATION}")
+        return faults
 
     def __str__(self) -> str:
         faults = self.faults()
@@ -120,19 +120,19 @@ def rank_correlation(reference: NDArray[np.float32], candidate: NDArray[np.float
 
 
 def order_of_use(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
-    """The accepted ones that are faster than f32, the fastest first; fp16, for its size, at the end."""
-    accepted = sorted((v for v in verdicts if not v.faults()), key=lambda v: v.ms_per_minute)
-    faster = [v for v in accepted if v.precision == "fp16" or v.ms_per_minute < v.ms_per_minute_f32]
-    return tuple(v.precision for v in sorted(faster, key=lambda v: v.precision == "fp16"))
+    """The accepted ones that are faster than f32, the fastest first."""
+    faster = [v for v in verdicts if not v.faults() and v.ms_per_minute < v.ms_per_minute_f32]
+    return tuple(v.precision for v in sorted(faster, key=lambda v: v.ms_per_minute))
 
 
 def save(folder: Path, verdicts: Sequence[Verdict], not_tried: Mapping[str, str]) -> None:
-    """Figures and verdict of each, whatever came out."""
-    facts = {each.precision: {**asdict(each), "refused": each.faults()} for each in verdicts}
+    """Write the figures and faults of every precision, and why others were not tried."""
+    tried = {v.precision: {**asdict(v), "refused": v.faults()} for v in verdicts}
     absent = {name: {"refused": [why]} for name, why in not_tried.items()}
-    (folder / NAME).write_text(json.dumps(facts | absent, indent=2) + "\n")
+    (folder / NAME).write_text(json.dumps(tried | absent, indent=2) + "\n")
 
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:
+    """Precision → its figures and "refused", as `save` wrote them; none where the file is absent."""
     path = folder / NAME
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return dict(json.loads(path.read_text())) if path.is_file() else {}

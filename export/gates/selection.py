@@ -20,6 +20,7 @@ from birdkit.scoring import ensemble
 from birdkit.scoring.ensemble import AVERAGINGS, SHIFTS, Ensemble, Spec, average, combine
 from export.gates import weights
 from train.data.competition import class_groups, read_labelled
+from train.models.checkpoint import Final
 from train.scoring.auc import MacroAuc
 from train.scoring.evaluate import TruthSet, member_scores, soundscape_set
 
@@ -44,6 +45,26 @@ class Judgement:
     def load(cls, folder: Path) -> Judgement | None:
         path = folder / NAME
         return cls(**json.loads(path.read_text())) if path.is_file() else None
+
+
+def untested_spec(
+    finals: Mapping[str, Final], stems: Mapping[str, Sequence[str]]
+) -> tuple[Spec, list[str]]:
+    """Equal weights, and the output that ranked better in training's own validation.
+
+    The write-up does not say which one its submission used; at the stage it reports, clipwise ranked
+    better, so that is the choice where there were no labelled soundscapes.
+    """
+    figures = [final.metrics.get("soundscapes", {}) for final in finals.values()]
+    output, why = "clipwise", "output clipwise: there are no labelled soundscapes to choose on"
+    if all(figures):
+        mean = {output: float(np.mean([f[output] for f in figures])) for output in figures[0]}
+        output = max(mean, key=lambda output: mean[output])
+        listed = ", ".join(f"{output} {auc:.4f}" for output, auc in mean.items())
+        why = f"output {output}: mean macro-AUC of the members on labelled soundscapes {listed}"
+    smoothing = next(iter(finals.values())).job.postprocess.smoothing
+    files = {stem: list(names) for stem, names in stems.items()}
+    return Spec(dict.fromkeys(finals, 1.0), output, smoothing, files=files), [why]
 
 
 def labelled_set(data: Path | None, contract: Contract) -> TruthSet | None:
@@ -105,26 +126,26 @@ def _shifts(
     labelled: TruthSet,
     layout: Layout,
 ) -> tuple[tuple[float, ...], str]:
-    """The moved grids that do not hurt: the best one first, each on top of those before it."""
-    moved = {
+    """The time shifts that do not hurt: the best one first, each on top of those before it."""
+    shifted = {
         shift: member_scores(loaded, labelled, layout.streams, shift)[spec.output] for shift in SHIFTS
     }
 
     def auc(shifts: Sequence[float]) -> float:
-        passes = [plain, *(moved[shift] for shift in shifts)]
+        passes = [plain, *(shifted[shift] for shift in shifts)]
         mean = [np.mean(np.stack(of), axis=0) for of in zip(*passes, strict=True)]
         return labelled.auc(combine(mean, spec)).macro
 
     kept: list[float] = []
     best = auc(kept)
-    said = [f"plain {best:.4f}"]
+    tried = [f"plain {best:.4f}"]
     for shift in sorted(SHIFTS, key=lambda shift: -auc([shift])):
         with_it = auc([*kept, shift])
-        said.append(f"+{shift:g} {with_it:.4f}")
+        tried.append(f"+{shift:g} {with_it:.4f}")
         if with_it >= best:
             kept, best = [*kept, shift], with_it
     passes = ", ".join(f"{shift:g}" for shift in kept) or "none"
-    return tuple(kept), f"moved grids worth a pass, in windows: {passes}; macro-AUC {', '.join(said)}"
+    return tuple(kept), f"time shifts worth a pass, in windows: {passes}; macro-AUC {', '.join(tried)}"
 
 
 def _mean(tables: NDArray[np.float32], members: Sequence[float]) -> NDArray[np.float32]:
@@ -135,7 +156,7 @@ def _by_group(
     auc: MacroAuc, classes: Sequence[str], groups: Mapping[str, str]
 ) -> dict[str, tuple[float, int]]:
     """Class group → mean AUC of its scored classes, and how many they are."""
-    found: dict[str, list[float]] = {}
+    aucs: dict[str, list[float]] = {}
     for index, value in auc.per_class.items():
-        found.setdefault(groups.get(classes[index], "other"), []).append(value)
-    return {name: (float(np.mean(of)), len(of)) for name, of in sorted(found.items())}
+        aucs.setdefault(groups.get(classes[index], "other"), []).append(value)
+    return {name: (float(np.mean(of)), len(of)) for name, of in sorted(aucs.items())}

@@ -88,7 +88,7 @@ def run(*arguments: str) -> Said:
 
 
 def complaints(output: str) -> list[str]:
-    """The lines of an output that tell of a failure, each with its remedy."""
+    """The lines of an output that report a failure, each with its remedy."""
     return [
         f"{line} ({remedy})"
         for line in Said(0, output).lines
@@ -98,14 +98,14 @@ def complaints(output: str) -> list[str]:
 
 
 def demand(said: Said, what: str, success: str | re.Pattern[str]) -> str:
-    """The line that tells of success. Raises `UserError` where there is none, or any complaint."""
+    """The line that reports success. Raises `UserError` where there is none, or any complaint."""
     if NO_LOGIN in said.output:
         raise UserError(
             f"kaggle {what}: not logged in; run `{sys.executable} -m kaggle auth login` once"
         )
-    found = complaints(said.output)
-    if found:
-        raise UserError(f"kaggle {what}: {found[0]}")
+    failures = complaints(said.output)
+    if failures:
+        raise UserError(f"kaggle {what}: {failures[0]}")
     last = said.lines[-1] if said.lines else "it printed nothing"
     if said.status != 0:
         raise UserError(f"kaggle {what}: exit status {said.status}: {last}; mend that and push again")
@@ -117,7 +117,7 @@ def demand(said: Said, what: str, success: str | re.Pattern[str]) -> str:
 
 @dataclass(frozen=True)
 class Status:
-    """Of a dataset: Kaggle's word for its last upload ("ready" at the end), and its current version."""
+    """A dataset's last upload in Kaggle's word ("ready" at the end), and its current version."""
 
     word: str
     version: int
@@ -129,8 +129,8 @@ def status(dataset: str, run: Run) -> Status | None:
     said = run("datasets", "status", dataset, "--format", fields)
     if said.status != 0 and ABSENT.search(said.output):
         return None
-    facts = json.loads(demand(said, "datasets status", r"^\{.*\}$"))
-    return Status(str(facts["status"]), int(facts.get("current_version_number") or 0))
+    answer = json.loads(demand(said, "datasets status", r"^\{.*\}$"))
+    return Status(str(answer["status"]), int(answer.get("current_version_number") or 0))
 
 
 def wait_until_ready(

@@ -81,23 +81,23 @@ def violations(bundle: Path, pins: Mapping[str, Version], pushing: bool) -> list
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises `UserError` where it is none."""
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: can't be read as JSON ({error}); mend it") from error
-    if not isinstance(facts, dict):
+    if not isinstance(values, dict):
         raise UserError(f"{path}: must hold a JSON object {{…}}")
-    return facts
+    return values
 
 
-def dataset_metadata(facts: Mapping[str, Any], folder: Path, pushing: bool) -> Iterator[str]:
-    yield from identity(facts.get("id"), DATASET_LENGTHS, f"{TEMPLATE}: id", pushing)
-    yield from length(facts.get("title"), DATASET_LENGTHS, f"{TEMPLATE}: title")
-    if facts.get("subtitle"):
-        yield from length(facts["subtitle"], SUBTITLE_LENGTHS, f"{TEMPLATE}: subtitle")
-    licences = entries(facts, "licenses")
+def dataset_metadata(metadata: Mapping[str, Any], folder: Path, pushing: bool) -> Iterator[str]:
+    yield from identity(metadata.get("id"), DATASET_LENGTHS, f"{TEMPLATE}: id", pushing)
+    yield from length(metadata.get("title"), DATASET_LENGTHS, f"{TEMPLATE}: title")
+    if metadata.get("subtitle"):
+        yield from length(metadata["subtitle"], SUBTITLE_LENGTHS, f"{TEMPLATE}: subtitle")
+    licences = entries(metadata, "licenses")
     if len(licences) != 1 or not licences[0].get("name"):
         yield f'{TEMPLATE}: licenses must name exactly one, such as [{{"name": "other"}}]'
-    paths = [str(each.get("path")) for each in entries(facts, "resources")]
+    paths = [str(entry.get("path")) for entry in entries(metadata, "resources")]
     for path in sorted(set(paths)):
         if not (folder / path).is_file():
             yield f"{TEMPLATE}: resources: {path} is not in the bundle; remove it from there"
@@ -105,10 +105,10 @@ def dataset_metadata(facts: Mapping[str, Any], folder: Path, pushing: bool) -> I
             yield f"{TEMPLATE}: resources: {path} is listed {paths.count(path)} times; list it once"
 
 
-def entries(facts: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+def entries(metadata: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     """A list of objects; what is none counts as an empty one."""
-    found = facts.get(key)
-    return [x if isinstance(x, dict) else {} for x in found] if isinstance(found, list) else []
+    values = metadata.get(key)
+    return [x if isinstance(x, dict) else {} for x in values] if isinstance(values, list) else []
 
 
 def identity(value: object, lengths: range, where: str, pushing: bool) -> Iterator[str]:
@@ -171,16 +171,16 @@ def models(folder: Path) -> Iterator[str]:
     for stem in spec.stems:
         lacking = {"f32", *spec.precisions}.difference(answers.get(stem, {}))
         if lacking:
-            said = f"no answers of {stem} in {', '.join(sorted(lacking))}"
-            yield f"model/{golden.NAME}: {said}, so no engine is checked; run export/to_onnx.py again"
+            absent = f"no answers of {stem} in {', '.join(sorted(lacking))}"
+            yield f"model/{golden.NAME}: {absent}, so no engine is checked; run export/to_onnx.py again"
 
 
 def contents(folder: Path) -> Iterator[str]:
     """Manifest and size."""
-    found = manifest.problems(folder)
-    if found is None:
+    problems = manifest.problems(folder)
+    if problems is None:
         yield f"{manifest.NAME}: missing; build the bundle again"
-    yield from (f"{line}; build the bundle again" for line in found or [])
+    yield from (f"{line}; build the bundle again" for line in problems or [])
     if total_bytes(folder) > LIMIT_BYTES:
         yield (
             f"{DATASET}: {total_bytes(folder) / 1e6:,.0f} MB are more than {LIMIT_BYTES / 1e6:,.0f}; "
@@ -193,29 +193,30 @@ def total_bytes(folder: Path) -> int:
 
 
 def kernel_metadata(
-    facts: Mapping[str, Any], folder: Path, dataset: str, pushing: bool
+    metadata: Mapping[str, Any], folder: Path, dataset: str, pushing: bool
 ) -> Iterator[str]:
-    where, title = KERNEL_METADATA, str(facts.get("title"))
+    where, title = KERNEL_METADATA, str(metadata.get("title"))
     # Its owner is the dataset's, whose placeholder is reported there.
-    yield from identity(facts.get("id"), KERNEL_LENGTHS, f"{where}: id", pushing=False)
+    yield from identity(metadata.get("id"), KERNEL_LENGTHS, f"{where}: id", pushing=False)
     yield from length(title, KERNEL_LENGTHS, f"{where}: title")
-    slug = str(facts.get("id")).partition("/")[2]
+    slug = str(metadata.get("id")).partition("/")[2]
     if not TITLE.fullmatch(title):
         yield f"{where}: title '{title}' may have ASCII letters, digits, spaces and . + - _ ( ) ' only"
     elif slugify(title) != slug:
         yield f"{where}: title '{title}' has slug '{slugify(title)}', id has '{slug}'; make them equal"
-    yield from kernel_facts(facts, dataset)
-    if not (folder / str(facts.get("code_file"))).is_file():
-        yield f"{where}: code_file {facts.get('code_file')} is not in {KERNEL}/; put it there"
-    competitions = facts.get("competition_sources") or []
+    yield from kernel_values(metadata, dataset)
+    if not (folder / str(metadata.get("code_file"))).is_file():
+        yield f"{where}: code_file {metadata.get('code_file')} is not in {KERNEL}/; put it there"
+    competitions = metadata.get("competition_sources") or []
     if pushing and not competitions:
         yield f"{where}: no competition; give --competition SLUG, as in kaggle.com/competitions/SLUG"
-    for each in competitions:
-        if not SLUG.fullmatch(str(each)):
-            yield f"{where}: competition '{each}' is no slug; give SLUG of kaggle.com/competitions/SLUG"
+    for competition in competitions:
+        if not SLUG.fullmatch(str(competition)):
+            remedy = "give SLUG of kaggle.com/competitions/SLUG"
+            yield f"{where}: competition '{competition}' is no slug; {remedy}"
 
 
-def kernel_facts(facts: Mapping[str, Any], dataset: str) -> Iterator[str]:
+def kernel_values(metadata: Mapping[str, Any], dataset: str) -> Iterator[str]:
     """What a submission needs; no other value will do, and none is left to Kaggle's defaults."""
     required: dict[str, Any] = {
         "language": "python",
@@ -229,9 +230,9 @@ def kernel_facts(facts: Mapping[str, Any], dataset: str) -> Iterator[str]:
         "model_sources": [],
     }
     for key, value in required.items():
-        found = facts.get(key)
-        if type(found) is not type(value) or found != value:
-            yield f"{KERNEL_METADATA}: {key} is {found!r}; it must be {value!r}"
+        given = metadata.get(key)
+        if type(given) is not type(value) or given != value:
+            yield f"{KERNEL_METADATA}: {key} is {given!r}; it must be {value!r}"
 
 
 def slugify(title: str) -> str:

@@ -24,7 +24,7 @@ from birdkit.errors import UserError
 ENGINES = ("onnxruntime", "openvino")
 # Kaggle's image has 3.12 (December 2025 to August 2026); 3.13 is expected next.
 PYTHONS = ((3, 12), (3, 13))
-# Of glibc 2.28, and older ones, which newer systems run too: PEP 600 names and those before it.
+# Built for glibc 2.28 or an older one, which newer systems run too: PEP 600 names and those before it.
 PLATFORMS = (
     *(f"manylinux_2_{minor}_x86_64" for minor in range(28, 4, -1)),
     *(f"manylinux{name}_x86_64" for name in ("2014", "2010", "1")),
@@ -42,13 +42,13 @@ def pinned(requirements: Path) -> dict[str, Version]:
         Where it can't be read, or an engine is absent or not pinned.
     """
     try:
-        found = dict(_pins(requirements.read_text(encoding="utf-8")))
+        pins = dict(_pins(requirements.read_text(encoding="utf-8")))
     except OSError as error:
         raise UserError(f"{requirements}: can't be read ({error.strerror}); restore it") from error
-    absent = [name for name in ENGINES if name not in found]
+    absent = [name for name in ENGINES if name not in pins]
     if absent:
         raise UserError(f"{requirements}: pin {absent[0]} there (NAME==VERSION), so that it is bundled")
-    return {name: found[name] for name in ENGINES}
+    return {name: pins[name] for name in ENGINES}
 
 
 def _pins(requirements: str) -> Iterator[tuple[str, Version]]:
@@ -96,13 +96,13 @@ def needed(pins: Mapping[str, Version]) -> list[tuple[str, Version, Python]]:
 
 def gather(folder: Path, pins: Mapping[str, Version], download_missing: bool) -> list[Path]:
     """The wheels of a folder that the kit needs; absent ones are downloaded into it, or left out."""
-    found: list[Path] = []
+    gathered: list[Path] = []
     for engine, version, python in needed(pins):
         if download_missing and find(folder, engine, version, python) is None:
             download(engine, version, python, folder)
         wheel = find(folder, engine, version, python)
-        found += [wheel] if wheel else []
-    return found
+        gathered += [wheel] if wheel else []
+    return gathered
 
 
 def download(engine: str, version: Version, python: Python, folder: Path) -> None:

@@ -30,9 +30,9 @@ class Fused(nn.Module):
         self.answer_share = predictors[0].answer_share
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, ...]:
-        picture = self.front_end(waveform)
-        answers = (network(picture, self.answer_share) for network in self.networks)
-        return (picture, *(output for of_member in answers for output in of_member))
+        log_mel = self.front_end(waveform)
+        answers = (network(log_mel, self.answer_share) for network in self.networks)
+        return (log_mel, *(output for of_member in answers for output in of_member))
 
 
 def group(finals: Mapping[str, Final], fuse: bool) -> dict[str, list[str]]:
@@ -42,15 +42,15 @@ def group(finals: Mapping[str, Final], fuse: bool) -> dict[str, list[str]]:
     shared: dict[tuple[object, Contract], list[str]] = {}
     for name, final in finals.items():
         shared.setdefault((final.job.frontend, final.contract), []).append(name)
-    found: dict[str, list[str]] = {}
+    stems: dict[str, list[str]] = {}
     for members in shared.values():
-        count = sum(stem.startswith(FUSED_STEM) for stem in found)
+        count = sum(stem.startswith(FUSED_STEM) for stem in stems)
         stem = f"{FUSED_STEM}{count + 1 if count else ''}" if len(members) > 1 else members[0]
-        found[stem] = members
-    return found
+        stems[stem] = members
+    return stems
 
 
 def contract_of(finals: Mapping[str, Final], members: Sequence[str]) -> Contract:
-    """What a file of these members promises."""
+    """The contract of a model file that holds these members."""
     contract = finals[members[0]].contract
     return replace(contract, members=tuple(members)) if len(members) > 1 else contract

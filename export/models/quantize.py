@@ -1,8 +1,7 @@
 """Smaller numbers for the networks of an OpenVINO graph; its front end stays f32.
 
 INT8 is NNCF's post-training quantisation, calibrated on log-mels of real soundscapes: OpenVINO's own
-tool for it. fp16 is weights only, half the size on disk; the arithmetic stays f32.
-Whether what comes out is still the same model is for `precision.py` to say.
+tool for it. Whether what comes out is still the same model is for `export/gates/precision.py` to say.
 """
 
 from __future__ import annotations
@@ -10,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,23 +30,13 @@ MAX_DROP = 0.001
 # Rounds of it: each gives one more layer back to f32.
 MAX_ROUNDS = 20
 
-Pictures = NDArray[np.float32]  # (windows, 1, mels, frames)
+LogMels = NDArray[np.float32]  # (windows, 1, mels, frames), as the front end gives them
 # A network, compiled by NNCF, and windows → macro-AUC.
-Validate = Callable[[Any, Pictures], float]
+Validate = Callable[[Any, LogMels], float]
 
 
-def to_fp16(model: Any) -> Any:
-    """The graph with the networks' weights stored as fp16."""
-    front_end, networks = split(model)
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "networks.xml"
-        openvino.save_model(networks, path, compress_to_fp16=True)
-        halved = openvino.Core().read_model(path).clone()
-        return join(front_end, halved, model)
-
-
-def to_int8(model: Any, calibration: Pictures) -> Any:
-    """The graph with its convolutions over pictures in INT8."""
+def to_int8(model: Any, calibration: LogMels) -> Any:
+    """The graph with the convolutions over log-mels in INT8."""
     import nncf
 
     front_end, networks = split(model)
@@ -59,13 +46,13 @@ def to_int8(model: Any, calibration: Pictures) -> Any:
             nncf.Dataset(list(batches(calibration, 1))),
             subset_size=len(calibration),
             preset=nncf.QuantizationPreset.MIXED,
-            ignored_scope=nncf.IgnoredScope(names=without_a_picture(networks)),
+            ignored_scope=nncf.IgnoredScope(names=without_time_and_frequency(networks)),
         )
     return join(front_end, quantised, model)
 
 
 def to_int8_accuracy_aware(
-    model: Any, calibration: Pictures, judged_on: Pictures, validate: Validate
+    model: Any, calibration: LogMels, judged_on: LogMels, validate: Validate
 ) -> Any:
     """As `to_int8`, and layers go back to f32, the most harmful first, until `validate` is content."""
     import nncf
@@ -74,10 +61,10 @@ def to_int8_accuracy_aware(
     with _quiet(nncf), tqdm(desc="int8, layer by layer", leave=False, disable=None) as bar:
 
         def watched(compiled: Any, items: Any) -> float:
-            found = validate(compiled, np.concatenate(list(items)))
-            bar.set_postfix(macro_auc=f"{found:.4f}", refresh=False)
+            macro_auc = validate(compiled, np.concatenate(list(items)))
+            bar.set_postfix(macro_auc=f"{macro_auc:.4f}", refresh=False)
             bar.update(1)
-            return found
+            return macro_auc
 
         quantised = nncf.quantize_with_accuracy_control(
             networks,
@@ -87,7 +74,7 @@ def to_int8_accuracy_aware(
             max_drop=MAX_DROP,
             subset_size=len(calibration),
             preset=nncf.QuantizationPreset.MIXED,
-            ignored_scope=nncf.IgnoredScope(names=without_a_picture(networks)),
+            ignored_scope=nncf.IgnoredScope(names=without_time_and_frequency(networks)),
             advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
                 max_num_iterations=MAX_ROUNDS
             ),
@@ -95,39 +82,39 @@ def to_int8_accuracy_aware(
     return join(front_end, quantised, model)
 
 
-def without_a_picture(networks: Any) -> list[str]:
-    """Products whose answer has no height and width: squeeze-and-excitation and the head.
+def without_time_and_frequency(networks: Any) -> list[str]:
+    """Products whose answer has neither mel bands nor frames: squeeze-and-excitation and the head.
 
     They cost next to nothing, and are what quantisation hurts first.
     """
     products = ("Convolution", "GroupConvolution", "MatMul")
-    found = []
+    names = []
     for op in networks.get_ordered_ops():
         if op.get_type_name() in products:
             shape = op.output(0).get_partial_shape()
             sizes = [dim.get_length() for dim in list(shape)[2:] if dim.is_static]
             if len(shape) != 4 or all(size == 1 for size in sizes):
-                found.append(op.get_friendly_name())
-    return found
+                names.append(op.get_friendly_name())
+    return names
 
 
 def join(front_end: Any, networks: Any, original: Any) -> Any:
     """Undo `split`: one graph again, with the original's metadata."""
     front_end = front_end.clone()
-    picture = front_end.output(0).get_node().input_value(0)
+    log_mel = front_end.output(0).get_node().input_value(0)
     inlet = networks.input(0)
     for target in inlet.get_target_inputs():
-        target.replace_source_output(picture)
+        target.replace_source_output(log_mel)
     joined = openvino.Model(networks.get_results(), front_end.get_parameters(), "joined")
     path = ["framework", METADATA_KEY]
     joined.set_rt_info(str(original.get_rt_info(path).value), path)
     return joined
 
 
-def pictures(
+def log_mels(
     model: Any, contract: Contract, waveforms: Sequence[NDArray[np.float32]], n_windows: int
-) -> Pictures:
-    """The log-mels of recordings' first windows, by the graph's own front end."""
+) -> LogMels:
+    """The log-mels of waveforms' (samples,) first `n_windows` windows, by the graph's front end."""
     front_end, _ = split(model)
     compiled = openvino.Core().compile_model(
         front_end, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}

@@ -1,7 +1,7 @@
-"""Recordings as test soundscapes have been, and worse: twenty that are bad or odd, each differently.
+"""Recordings as test soundscapes have been, and worse: twenty bad files, each in another way.
 
 Seen in competitions: empty and garbage files, a hole in an Ogg stream, NaN samples, other rates and
-lengths. A bad one can't be scored and costs its own rows; an odd one is scored like any other.
+lengths. An unreadable one can't be scored and costs its own rows; the others are scored as usual.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ Write = Callable[[Path, Path], None]
 
 
 @dataclass(frozen=True)
-class Oddity:
+class BadFile:
     """A way for a recording to be wrong: `write(path, healthy)` makes one from a healthy one.
 
-    `bad`: whether it can't be scored; None where that depends on who looks.
+    `unreadable`: whether it can't be scored; None where that depends on the user who reads it.
     """
 
     write: Write
-    bad: bool | None = False
+    unreadable: bool | None = False
     suffix: str = ".ogg"
 
 
@@ -108,26 +108,38 @@ def forbidden(path: Path, healthy: Path) -> None:
     path.chmod(0)
 
 
-ODDITIES: Mapping[str, Oddity] = {
-    "empty": Oddity(content(lambda data: b""), bad=True),
-    "garbage": Oddity(content(garbage), bad=True),
-    "text": Oddity(content(lambda data: b"404 not found\n"), bad=True),
-    "cut in the header": Oddity(content(lambda data: data[:HEADER_BYTES]), bad=True),
-    "no samples": Oddity(recording(lambda: noise(0)), bad=True),
-    "a directory": Oddity(directory, bad=True),
-    "dangling link": Oddity(dangling, bad=True),
+BAD_FILES: Mapping[str, BadFile] = {
+    "empty": BadFile(content(lambda data: b""), unreadable=True),
+    "garbage": BadFile(content(garbage), unreadable=True),
+    "text": BadFile(content(lambda data: b"404 not found\n"), unreadable=True),
+    "cut in the header": BadFile(content(lambda data: data[:HEADER_BYTES]), unreadable=True),
+    "no samples": BadFile(recording(lambda: noise(0)), unreadable=True),
+    "a directory": BadFile(directory, unreadable=True),
+    "dangling link": BadFile(dangling, unreadable=True),
     # Root reads it all the same, and in a user namespace of its own everyone is root.
-    "no permission": Oddity(forbidden, bad=None),
-    "cut in the middle": Oddity(content(lambda data: data[: len(data) // 2])),
-    "hole of zeros": Oddity(content(with_hole)),
-    "stereo": Oddity(recording(lambda: noise(MINUTE_S, channels=2))),
-    "44.1 kHz": Oddity(recording(lambda: noise(MINUTE_S, 44_100), 44_100)),
-    "8 kHz": Oddity(recording(lambda: noise(MINUTE_S, 8_000), 8_000)),
-    "0.3 s": Oddity(recording(lambda: noise(0.3))),
-    "90 s": Oddity(recording(lambda: noise(90.0))),
-    "silence": Oddity(recording(lambda: 0 * noise(MINUTE_S))),
-    "clipped": Oddity(recording(clipped), suffix=".wav"),
-    "NaN samples": Oddity(recording(with_nan), suffix=".wav"),
-    "one sample": Oddity(recording(lambda: noise(1 / RATE_HZ)), suffix=".wav"),
-    "forged length": Oddity(forged, suffix=".wav"),
+    "no permission": BadFile(forbidden, unreadable=None),
+    "cut in the middle": BadFile(content(lambda data: data[: len(data) // 2])),
+    "hole of zeros": BadFile(content(with_hole)),
+    "stereo": BadFile(recording(lambda: noise(MINUTE_S, channels=2))),
+    "44.1 kHz": BadFile(recording(lambda: noise(MINUTE_S, 44_100), 44_100)),
+    "8 kHz": BadFile(recording(lambda: noise(MINUTE_S, 8_000), 8_000)),
+    "0.3 s": BadFile(recording(lambda: noise(0.3))),
+    "90 s": BadFile(recording(lambda: noise(90.0))),
+    "silence": BadFile(recording(lambda: 0 * noise(MINUTE_S))),
+    "clipped": BadFile(recording(clipped), suffix=".wav"),
+    "NaN samples": BadFile(recording(with_nan), suffix=".wav"),
+    "one sample": BadFile(recording(lambda: noise(1 / RATE_HZ)), suffix=".wav"),
+    "forged length": BadFile(forged, suffix=".wav"),
 }
+
+
+def describe() -> str:
+    """The bad files of a rerun, in words."""
+    unreadable, readable, either = (
+        ", ".join(name for name, file in BAD_FILES.items() if file.unreadable is kind)
+        for kind in (True, False, None)
+    )
+    return (
+        f"{len(BAD_FILES)} bad files a rerun. Unreadable, and named: {unreadable}. Unusual, and "
+        f"scored: {readable}. Either, since root reads it: {either}."
+    )

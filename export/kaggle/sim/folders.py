@@ -11,12 +11,13 @@ from birdkit.errors import UserError
 from birdkit.kaggle import manifest
 from birdkit.kaggle.mounts import soundscapes
 from export.kaggle.rules import DATASET, DATASET_METADATA, KERNEL, KERNEL_METADATA, read_json
-from export.kaggle.sim.bad_files import ODDITIES
+from export.kaggle.sim.bad_files import BAD_FILES
 
 LAYOUTS = ("nested", "flat")
 # Where the bundle names no competition yet.
 COMPETITION = "birdclef"
 TABLES = ("sample_submission.csv", "taxonomy.csv")
+MARK = "made-by-kaggle-sim"  # in a work folder: that it may be written to
 # Beyond the numbers that a sample submission may name.
 FIRST_NUMBER = 9_000_000
 
@@ -35,10 +36,10 @@ class Bundle:
     def read(cls, folder: Path) -> Bundle:
         if not (folder / DATASET / manifest.NAME).is_file():
             raise UserError(f"{folder}: no bundle; run export/bundle.py --out {folder}")
-        facts = read_json(folder / KERNEL / KERNEL_METADATA)
-        owner, _, slug = str(facts["dataset_sources"][0]).partition("/")
-        competition = next(iter(facts["competition_sources"]), COMPETITION)
-        return cls(folder, competition, owner, slug, folder / KERNEL / str(facts["code_file"]))
+        kernel = read_json(folder / KERNEL / KERNEL_METADATA)
+        owner, _, slug = str(kernel["dataset_sources"][0]).partition("/")
+        competition = next(iter(kernel["competition_sources"]), COMPETITION)
+        return cls(folder, competition, owner, slug, folder / KERNEL / str(kernel["code_file"]))
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,18 @@ class Tree:
 
 @dataclass(frozen=True)
 class Hidden:
-    """Test soundscapes that were laid out: all stems, and which of them are wrong in which way."""
+    """Test soundscapes that were laid out: all stems, and which of them are bad in which way."""
 
     stems: Sequence[str]
-    oddities: dict[str, str]  # file name → its oddity
+    bad_files: dict[str, str]  # file name → its key in `BAD_FILES`
+
+
+def prepare(work: Path) -> None:
+    """Make the work folder. Raises `UserError` where it holds what is not ours."""
+    if work.exists() and not (work / MARK).is_file() and any(work.iterdir()):
+        raise UserError(f"{work}: holds other things, so it is not written to; give another --work")
+    work.mkdir(parents=True, exist_ok=True)
+    (work / MARK).touch()
 
 
 def build(folder: Path, layout: str, bundle: Bundle, data: Path) -> Tree:
@@ -118,27 +127,27 @@ def fill(competition: Path, data: Path) -> None:
 
 def sources(data: Path) -> list[Path]:
     """The soundscapes that stand for all others, by absolute path."""
-    found = soundscapes(data.resolve() / "train_soundscapes")
-    if not found:
+    paths = soundscapes(data.resolve() / "train_soundscapes")
+    if not paths:
         raise UserError(f"{data / 'train_soundscapes'}: no sound files to simulate with")
-    return found
+    return paths
 
 
 def add_test_soundscapes(tree: Tree, data: Path, n_files: int) -> Hidden:
-    """Fill the test folder as at the scoring rerun, with every oddity once, among the healthy."""
+    """Fill the test folder as at the scoring rerun, with every bad file once, among the healthy."""
     folder, sounds = tree.competition / "test_soundscapes", sources(data)
-    odd_at = {k * n_files // len(ODDITIES): name for k, name in enumerate(ODDITIES)}
-    stems, oddities = [], {}
+    bad_at = {k * n_files // len(BAD_FILES): name for k, name in enumerate(BAD_FILES)}
+    stems, bad_files = [], {}
     for k in range(n_files):
         stem, healthy = f"soundscape_{FIRST_NUMBER + k}", sounds[k % len(sounds)]
         stems.append(stem)
-        if k in odd_at:
-            oddity = ODDITIES[odd_at[k]]
-            oddity.write(folder / f"{stem}{oddity.suffix}", healthy)
-            oddities[f"{stem}{oddity.suffix}"] = odd_at[k]
+        if k in bad_at:
+            bad_file = BAD_FILES[bad_at[k]]
+            bad_file.write(folder / f"{stem}{bad_file.suffix}", healthy)
+            bad_files[f"{stem}{bad_file.suffix}"] = bad_at[k]
         else:
             (folder / f"{stem}{healthy.suffix}").symlink_to(healthy)
-    return Hidden(stems, oddities)
+    return Hidden(stems, bad_files)
 
 
 def take_out(tree: Tree, engine: str) -> None:

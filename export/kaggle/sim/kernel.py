@@ -27,9 +27,9 @@ CONNECT_LIMIT_S = 5.0
 
 
 def main(arguments: Sequence[str]) -> int:
-    """NOTEBOOK EXECUTED FACTS INPUT PORT LIMIT_S; run in the folder that is to be the notebook's."""
-    notebook, executed, facts, inputs, port, limit_s = arguments
-    Path(facts).write_text(json.dumps(look_around(Path(inputs), int(port))))
+    """NOTEBOOK EXECUTED SEEN INPUT PORT LIMIT_S; run in the folder that is to be the notebook's."""
+    notebook, executed, seen, inputs, port, limit_s = arguments
+    Path(seen).write_text(json.dumps(look_around(Path(inputs), int(port))))
     return execute(Path(notebook), Path(executed), int(float(limit_s)))
 
 
@@ -64,13 +64,13 @@ def answers(host: str, port: int) -> bool:
 
 def execute(notebook: Path, executed: Path, limit_s: int) -> int:
     """Run all cells; print what they print, write the executed notebook, and tell the exit status."""
-    book = nbformat.read(notebook, as_version=4)
+    book: Any = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call,unused-ignore]
     failed = ""
     try:
         asyncio.run(run_cells(book, limit_s))
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         failed = f"{type(error).__name__}: {error}"
-    nbformat.write(book, executed)
+    nbformat.write(book, executed)  # type: ignore[no-untyped-call,unused-ignore]
     print(printed(book))
     print(failed)
     return 1 if failed else 0

@@ -66,3 +66,17 @@ def environment(folder: Path, version: str, base: Path) -> Path:
         ) from error
     stamp.write_text(made_of)
     return python
+
+
+def interpreters(versions: Sequence[str], work: Path) -> dict[str, Path]:
+    """Version → the interpreter of its simulated image; those that this machine lacks are skipped."""
+    images = {}
+    for version in versions:
+        base = interpreter(version)
+        if base is None:
+            print(f"skipped: no python{version} runs here (looked on PATH and in pyenv)", flush=True)
+        else:
+            images[version] = environment(work / f"image-{version}", version, base)
+    if not images:
+        raise UserError(f"no python{' or python'.join(versions)} runs here; install one, on PATH")
+    return images

@@ -29,12 +29,12 @@ TIMED_OUT = 124
 
 @dataclass(frozen=True)
 class Ended:
-    """How a session ended; `facts` are what the runner saw before the notebook began."""
+    """How a session ended; `surroundings` are what the runner saw before the notebook began."""
 
     status: int
     seconds: float
     log: Path
-    facts: dict[str, Any] = field(default_factory=dict)
+    surroundings: dict[str, Any] = field(default_factory=dict)
 
 
 def cut(inputs: Path) -> list[str]:
@@ -67,16 +67,16 @@ def environment(tree: Tree, python: Path) -> dict[str, str]:
 
 def run(tree: Tree, python: Path, notebook: Path, name: str) -> Ended:
     """Execute the notebook in a tree whose working folder is fresh. Never raises for what it does."""
-    log, facts = tree.folder / f"{name}.log", tree.folder / f"{name}.facts.json"
+    log, surroundings = tree.folder / f"{name}.log", tree.folder / f"{name}.surroundings.json"
     executed, limit_s = tree.folder / f"{name}.ipynb", LIMIT_MIN * 60
-    facts.unlink(missing_ok=True)
+    surroundings.unlink(missing_ok=True)
     inputs = tree.root / "input"
-    paths = [str(each) for each in (RUNNER, notebook, executed, facts, inputs)]
+    paths = [str(path) for path in (RUNNER, notebook, executed, surroundings, inputs)]
     start = time.monotonic()
     with listener() as port, log.open("w") as output:
         command = [*cut(inputs), str(python), "-c", START, *paths, str(port), str(limit_s)]
         status = wait(command, tree, environment(tree, python), output, limit_s + GRACE_S)
-    seen = json.loads(facts.read_text()) if facts.is_file() else {}
+    seen = json.loads(surroundings.read_text()) if surroundings.is_file() else {}
     return Ended(status, time.monotonic() - start, log, seen)
 
 

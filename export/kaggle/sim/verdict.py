@@ -19,7 +19,7 @@ from birdkit.kaggle import table
 from birdkit.kaggle.report import REPORT_SUFFIX
 from birdkit.kaggle.table import ROW_ID
 from export.kaggle import wheels
-from export.kaggle.sim.bad_files import ODDITIES
+from export.kaggle.sim.bad_files import BAD_FILES
 from export.kaggle.sim.folders import Hidden
 
 # Engines agree to 1e-6 in f32; another layout or batch rounds otherwise.
@@ -34,7 +34,7 @@ HEADER = (
 
 @dataclass(frozen=True)
 class Left:
-    """The table and the report that a session wrote."""
+    """The table and the report that a session wrote, and left behind."""
 
     table: pd.DataFrame
     report: dict[str, Any]
@@ -46,10 +46,10 @@ class Left:
         report = submission.with_name(submission.name + REPORT_SUFFIX)
         try:
             rows = pd.read_csv(submission, dtype={ROW_ID: str})
-            facts = json.loads(report.read_text())
+            written = json.loads(report.read_text())
         except (OSError, ValueError) as error:
             raise UserError(f"{submission.name} or its report can't be read ({error})") from error
-        return cls(rows, facts, hashlib.sha256(submission.read_bytes()).hexdigest())
+        return cls(rows, written, hashlib.sha256(submission.read_bytes()).hexdigest())
 
     @property
     def stems(self) -> set[str]:
@@ -79,12 +79,12 @@ class Line:
     def verdict(self) -> str:
         return f"FAILS: {'; '.join(self.problems)}" if self.problems else "passes"
 
-    def ended(self, status: int, seconds: float, log: Path, facts: Mapping[str, Any]) -> None:
-        """`facts`: what the runner saw before the notebook began; empty where it did not start."""
+    def ended(self, status: int, seconds: float, log: Path, seen: Mapping[str, Any]) -> None:
+        """`seen`: what the runner saw before the notebook began; empty where it did not start."""
         self.status, self.seconds, self.log = status, seconds, log
-        self.python = facts.get("python", self.python)
-        self.before, found = surroundings(facts)
-        self.problems += found
+        self.python = seen.get("python", self.python)
+        self.before, faults = surroundings(seen)
+        self.problems += faults
         if status != 0:
             self.problems.append(f"exit status {status}, see {log}")
 
@@ -93,11 +93,11 @@ class Line:
         self.rows = len(left.table)
         self.files = f"{report['scored']} / {len(report['failures'])}"
         self.passes, self.engine = ", ".join(report["passes"]), ", ".join(report["engines"])
-        packages = [Path(each) for each in report.get("origins", [])]
-        found = [wheel_of(each, wheels_folder, scratch) for each in packages]
-        self.package = ", ".join("/".join(each.parts[-3:]) for each in packages)
-        self.wheel = ", ".join(wheel.name for wheel in found if wheel)
-        if not packages or None in found:
+        packages = [Path(origin) for origin in report.get("origins", [])]
+        sources = [wheel_of(package, wheels_folder, scratch) for package in packages]
+        self.package = ", ".join("/".join(package.parts[-3:]) for package in packages)
+        self.wheel = ", ".join(wheel.name for wheel in sources if wheel)
+        if not packages or None in sources:
             self.problems.append("the engine's package is of no wheel of the dataset")
 
     def judge(self, left: Left | None, hidden: Hidden, columns: Sequence[str], engine: str) -> None:
@@ -120,7 +120,7 @@ class Line:
             self.files,
         )
         ran_on = (self.passes, self.engine, self.package, self.wheel, f"{self.seconds:.0f}")
-        return [str(each) or "–" for each in (*known, *ran_on, self.verdict)]
+        return [str(cell) or "–" for cell in (*known, *ran_on, self.verdict)]
 
 
 def markdown(lines: Sequence[Line]) -> str:
@@ -129,54 +129,54 @@ def markdown(lines: Sequence[Line]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in plain)
 
 
-def surroundings(facts: Mapping[str, Any]) -> tuple[str, list[str]]:
+def surroundings(seen: Mapping[str, Any]) -> tuple[str, list[str]]:
     """What there was before the notebook began, in words, and what should not have been there."""
-    if not facts:
+    if not seen:
         return "", ["the notebook's runner did not start"]
-    found = [f"{name} is importable already" for name in facts["engines"]]
-    found += [f"{address} answers, so the network is not cut" for address in facts["answers"]]
-    found += [f"{folder} is not read-only" for folder in facts["writable"]]
-    return "; ".join(found) or "no engine, no network, inputs read-only", found
+    faults = [f"{name} is importable already" for name in seen["engines"]]
+    faults += [f"{address} answers, so the network is not cut" for address in seen["answers"]]
+    faults += [f"{folder} is not read-only" for folder in seen["writable"]]
+    return "; ".join(faults) or "no engine, no network, inputs read-only", faults
 
 
 def table_faults(left: Left, stems: Collection[str], columns: Sequence[str]) -> list[str]:
     """A complete table: twelve rows a file in any order, finite, columns as asked for, some scored."""
-    rows, found = left.table, []
+    rows, faults = left.table, []
     wrong = {row for stem in stems for row in row_ids(stem, WINDOWS_A_MINUTE, WINDOW_S)} ^ set(
         rows[ROW_ID]
     )
     if wrong:
-        found.append(f"{len(wrong)} rows are missing or too many, such as {min(wrong)}")
+        faults.append(f"{len(wrong)} rows are missing or too many, such as {min(wrong)}")
     try:
         table.check(rows, rows[ROW_ID].tolist(), columns)
     except UserError as error:
-        found.append(str(error))
+        faults.append(str(error))
     if len(rows.drop(columns=ROW_ID).drop_duplicates()) <= 1:
-        found.append("all rows are alike: nothing was scored")
+        faults.append("all rows are alike: nothing was scored")
     if left.report["csv_sha256"] != left.sha256:
-        found.append("the report is of another table")
-    return found
+        faults.append("the report is of another table")
+    return faults
 
 
 def report_faults(left: Left, hidden: Hidden, engine: str) -> list[str]:
     """Whether the report names the bad files and no healthy one, and the engine that was expected."""
-    report, oddities = left.report, hidden.oddities
+    report, bad_files = left.report, hidden.bad_files
     failures = report["failures"]
-    found = [
-        f"{name} ({oddity}) is not named as bad"
-        for name, oddity in oddities.items()
-        if ODDITIES[oddity].bad and name not in failures
+    faults = [
+        f"{name} ({kind}) is not named as bad"
+        for name, kind in bad_files.items()
+        if BAD_FILES[kind].unreadable and name not in failures
     ]
     for name, why in failures.items():
-        oddity = oddities.get(name, "healthy")
-        if oddity == "healthy" or ODDITIES[oddity].bad is False:
-            found.append(f"{name} ({oddity}) was not scored: {why}")
+        kind = bad_files.get(name, "healthy")
+        if kind == "healthy" or BAD_FILES[kind].unreadable is False:
+            faults.append(f"{name} ({kind}) was not scored: {why}")
     if report["scored"] + len(failures) != len(hidden.stems):
-        found.append(f"{report['scored']} of {len(hidden.stems)} files scored, {len(failures)} bad")
+        faults.append(f"{report['scored']} of {len(hidden.stems)} files scored, {len(failures)} bad")
     answered = report["engines"]
-    if not answered or not all(each.startswith(engine) for each in answered):
-        found.append(f"{', '.join(answered) or 'nothing'} answered, not {engine}")
-    return found
+    if not answered or not all(name.startswith(engine) for name in answered):
+        faults.append(f"{', '.join(answered) or 'nothing'} answered, not {engine}")
+    return faults
 
 
 def wheel_of(package: Path, folder: Path, scratch: Path) -> Path | None:
@@ -187,24 +187,24 @@ def wheel_of(package: Path, folder: Path, scratch: Path) -> Path | None:
     installed = package.parents[1]
     if not package.is_relative_to(scratch):
         return None
-    for facts in installed.glob(f"{package.parent.name}-*.dist-info/WHEEL"):
-        told = {line.partition(":")[2].strip() for line in facts.read_text().splitlines()}
-        name = facts.parent.name.removesuffix(".dist-info")
+    for metadata in installed.glob(f"{package.parent.name}-*.dist-info/WHEEL"):
+        values = {line.partition(":")[2].strip() for line in metadata.read_text().splitlines()}
+        name = metadata.parent.name.removesuffix(".dist-info")
         for wheel in sorted(folder.glob(f"{name}-*.whl")):
             parsed = wheels.parse(wheel)
-            if parsed and told & {str(tag) for tag in parsed[3]}:
+            if parsed and values & {str(tag) for tag in parsed[3]}:
                 return wheel
     return None
 
 
 def all_f32(left: Left) -> bool:
-    return all("f32" in each for each in left.report["engines"])
+    return all("f32" in engine for engine in left.report["engines"])
 
 
 def silence(left: Left | None, engine: str) -> list[str]:
-    """A report must tell that an engine could not be had."""
-    told = left is None or any(engine in note for note in left.report["notes"])
-    return [] if told else [f"the report does not tell that {engine} is missing"]
+    """What is wrong where a report does not say that an engine could not be loaded."""
+    noted = left is None or any(engine in note for note in left.report["notes"])
+    return [] if noted else [f"the report does not say that {engine} is missing"]
 
 
 def difference(one: Left | None, other: Left | None) -> list[str]:
@@ -213,7 +213,7 @@ def difference(one: Left | None, other: Left | None) -> list[str]:
         return ["there are no two tables to compare"]
     if one.report["passes"] != other.report["passes"]:
         return [f"not comparable: passes {one.report['passes']} and {other.report['passes']}"]
-    first, second = (each.table.set_index(ROW_ID) for each in (one, other))
+    first, second = (left.table.set_index(ROW_ID) for left in (one, other))
     if set(first.index) != set(second.index) or list(first) != list(second):
         return ["rows or columns are not those of the other engine"]
     apart = float(np.abs(first.to_numpy() - second.loc[first.index].to_numpy()).max())

@@ -11,7 +11,7 @@ import torch
 
 from birdkit.errors import UserError
 from export import bench
-from export.benchmark import report, timing
+from export.benchmark import comparison, report, timing
 from export.benchmark.baselines import ConvMel, EagerEngine
 from tests.conftest import tiny_predictor
 from train.config.settings import FrontEnd
@@ -19,15 +19,15 @@ from train.fit.curves import put_between_marks
 from train.models.frontend import LogMel
 
 
-def test_the_published_front_ends_hear_the_same(contract):
+def test_the_published_front_ends_give_the_same_log_mel(contract):
     """Else their speeds could not be compared."""
     predictor = tiny_predictor(contract, "frontend.n_fft=2048", "frontend.hop=512").eval()
     waveforms = np.random.default_rng(0).normal(0, 0.1, (3, 160_000)).astype(np.float32)
     with torch.inference_mode():
         ours = predictor(torch.from_numpy(waveforms))
-        picture = predictor.front_end(torch.from_numpy(waveforms))
+        log_mel = predictor.front_end(torch.from_numpy(waveforms))
         conv = ConvMel(predictor.front_end.config)(torch.from_numpy(waveforms))
-    torch.testing.assert_close(conv, picture, atol=1e-5, rtol=0)
+    torch.testing.assert_close(conv, log_mel, atol=1e-5, rtol=0)
     eager = EagerEngine({"m": predictor}, 1)(waveforms)
     np.testing.assert_allclose(eager["m.segmentwise"], ours[1].numpy(), atol=1e-4)
 
@@ -56,27 +56,27 @@ def test_the_bench_of_a_model_folder(model_dir, run_dir, competition, tmp_path, 
     arguments = [str(fused), "--data", str(competition), "--runs", str(run_dir.parent)]
     outputs = ["--json", str(out), "--chart", str(chart), "--readme", str(readme), "--scaling"]
     assert bench.main([*arguments, *outputs, "--files", "2", "--rounds", "2"]) == 0
-    report = json.loads(out.read_text())
-    assert [row["precision"] for row in report["rows"]] == ["f32"] * 5
-    for row in report["rows"]:
+    measured = json.loads(out.read_text())
+    assert [row["precision"] for row in measured["rows"]] == ["f32"] * 5
+    for row in measured["rows"]:
         parts = sum(row[f"{part}_ms"] for part in report.PARTS)
         assert parts == pytest.approx(row["ms"])
         assert row["gated"]
         assert row["max_dp"] < 1e-4  # the same members, in every engine and behind every front end
         assert row["rank_correlation"] > 0.999
         assert 50 < row["peak_mib"] < (2000 if row["name"].startswith("(a)") else 450)  # no torch
-    assert [run["files"] for run in report["scaling"]] == [1, 2, 4]
+    assert [run["files"] for run in measured["scaling"]] == [1, 2, 4]
     text = readme.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "stale" not in text
-    assert report.markdown(report) in text
+    assert report.markdown(measured) in text
     assert chart.read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_model_folder_whose_checkpoints_are_gone_is_named(model_dir, tmp_path):
     with pytest.raises(UserError, match=r"holds no checkpoint that .* was exported from"):
-        bench.find_finals(model_dir, tmp_path)
+        comparison.find_finals(model_dir, tmp_path)
 
 
 def test_ratios_are_of_the_same_round():

@@ -14,6 +14,7 @@ from export.gates import precision
 from export.gates.parity import Parity
 from export.gates.precision import Verdict
 from export.gates.selection import Judgement
+from export.models.onnx import MADE_BY_KEY
 from train.config.recipe import to_json
 from train.config.settings import FrontEnd, Model, Recipe
 
@@ -21,7 +22,7 @@ RECIPE = Recipe(name="marsh", frontend=FrontEnd(n_mels=96, hop=640))
 ONNXRUNTIME = Parity("onnxruntime", 3.3e-6, 1.4e-5, 1.3e-5, 0, 0.99, 32)
 OPENVINO = Parity("openvino", 4.1e-6, 1.9e-5, 1.2e-5, 7, 0.87, 32)
 INT8 = Verdict("int8", 0.7491, 0.7623, 0.0132, 0.0178, 0.99412, 44.4, 61.3)
-FP16 = Verdict("fp16", 0.7626, 0.7623, -0.0003, 0.0004, 0.99992, 57.2, 61.3)
+BF16 = Verdict("bf16", 0.7626, 0.7623, -0.0003, 0.0004, 0.99992, 57.2, 61.3)
 
 
 def made_by(encoder="tf_efficientnet_lite0", weights="timm", **recipe):
@@ -39,8 +40,8 @@ def write_onnx(path, contract, members=None):
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", ends[:1], ends[1:])
     model = helper.make_model(graph)
-    facts = {} if members is None else {model_folder.MADE_BY_KEY: json.dumps(members)}
-    helper.set_model_props(model, {**contract.to_metadata(), **facts})
+    provenance = {} if members is None else {MADE_BY_KEY: json.dumps(members)}
+    helper.set_model_props(model, {**contract.to_metadata(), **provenance})
     onnx.save(model, path)
 
 
@@ -61,7 +62,7 @@ def folder(tmp_path, contract):
 
 
 def page_of(folder):
-    model_card.write(folder)
+    model_card.write(folder, "a machine")
     return (folder / model_card.NAME).read_text(encoding="utf-8")
 
 
@@ -83,20 +84,20 @@ def test_smoothing_and_averaging_are_the_specs(folder):
 
 
 def test_sizes_are_those_of_the_files_that_are_there(folder):
-    for name, size in [("lite.xml", 400_000), ("lite.bin", 22_000_000), ("lite.fp16.bin", 11_200_000)]:
+    for name, size in [("lite.xml", 400_000), ("lite.bin", 22_000_000), ("lite.int8.bin", 11_200_000)]:
         with (folder / name).open("wb") as file:
             file.truncate(size)
     assert "in order of use: f32." in page_of(folder)
-    replace(Spec.load(folder), precisions=("bf16", "fp16")).save(folder)
+    replace(Spec.load(folder), precisions=("bf16", "int8")).save(folder)
     page = page_of(folder)
-    assert "in order of use: bf16, then fp16, then f32." in page
+    assert "in order of use: bf16, then int8, then f32." in page
     # bf16 is the f32 file compiled otherwise, so it has no column.
-    assert cells(page, "file")[1:] == ["ONNX f32, MB", "OpenVINO f32, MB", "OpenVINO fp16, MB"]
+    assert cells(page, "file")[1:] == ["ONNX f32, MB", "OpenVINO f32, MB", "OpenVINO int8, MB"]
     assert cells(page, "lite", "0.0")[2:] == ["22.4", "11.2"]
     assert cells(page, "tiny", "0.0")[2:] == ["–", "–"]
 
 
-def test_what_it_heard_is_said_once_where_members_agree(folder):
+def test_its_training_is_said_once_where_members_agree(folder):
     page = page_of(folder)
     assert (
         page.count("at 32,000 Hz: n_fft 2048 and hop 640 samples, 96 mel bands from 50 to 16,000") == 1
@@ -105,7 +106,7 @@ def test_what_it_heard_is_said_once_where_members_agree(folder):
     assert "noise in 50% (SNR 0 to 30 dB)" in page
 
 
-def test_what_it_heard_is_said_of_each_member_where_they_differ(folder, contract):
+def test_its_training_is_said_of_each_member_where_they_differ(folder, contract):
     other = made_by(frontend=FrontEnd(n_mels=64), data=replace(RECIPE.data, fold=-1))
     write_onnx(folder / "tiny.onnx", contract, {"tiny": other})
     page = page_of(folder)
@@ -135,7 +136,7 @@ def test_scores_come_with_their_groups_and_a_warning(folder):
     assert "clipwise 0.7597, segmentwise 0.7620; used: segmentwise" in page
     assert cells(page, "Amphibia") == ["Amphibia", "0.7538", "10"]
     assert cells(page, "Aves") == ["Aves", "0.7659", "21"]
-    assert "Choices were made on these soundscapes, so the figures are kind." in page
+    assert "Choices were made on these soundscapes, so the figures flatter it." in page
     assert "- Chosen: output segmentwise: it ranked better" in page
 
 
@@ -160,16 +161,16 @@ def test_parity_has_every_number_of_the_file(folder):
 
 
 def test_a_refused_precision_is_named_with_its_reason(folder):
-    replace(Spec.load(folder), precisions=("fp16",)).save(folder)
-    precision.save(folder, [INT8, FP16], {"bf16": "this CPU has no avx512_bf16"})
+    replace(Spec.load(folder), precisions=("bf16",)).save(folder)
+    precision.save(folder, [INT8, BF16], {"int4": "this CPU has no int4"})
     page = page_of(folder)
     figures = ["0.7491", "0.7623", "+0.0132", "+0.0178", "0.99412", "44"]
     assert cells(page, "int8")[1:] == [*figures, f"refused: {'; '.join(INT8.faults())}"]
     assert "macro-AUC falls by 0.0132 > 0.001" in page
-    assert cells(page, "fp16")[-1] == "accepted"
-    assert cells(page, "bf16")[1:] == ["–"] * 6 + ["not tried: this CPU has no avx512_bf16"]
+    assert cells(page, "bf16")[-1] == "accepted"
+    assert cells(page, "int4")[1:] == ["–"] * 6 + ["not tried: this CPU has no int4"]
     assert f"rank correlation with f32 of at least {precision.MIN_RANK_CORRELATION}" in page
-    assert "in OpenVINO: fp16 57 ms, f32 61 ms; on " in page
+    assert "in OpenVINO: bf16 57 ms, f32 61 ms; on a machine." in page
 
 
 def test_speed_is_not_measured_where_this_cpu_could_try_nothing(folder):
@@ -203,9 +204,9 @@ def test_a_licence_is_timms_or_not_stated(contract, encoder, weights, expected):
 
 
 def test_a_recipe_of_another_version_leaves_gaps_and_not_defaults(folder, contract):
-    facts = made_by()
-    del facts["recipe"]["frontend"]["hop"]
-    write_onnx(folder / "lite.onnx", contract, {"lite": facts})
+    origin = made_by()
+    del origin["recipe"]["frontend"]["hop"]
+    write_onnx(folder / "lite.onnx", contract, {"lite": origin})
     write_onnx(folder / "tiny.onnx", contract)
     page = page_of(folder)
     assert "Front end: not stated." in page
@@ -217,9 +218,25 @@ def test_a_recipe_of_another_version_leaves_gaps_and_not_defaults(folder, contra
     )
 
 
+def as_job(origin):
+    """What made a member, as files of the settings of one model store it."""
+    sections = dict(origin["recipe"])
+    (model,) = sections.pop("models")
+    kept = {name: value for name, value in origin.items() if name != "recipe"}
+    return {**kept, "job": {**sections, "model": model}}
+
+
+def test_a_card_made_from_a_job_equals_the_one_made_from_a_recipe(folder, contract):
+    from_recipes = page_of(folder)
+    write_onnx(folder / "lite.onnx", contract, {"lite": as_job(made_by())})
+    write_onnx(folder / "tiny.onnx", contract, {"tiny": as_job(made_by("test_resnet", "none"))})
+    assert page_of(folder) == from_recipes
+    assert "recipe `marsh`, 15 epochs" in from_recipes
+
+
 def test_a_file_that_promises_nothing_is_an_error(folder):
     model = onnx.load(folder / "tiny.onnx")
     del model.metadata_props[:]
     onnx.save(model, folder / "tiny.onnx")
     with pytest.raises(UserError, match=r"tiny\.onnx: no 'birdkit.contract'"):
-        model_card.write(folder)
+        model_card.write(folder, "a machine")

@@ -22,7 +22,10 @@ from birdkit.scoring.ensemble import Spec
 from export import to_onnx, to_openvino
 from export.benchmark.baselines import WRITE_UP, untrained
 from export.folder import model_folder
-from export.gates import parity
+from export.gates import model_files, parity, selection
+from export.models import members
+from export.models import onnx as onnx_files
+from export.models import openvino as ir_files
 from tests.conftest import REAL, tiny_predictor, write_sound
 from train.config import recipe, settings
 from train.models.checkpoint import Final, sha256
@@ -35,10 +38,11 @@ ONE_THREAD = Layout(1, 1, 12)
 
 
 def engine_parities(final: Final, path: Path, recordings=()) -> list[parity.Parity]:
-    to_onnx.export_onnx([final.predictor()], final.contract, path, final.contract.to_metadata())
-    found = to_onnx.gate({path.stem: final}, path, recordings)[path.stem]
-    ir = to_openvino.convert(path, path.with_suffix(".xml"), recordings)
-    return [*found, ir[path.stem]]
+    onnx_files.write([final.predictor()], final.contract, path, final.contract.to_metadata())
+    exported = model_files.against_torch({path.stem: final}, path, recordings)[path.stem]
+    ir_files.write_ir(path, path.with_suffix(".xml"))
+    ir = model_files.against_onnx(path, path.with_suffix(".xml"), recordings)
+    return [*exported, ir[path.stem]]
 
 
 def test_a_trained_models_exports_agree_in_every_engine(model_dir):
@@ -48,7 +52,7 @@ def test_a_trained_models_exports_agree_in_every_engine(model_dir):
         assert [each.engine for each in engines] == ["onnxruntime", "openvino", "openvino-ir"]
         for each in engines:
             assert each.faults() == []
-            assert each.n_inputs == 8 + 24  # real soundscapes were heard too
+            assert each.n_inputs == 8 + 24  # real soundscapes were compared too
 
 
 @pytest.mark.slow
@@ -83,8 +87,8 @@ def test_a_model_file_describes_itself(model_dir, run_dir):
     ]:
         assert engine(model_dir / f"test_resnet{suffix}", ONE_THREAD).contract == final.contract
     facts = {p.key: p.value for p in onnx.load(model_dir / "test_resnet.onnx").metadata_props}
-    assert facts.keys() == {METADATA_KEY, model_folder.MADE_BY_KEY}
-    made_by = json.loads(facts[model_folder.MADE_BY_KEY])["test_resnet"]
+    assert facts.keys() == {METADATA_KEY, onnx_files.MADE_BY_KEY}
+    made_by = json.loads(facts[onnx_files.MADE_BY_KEY])["test_resnet"]
     assert made_by["job"]["model"]["encoder"] == "test_resnet"
     assert made_by["checkpoint_sha256"] == sha256(run_dir / "round0" / "test_resnet" / "final.pt")
     assert made_by.keys() == {"job", "checkpoint_sha256", "commit", "weights_from"}
@@ -160,15 +164,15 @@ def test_every_batch_size_is_asked_for(contract):
 @pytest.mark.slow
 def test_a_checkpoint_whose_export_differs_is_not_written(run_dir, tmp_path, monkeypatch):
     """The exported file is tampered with: one weight of the head is off by a hundredth."""
-    export = to_onnx.export_onnx
+    write = onnx_files.write
 
     def tampered(predictors, *rest):
         with torch.no_grad():
             predictors[0].network.att_block.cla.bias += 0.01
-        export(predictors, *rest)
+        write(predictors, *rest)
 
     out = tmp_path / "model"
-    monkeypatch.setattr(to_onnx, "export_onnx", tampered)
+    monkeypatch.setattr(onnx_files, "write", tampered)
     with pytest.raises(UserError, match=r"parity refused, nothing written: .*logits differ"):
         to_onnx.main([str(run_dir), "--out", str(out)])
     assert not out.exists()
@@ -216,7 +220,7 @@ def test_batch_norm_that_still_learns_is_refused(tmp_path):
     node = onnx.helper.make_node("BatchNormalization", ["x", *"cccc"], ["y"], training_mode=1)
     graph = onnx.helper.make_graph([node], "g", [], [], [constant])
     with pytest.raises(UserError, match=r"m\.onnx: BatchNormalization is in training mode"):
-        to_onnx.refuse_training_mode(onnx.helper.make_model(graph), "m.onnx")
+        onnx_files.refuse_training_mode(onnx.helper.make_model(graph), "m.onnx")
 
 
 def test_without_data_the_output_is_the_one_that_training_found_better(run_dir):
@@ -233,7 +237,7 @@ def test_without_data_the_output_is_the_one_that_training_found_better(run_dir):
         ({"b": finals["b"]}, "clipwise"),
         ({"a": replace(final, metrics={})}, "clipwise"),
     ]:
-        spec, (why,) = to_onnx.untested_spec(chosen, {name: [name] for name in chosen})
+        spec, (why,) = selection.untested_spec(chosen, {name: [name] for name in chosen})
         assert spec.output == expected
         assert expected in why
 
@@ -258,16 +262,16 @@ def test_a_run_is_exported_by_its_recipe_and_not_by_what_lies_in_its_folder(run_
     run = tmp_path / "run"
     shutil.copytree(run_dir, run)
     shutil.copytree(run / "round0" / "test_resnet", run / "round0" / "taken_out_of_the_recipe")
-    assert to_onnx.load_members(run)[0].keys() == {"test_resnet", "test_resnet-2"}
+    assert members.load([run]).finals.keys() == {"test_resnet", "test_resnet-2"}
     facts = json.loads((run / "recipe.json").read_text())
     facts["fit"]["lr"] = 0.5
     (run / "recipe.json").write_text(json.dumps(facts))
     with pytest.raises(UserError, match=r"test_resnet/final\.pt: made by another job"):
-        to_onnx.load_members(run)
+        members.load([run])
     shutil.rmtree(run / "round0" / "test_resnet-2")
     (run / "recipe.json").write_text((run_dir / "recipe.json").read_text())
     with pytest.raises(UserError, match=r"test_resnet-2/final\.pt: no checkpoint there"):
-        to_onnx.load_members(run)
+        members.load([run])
 
 
 def test_the_spec_lists_the_members_with_equal_weights(model_dir):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from birdkit.engines import ladder
 from birdkit.engines.engine import OpenVinoEngine
 from birdkit.engines.layout import Layout
 from birdkit.engines.openvino_graphs import import_openvino, split
@@ -17,7 +19,7 @@ from birdkit.scoring import ensemble
 from birdkit.scoring.ensemble import Spec
 from birdkit.scoring.predict import SoundFile
 from export import to_openvino
-from export.gates import parity, precision
+from export.gates import lower_precisions, parity, precision
 from export.gates.precision import Table, Verdict
 from export.models import quantize
 from tests.conftest import submit
@@ -105,6 +107,24 @@ def folder(model_dir, tmp_path):
     return tmp_path / "model"
 
 
+def try_int8_on_every_cpu(monkeypatch):
+    """OpenVINO runs it anywhere; `lacking` only says where it is no faster."""
+    for module in (lower_precisions, ladder):
+        monkeypatch.setattr(module, "lacking", lambda name: "")
+
+
+def pretend_int8_is_faster_here(monkeypatch):
+    """A tiny network need not be."""
+    try_int8_on_every_cpu(monkeypatch)
+    measure = precision.table
+
+    def table(folder, precisions, layout, labelled):
+        speed = 50.0 if precisions else 100.0
+        return replace(measure(folder, precisions, layout, labelled), ms_per_minute=speed)
+
+    monkeypatch.setattr(precision, "table", table)
+
+
 @pytest.mark.slow
 def test_what_passes_ships_and_is_used_and_what_does_not_leaves_no_file(
     folder, competition, tmp_path, monkeypatch, capsys
@@ -112,17 +132,18 @@ def test_what_passes_ships_and_is_used_and_what_does_not_leaves_no_file(
     monkeypatch.setattr(precision, "MAX_LOSS", 0.5)
     monkeypatch.setattr(precision, "MAX_LOSS_BOUND", 0.5)
     monkeypatch.setattr(precision, "MIN_RANK_CORRELATION", 0.9)
-    arguments = [str(folder), "--data", str(competition), "--precision", "fp16,bf16"]
+    pretend_int8_is_faster_here(monkeypatch)
+    arguments = [str(folder), "--data", str(competition), "--precision", "int8"]
     assert to_openvino.main(arguments) == 0
     spec = Spec.load(folder)
-    assert spec.precisions[-1] == "fp16"
-    sizes = {name: (folder / f"test_resnet{name}.bin").stat().st_size for name in ("", ".fp16")}
-    assert sizes[".fp16"] < 0.7 * sizes[""]
+    assert spec.precisions == ["int8"]
+    sizes = {name: (folder / f"test_resnet{name}.bin").stat().st_size for name in ("", ".int8")}
+    assert sizes[".int8"] < 0.7 * sizes[""]
     first = spec.precisions[0]
     for name, figures in json.loads((folder / precision.NAME).read_text()).items():
         assert figures["refused"] == []
         faster = figures["ms_per_minute"] < figures["ms_per_minute_f32"]
-        assert name == "fp16" or (name in spec.precisions) == faster
+        assert (name in spec.precisions) == faster
     assert submit(competition, folder, tmp_path / "lower.csv") == 0
     assert f", {first})" in capsys.readouterr().out
     assert submit(competition, folder, tmp_path / "f32.csv", "--precision", "f32") == 0
@@ -133,7 +154,7 @@ def test_what_passes_ships_and_is_used_and_what_does_not_leaves_no_file(
     monkeypatch.setattr(precision, "MIN_RANK_CORRELATION", 1.1)
     assert to_openvino.main(arguments) == 0
     assert list(Spec.load(folder).precisions) == []
-    assert not list(folder.glob("*.fp16.*"))
+    assert not list(folder.glob("*.int8.*"))
     refused = json.loads((folder / precision.NAME).read_text())[first]["refused"]
     assert "< 1.1" in refused[0]
     assert "in order of use: f32" in capsys.readouterr().out
@@ -146,36 +167,38 @@ def test_without_labelled_soundscapes_nothing_below_f32_is_tried(folder, tmp_pat
 
 
 def test_a_precision_that_this_cpu_lacks_is_not_tried(folder, competition, monkeypatch, capsys):
-    monkeypatch.setattr(to_openvino, "lacking", lambda name: "no such instructions")
+    monkeypatch.setattr(lower_precisions, "lacking", lambda name: "no such instructions")
     assert to_openvino.main([str(folder), "--data", str(competition), "--precision", "bf16"]) == 0
     assert "bf16: not tried, no such instructions" in capsys.readouterr().out
     assert precision.read(folder)["bf16"] == {"refused": ["no such instructions"]}
 
 
 def test_an_unknown_precision_is_named(folder):
-    with pytest.raises(
-        UserError, match="--precision int4 is unknown; choose from f32, bf16, int8, fp16"
-    ):
+    with pytest.raises(UserError, match="--precision int4 is unknown; choose from f32, bf16, int8"):
         to_openvino.main([str(folder), "--precision", "int4"])
+
+
+def test_fp16_is_refused_with_when_and_why_it_was_removed(folder):
+    with pytest.raises(UserError, match=r"^--precision fp16: removed in November 2026, .*\.md$"):
+        to_openvino.main([str(folder), "--precision", "bf16,fp16"])
+
+
+def test_the_default_run_tries_bf16_alone():
+    assert lower_precisions.wanted(to_openvino.parse([]).precision) == ["bf16"]
+    assert lower_precisions.wanted("bf16,int8") == ["bf16", "int8"]
+
+
+def test_the_accepted_and_faster_precisions_are_used_the_fastest_first():
+    def verdict(name, ms, loss=0.0):
+        return Verdict(name, 0.8 - loss, 0.8, loss, loss, 0.9999, ms, 100.0)
+
+    verdicts = [verdict("bf16", 60.0), verdict("int8", 40.0), verdict("x", 100.0), verdict("y", 1, 0.1)]
+    assert precision.order_of_use(verdicts) == ("int8", "bf16")
 
 
 @pytest.fixture
 def graph(model_dir):
     return import_openvino().Core().read_model(model_dir / "test_resnet.xml")
-
-
-def constants(model):
-    return {
-        str(op.output(0).get_element_type())
-        for op in model.get_ordered_ops()
-        if op.get_type_name() == "Constant" and np.prod(op.output(0).shape) > 64
-    }
-
-
-def test_fp16_is_of_the_networks_weights_alone(graph):
-    front_end, networks = split(quantize.to_fp16(graph))
-    assert "<Type: 'float16'>" not in constants(front_end)
-    assert "<Type: 'float32'>" not in constants(networks)
 
 
 def test_a_graph_that_is_split_and_joined_is_the_same(graph, model_dir, tmp_path):
@@ -193,14 +216,14 @@ def test_a_graph_that_is_split_and_joined_is_the_same(graph, model_dir, tmp_path
 
 def test_int8_leaves_front_end_and_head_alone(graph, model_dir):
     contract = OpenVinoEngine(model_dir / "test_resnet.xml", Layout(1, 1, 2)).contract
-    pictures = quantize.pictures(graph, contract, list(parity.probe_inputs(contract)), 1)
-    assert pictures.shape == (8, 1, 32, 157)
-    front_end, networks = split(quantize.to_int8(graph, pictures))
+    log_mels = quantize.log_mels(graph, contract, list(parity.probe_inputs(contract)), 1)
+    assert log_mels.shape == (8, 1, 32, 157)
+    front_end, networks = split(quantize.to_int8(graph, log_mels))
     count = {op.get_type_name() for op in front_end.get_ordered_ops()}
     assert "FakeQuantize" not in count
     quantised = {op.get_friendly_name() for op in networks.get_ordered_ops()}
     assert any("fq" in name.lower() or "FakeQuantize" in name for name in quantised)
-    for name in quantize.without_a_picture(split(graph)[1]):
+    for name in quantize.without_time_and_frequency(split(graph)[1]):
         (op,) = (op for op in networks.get_ordered_ops() if op.get_friendly_name() == name)
         feeding = [op.input_value(i).get_node().get_type_name() for i in range(op.get_input_size())]
         assert "FakeQuantize" not in feeding
@@ -208,6 +231,7 @@ def test_int8_leaves_front_end_and_head_alone(graph, model_dir):
 
 @pytest.mark.slow
 def test_int8_is_judged_like_any_other(folder, competition, monkeypatch, capsys):
+    try_int8_on_every_cpu(monkeypatch)
     assert to_openvino.main([str(folder), "--data", str(competition), "--precision", "int8"]) == 0
     out = capsys.readouterr().out
     verdict = precision.read(folder)["int8"]
@@ -231,9 +255,9 @@ def test_accuracy_aware_quantisation_is_for_a_loss_of_auc_alone(
         tried.append(make)
         return Verdict(name, 0.8 - loss, 0.8, loss, loss, rank_correlation, 1.0, 1.0)
 
-    lower = object.__new__(to_openvino.LowerPrecisions)
+    lower = object.__new__(lower_precisions.LowerPrecisions)
     lower.folder, lower.spec = folder, Spec({})
-    monkeypatch.setattr(to_openvino.LowerPrecisions, "_try", verdict)
+    monkeypatch.setattr(lower_precisions.LowerPrecisions, "_try", verdict)
     lower.judge("int8")
     assert len(tried) == tries
 

@@ -11,8 +11,7 @@ from packaging.version import Version
 from birdkit.engines import golden
 from birdkit.kaggle import manifest
 from birdkit.scoring.ensemble import Spec
-from export import bundle
-from export.kaggle import wheels
+from export.kaggle import bundle, wheels
 
 PINS = {"onnxruntime": Version("1.32.0"), "openvino": Version("2026.4.1")}
 WHEELS = (
@@ -47,12 +46,12 @@ def make_checkout(root: Path) -> Path:
 def make_model(folder: Path) -> Path:
     """Two members in one fused file, and one lower precision stored as files of its own."""
     folder.mkdir(parents=True)
-    Spec({"b3": 0.6, "v2_b3": 0.4}, files={"fused": ["b3", "v2_b3"]}, precisions=("bf16", "fp16")).save(
+    Spec({"b3": 0.6, "v2_b3": 0.4}, files={"fused": ["b3", "v2_b3"]}, precisions=("bf16", "int8")).save(
         folder
     )
-    for suffix in (".onnx", ".xml", ".bin", ".fp16.xml", ".fp16.bin"):
+    for suffix in (".onnx", ".xml", ".bin", ".int8.xml", ".int8.bin"):
         write(folder / f"fused{suffix}", f"fused{suffix}")
-    answers = {"fused": {precision: {} for precision in ("f32", "bf16", "fp16")}}
+    answers = {"fused": {precision: {} for precision in ("f32", "bf16", "int8")}}
     write(folder / golden.NAME, json.dumps(answers))
     return folder
 
@@ -80,8 +79,8 @@ def write(path: Path, text: str) -> None:
 def make_bundle(root: Path, competition: str | None = "birdclef-2026") -> Path:
     """A bundle of a fresh checkout, with nothing to complain of."""
     checkout = make_checkout(root / "checkout")
-    found = wheels.gather(checkout / "wheels", PINS, download_missing=False)
+    gathered = wheels.gather(checkout / "wheels", PINS, download_missing=False)
     submission = checkout / "submission"
-    sources = bundle.Sources(submission, submission / "model", found, dict(METADATA), competition)
+    sources = bundle.Sources(submission, submission / "model", gathered, dict(METADATA), competition)
     bundle.build(root / "bundle", sources)
     return root / "bundle"

@@ -66,7 +66,7 @@ def test_the_dataset_holds_kit_models_wheels_and_manifest_and_the_kernel_its_not
     out = run_bundle()
     listed = manifest.paths(out / "dataset")
     kit = {"run.py", "requirements.txt", "birdkit/__init__.py", "birdkit/contract.py"}
-    model = {f"fused{x}" for x in (".onnx", ".xml", ".bin", ".fp16.xml", ".fp16.bin")}
+    model = {f"fused{x}" for x in (".onnx", ".xml", ".bin", ".int8.xml", ".int8.bin")}
     model |= {"ensemble.json", "golden.json"}
     assert set(listed) == kit | {f"model/{x}" for x in model} | {f"wheels/{x}" for x in WHEELS}
     assert manifest.problems(out / "dataset") == []

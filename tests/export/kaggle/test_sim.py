@@ -20,8 +20,9 @@ from birdkit.grid import row_ids
 from birdkit.kaggle import manifest, mounts
 from export import kaggle_sim
 from export.kaggle.sim import bad_files, folders, pythons, session, verdict
-from export.kaggle.sim.bad_files import ODDITIES
+from export.kaggle.sim.bad_files import BAD_FILES
 from export.kaggle.sim.folders import LAYOUTS, Bundle, Hidden
+from export.kaggle.sim.place import Place
 from export.kaggle.sim.verdict import Left, Line
 from tests.conftest import ROOT, write_sound
 from tests.export.kaggle.fake_kit import PINS, WHEELS, make_bundle
@@ -76,12 +77,12 @@ def test_the_tree_is_as_mounted_without_test_files_and_with_the_dataset_as_bundl
     assert sorted(left) == [name for name in WHEELS if name.startswith("onnxruntime")]
 
 
-def test_each_of_twenty_oddities_is_as_bad_as_it_says(bundle, data, tmp_path):
+def test_each_of_twenty_bad_files_is_as_unreadable_as_it_says(bundle, data, tmp_path):
     tree = folders.build(tmp_path / "work", "flat", bundle, data)
     hidden = folders.add_test_soundscapes(tree, data, 40)
     folder = tree.competition / "test_soundscapes"
-    assert sorted(hidden.oddities.values()) == sorted(ODDITIES)
-    assert len(ODDITIES) == 20
+    assert sorted(hidden.bad_files.values()) == sorted(BAD_FILES)
+    assert len(BAD_FILES) == 20
     assert [path.stem for path in mounts.soundscapes(folder)] == sorted(hidden.stems)
     bad = set()
     for path in mounts.soundscapes(folder):
@@ -90,12 +91,12 @@ def test_each_of_twenty_oddities_is_as_bad_as_it_says(bundle, data, tmp_path):
             assert np.isfinite(sound).all()
         except audio.AudioError:
             bad.add(path.name)
-    expected = {name for name, oddity in hidden.oddities.items() if ODDITIES[oddity].bad}
-    depends = {name for name, oddity in hidden.oddities.items() if ODDITIES[oddity].bad is None}
+    expected = {name for name, kind in hidden.bad_files.items() if BAD_FILES[kind].unreadable}
+    depends = {name for name, kind in hidden.bad_files.items() if BAD_FILES[kind].unreadable is None}
     assert bad == expected | (set() if ROOT_READS_ALL else depends)
 
 
-def test_too_few_files_for_the_oddities_are_refused():
+def test_too_few_files_for_the_bad_files_are_refused():
     with pytest.raises(UserError, match="--files 39"):
         kaggle_sim.parse(["--files", "39"])
 
@@ -159,7 +160,7 @@ def test_a_spoilt_table_fails(spoil, said, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "report, oddities, said",
+    "report, bad_files, message",
     [
         ({}, {"b.ogg": "empty"}, "b.ogg (empty) is not named as bad"),
         ({"failures": {"a.ogg": "why"}, "scored": 1}, {}, "a.ogg (healthy) was not scored: why"),
@@ -170,9 +171,9 @@ def test_a_spoilt_table_fails(spoil, said, tmp_path):
         ({"csv_sha256": "0"}, {}, "the report is of another table"),
     ],
 )
-def test_a_report_that_is_not_the_truth_fails(report, oddities, said, tmp_path):
+def test_a_report_that_is_not_the_truth_fails(report, bad_files, message, tmp_path):
     left = write_left(tmp_path, table_of(["a", "b"]), **report)
-    assert said in judged(left, Hidden(["a", "b"], oddities))
+    assert message in judged(left, Hidden(["a", "b"], bad_files))
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -199,7 +200,7 @@ def test_engines_may_differ_by_1e_4_whatever_the_order_of_their_rows(tmp_path):
     assert verdict.difference(one, None) != []
 
 
-def test_a_report_must_tell_that_an_engine_is_missing(tmp_path):
+def test_a_report_must_say_that_an_engine_is_missing(tmp_path):
     table = table_of(["a"])
     assert verdict.silence(write_left(tmp_path, table), "openvino") != []
     assert verdict.silence(write_left(tmp_path, table, notes=["openvino: no wheel"]), "openvino") == []
@@ -263,11 +264,11 @@ def test_a_missing_python_is_skipped_and_none_at_all_is_an_error(tmp_path, monke
     base = tmp_path / "python3.12"
     monkeypatch.setattr(pythons, "interpreter", lambda version: base if version == "3.12" else None)
     monkeypatch.setattr(pythons, "environment", lambda folder, version, base: folder / "bin" / "python")
-    found = kaggle_sim.interpreters(["3.12", "3.13"], tmp_path)
+    found = pythons.interpreters(["3.12", "3.13"], tmp_path)
     assert found == {"3.12": tmp_path / "image-3.12" / "bin" / "python"}
     assert "skipped: no python3.13" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"no python3\.13 runs here"):
-        kaggle_sim.interpreters(["3.13"], tmp_path)
+        pythons.interpreters(["3.13"], tmp_path)
 
 
 def test_neither_image_has_an_engine_and_every_package_of_it_is_pinned():
@@ -279,9 +280,9 @@ def test_neither_image_has_an_engine_and_every_package_of_it_is_pinned():
 def test_a_folder_with_other_things_is_not_written_to(tmp_path):
     (tmp_path / "mine").touch()
     with pytest.raises(UserError, match="holds other things"):
-        kaggle_sim.prepare(tmp_path)
-    kaggle_sim.prepare(tmp_path / "new")
-    kaggle_sim.prepare(tmp_path / "new")
+        folders.prepare(tmp_path)
+    folders.prepare(tmp_path / "new")
+    folders.prepare(tmp_path / "new")
 
 
 def test_where_the_network_cannot_be_cut_nothing_runs(tmp_path, monkeypatch):
@@ -317,7 +318,7 @@ def test_a_session_inherits_nothing_of_the_callers_settings(bundle, data, tmp_pa
 
 def test_options_are_put_before_the_notebooks_own(bundle, data, tmp_path):
     tree = folders.build(tmp_path / "work", "flat", bundle, data)
-    place = kaggle_sim.Place("3.12", Path("python"), "flat", tree, bundle.notebook)
+    place = Place("3.12", Path("python"), "flat", tree, bundle.notebook)
     changed = json.loads(place.with_options("--precision", "f32").notebook.read_text())
     assert 'run.main(["--precision", "f32", "--out", ' in json.dumps(changed).replace("\\", "")
     assert len(changed["cells"]) == len(json.loads(bundle.notebook.read_text())["cells"])
@@ -353,7 +354,7 @@ def simulate(bundle, data, tmp_path, monkeypatch):
 
     def command(**spoil):
         monkeypatch.setattr(session, "run", lambda *given: write(*given, **spoil))
-        monkeypatch.setattr(kaggle_sim, "interpreters", lambda versions, work: {"3.12": Path("python")})
+        monkeypatch.setattr(pythons, "interpreters", lambda versions, work: {"3.12": Path("python")})
         paths = ["--bundle", str(bundle.folder), "--data", str(data), "--work", str(tmp_path / "w")]
         status = kaggle_sim.main([*paths, "--layout", "nested", "--files", "40"])
         return status, sessions

@@ -27,6 +27,8 @@ from export import to_onnx, to_openvino
 from export.folder import model_folder
 from export.gates import parity, selection
 from export.gates.selection import Judgement
+from export.models import onnx as onnx_files
+from export.models import openvino as ir_files
 from export.models.fuse import contract_of, group
 from tests.conftest import submit, tiny_predictor
 from train.config.settings import FrontEnd
@@ -57,7 +59,7 @@ def test_fused_and_separate_graphs_agree(contract, tmp_path, engine):
         for predictor in members.values():
             predictor.eval().network.att_block.cla.weight.mul_(30)
     both = replace(contract, members=tuple(members))
-    to_onnx.export_onnx(list(members.values()), both, tmp_path / "both.onnx", both.to_metadata())
+    onnx_files.write(list(members.values()), both, tmp_path / "both.onnx", both.to_metadata())
     fused = engine(tmp_path / "both.onnx", LAYOUT)
     inputs = parity.probe_inputs(contract)
     answers = fused(inputs)
@@ -65,7 +67,7 @@ def test_fused_and_separate_graphs_agree(contract, tmp_path, engine):
     assert list(answers) == ["one.clipwise", "one.segmentwise", "two.clipwise", "two.segmentwise"]
     for name, predictor in members.items():
         path = tmp_path / f"{name}.onnx"
-        to_onnx.export_onnx([predictor], contract, path, contract.to_metadata())
+        onnx_files.write([predictor], contract, path, contract.to_metadata())
         alone = engine(path, LAYOUT)(inputs)
         assert np.ptp(alone["segmentwise"]) > 1
         for output, values in both.of_member(answers, name).items():
@@ -154,7 +156,7 @@ def test_members_whose_classes_differ_are_refused(fused_dir, contract, tmp_path)
     predictor = tiny_predictor(contract).eval()
     other = replace(contract, classes=("b", "a", "1234"))
     for name, of in (("x", contract), ("y", other)):
-        to_onnx.export_onnx([predictor], of, tmp_path / f"{name}.onnx", of.to_metadata())
+        onnx_files.write([predictor], of, tmp_path / f"{name}.onnx", of.to_metadata())
     Spec({"x": 1.0, "y": 1.0}).save(tmp_path)
     with pytest.raises(UserError, match="members x and y differ in classes"):
         ensemble.load(tmp_path, LAYOUT)
@@ -173,9 +175,9 @@ def duo_dir(competition, tmp_path_factory):
         for predictor in predictors:
             predictor.network.att_block.cla.weight.mul_(30)
     path = folder / "fused.onnx"
-    to_onnx.export_onnx(predictors, contract, path, contract.to_metadata())
+    onnx_files.write(predictors, contract, path, contract.to_metadata())
     golden.record(folder, "fused", "f32", OnnxRuntimeEngine(path, LAYOUT))
-    to_openvino.convert(path, path.with_suffix(".xml"), [])
+    ir_files.write_ir(path, path.with_suffix(".xml"))
     weights, files = {"one": 1.0, "two": 2.0}, {"fused": list(contract.members)}
     Spec(weights, "segmentwise", (0.25, 0.5, 0.25), files=files, shifts=(0.5,)).save(folder)
     return folder

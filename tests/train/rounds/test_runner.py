@@ -19,6 +19,7 @@ import torch
 
 from birdkit.errors import UserError
 from export import to_onnx
+from export.models import members
 from tests.conftest import ROOT, TINY, submit
 from train import compare, label
 from train import run as train_run
@@ -174,10 +175,9 @@ def test_the_last_rounds_ensemble_submits_what_torch_says(competition, tmp_path)
 
 @pytest.mark.slow
 def test_an_earlier_round_is_exported_by_its_folder(write_up):
-    finals, _ = to_onnx.load_members(write_up / "round0")
-    assert finals.keys() == {"b3"}
+    assert members.load([write_up / "round0"]).finals.keys() == {"b3"}
     with pytest.raises(UserError, match="the run's recipe has 4 rounds"):
-        to_onnx.load_members(write_up / "round9")
+        members.load([write_up / "round9"])
 
 
 def two_rounds(folder: Path) -> Path:

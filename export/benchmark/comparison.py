@@ -1,0 +1,103 @@
+"""What is compared in one bench: the setups, the same members in torch, and minutes of audio."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from birdkit.engines.precision import LOWER_PRECISIONS, lacking
+from birdkit.errors import UserError
+from birdkit.grid import WINDOWS_A_MINUTE
+from birdkit.kaggle.mounts import soundscapes
+from birdkit.scoring.ensemble import Spec
+from birdkit.scoring.predict import SoundFile
+from export.benchmark import baselines
+from export.benchmark.baselines import ConvMel, Setup
+from export.models.onnx import MADE_BY_KEY, read_metadata
+from train.models import checkpoint
+from train.models.checkpoint import Final
+from train.models.frontend import LogMel
+from train.synthetic.competition import write_ogg
+
+MINUTE_S = 60
+NOISE_RATE_HZ = 32000
+OURS = "(c) ours, OpenVINO"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Setups of the same members, the members as torch has them, and the precisions a gate passed."""
+
+    finals: dict[str, Final]
+    setups: list[Setup]
+    gated: frozenset[str] = frozenset()
+
+
+def of_write_up(scratch: Path) -> Comparison:
+    """The write-up's two models with random weights, in every precision that this CPU has."""
+    finals, ours = baselines.write_up(), scratch / "ours"
+    baselines.export_fused(finals, ours, LogMel)
+    baselines.quantise(ours)
+    return Comparison(finals, _setups(finals, ours, LOWER_PRECISIONS, scratch))
+
+
+def of_model_dir(model_dir: Path, runs: Path, scratch: Path) -> Comparison:
+    """A model folder in the precisions that it ships, beside the same weights in torch."""
+    finals = find_finals(model_dir, runs)
+    lower = Spec.load(model_dir).precisions
+    return Comparison(finals, _setups(finals, model_dir, lower, scratch), frozenset(lower))
+
+
+def _setups(
+    finals: Mapping[str, Final], ours: Path, lower: Sequence[str], scratch: Path
+) -> list[Setup]:
+    baselines.save_checkpoints(finals, scratch / "torch")
+    baselines.export_fused(finals, scratch / "conv1d", ConvMel)
+    return [
+        Setup("(a) librosa + torch eager", scratch / "torch", "torch"),
+        Setup("(b) Conv1d mel, ONNX Runtime", scratch / "conv1d", "onnxruntime"),
+        Setup("(b) Conv1d mel, OpenVINO", scratch / "conv1d", "openvino"),
+        Setup("(c) ours, ONNX Runtime", ours, "onnxruntime"),
+        Setup(OURS, ours, "openvino"),
+        *(Setup(OURS, ours, "openvino", name) for name in lower if not lacking(name)),
+    ]
+
+
+def find_finals(model_dir: Path, runs: Path) -> dict[str, Final]:
+    """The checkpoints that a model folder was exported from, by their sha256."""
+    wanted: dict[str, str] = {}
+    for stem in Spec.load(model_dir).stems:
+        members = made_by(model_dir / f"{stem}.onnx")
+        wanted |= {member: origin["checkpoint_sha256"] for member, origin in members.items()}
+    there = {checkpoint.sha256(path): path for path in runs.rglob(checkpoint.FINAL_NAME)}
+    absent = [member for member, digest in wanted.items() if digest not in there]
+    if absent:
+        raise UserError(
+            f"{runs}: holds no checkpoint that {model_dir}'s {absent[0]} was exported from, and torch "
+            "is measured with it; give its folder with --runs DIR"
+        )
+    return {member: Final.load(there[digest]) for member, digest in wanted.items()}
+
+
+def made_by(path: Path) -> dict[str, dict[str, Any]]:
+    """Member → what made it, from a model file's metadata."""
+    return dict(json.loads(read_metadata(path)[MADE_BY_KEY]))
+
+
+def minutes(data: Path | None, count: int, scratch: Path) -> list[SoundFile]:
+    """Minutes of audio: soundscapes of a competition (taken again where too few), or noise."""
+    if data is None:
+        rng = np.random.default_rng(0)
+        scratch.mkdir()
+        for index in range(count):
+            noise = 0.1 * rng.standard_normal(MINUTE_S * NOISE_RATE_HZ)
+            write_ogg(scratch / f"{index}.ogg", noise, NOISE_RATE_HZ)
+    paths = soundscapes(scratch if data is None else data / "train_soundscapes")
+    if not paths:
+        raise UserError(f"{data}: no train_soundscapes/; give --data with some, or none")
+    return [SoundFile(paths[index % len(paths)], WINDOWS_A_MINUTE) for index in range(count)]

@@ -1,0 +1,146 @@
+"""Makes the lower precisions of a model folder and keeps those that their gate accepts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from birdkit import audio
+from birdkit.contract import Contract
+from birdkit.engines import golden
+from birdkit.engines.engine import batches
+from birdkit.engines.ladder import open_model
+from birdkit.engines.layout import one_stream, usable_cores
+from birdkit.engines.openvino_graphs import contract_of
+from birdkit.engines.precision import LOWER_PRECISIONS, lacking
+from birdkit.errors import UserError
+from birdkit.grid import WINDOWS_A_MINUTE
+from birdkit.kaggle.mounts import soundscapes
+from birdkit.scoring import ensemble
+from birdkit.scoring.calibration import calibrate, candidates
+from birdkit.scoring.ensemble import Spec, average, probabilities
+from export.gates import precision
+from export.models import openvino, quantize
+from train.scoring.auc import macro_auc
+from train.scoring.evaluate import TruthSet
+
+# Precisions that were taken out → when and why.
+REMOVED = {"fp16": "removed in November 2026, it halved the file and ran as f32; docs/experiments.md"}
+
+Make = Callable[[Any, Contract], Any]
+
+
+def wanted(text: str) -> list[str]:
+    """The lower precisions of a comma-separated list. Raises `UserError` naming an unknown one."""
+    names = [name for name in text.split(",") if name not in ("", "f32")]
+    for name in names:
+        if name in REMOVED:
+            raise UserError(f"--precision {name}: {REMOVED[name]}")
+        if name not in LOWER_PRECISIONS:
+            known = ", ".join(("f32", *(n for n in LOWER_PRECISIONS if n not in REMOVED)))
+            raise UserError(f"--precision {name} is unknown; choose from {known}")
+    return names
+
+
+class LowerPrecisions:
+    """Makes each lower precision of a model folder, and judges it against f32."""
+
+    def __init__(self, folder: Path, data: Path, labelled: TruthSet) -> None:
+        self.folder, self.data, self.labelled = folder, data, labelled
+        self.spec = replace(Spec.load(folder), precisions=())
+        in_f32 = calibrate(
+            lambda layout: ensemble.load(folder, layout, "openvino", ()), candidates(usable_cores())
+        )
+        self.layout = in_f32.layout
+        print(f"f32: {in_f32}", flush=True)
+        self.f32 = precision.table(folder, (), self.layout, labelled)
+
+    def judge(self, name: str) -> precision.Verdict:
+        """Figures of one precision; its files stay in the folder only where it is accepted."""
+        verdict = self._try(name, self._int8 if name == "int8" else None)
+        # The mode mends a loss of macro-AUC, for minutes, and nothing else that is refused here.
+        if name == "int8" and verdict.loss > precision.MAX_LOSS:
+            print(f"{verdict}; trying accuracy-aware quantisation", flush=True)
+            verdict = self._try(name, self._int8_accuracy_aware)
+        for stem in self.spec.stems:
+            if verdict.faults():
+                for path in self.folder.glob(f"{stem}.{name}.*"):
+                    path.unlink()
+            else:
+                opened = open_model(self.folder / stem, one_stream(1), "openvino", [name])
+                golden.record(self.folder, stem, name, opened.engine)
+        return verdict
+
+    def _try(self, name: str, make: Make | None) -> precision.Verdict:
+        """Judge a precision whose graphs `make` makes from those in f32; None where it has none."""
+        if make is not None:
+            for stem in self.spec.stems:
+                model = openvino.read(self.folder / f"{stem}.xml")
+                quantised = make(model, contract_of(model, stem))
+                openvino.save(quantised, self.folder / f"{stem}.{name}.xml")
+        lower = precision.table(self.folder, (name,), self.layout, self.labelled)
+        return precision.compare(name, self.f32, lower, self.labelled)
+
+    def _int8(self, model: Any, contract: Contract) -> Any:
+        return quantize.to_int8(model, self._calibration(model, contract))
+
+    def _int8_accuracy_aware(self, model: Any, contract: Contract) -> Any:
+        judged_on = np.concatenate(
+            [self._log_mels(model, contract, file.path, file.n_windows) for file in self.labelled.files]
+        )
+        calibration = self._calibration(model, contract)
+        validate = self._validate(contract)
+        return quantize.to_int8_accuracy_aware(model, calibration, judged_on, validate)
+
+    def _validate(self, contract: Contract) -> quantize.Validate:
+        """Macro-AUC of a file's members alone, without smoothing."""
+        members = contract.members or ("",)
+
+        def validate(compiled: Any, log_mels: quantize.LogMels) -> float:
+            answers: dict[str, list[NDArray[np.float32]]] = {name: [] for name in contract.tensors}
+            for log_mel in batches(log_mels, 1):
+                outputs = compiled(log_mel)
+                for name in answers:
+                    answers[name].append(np.array(outputs[name]))
+            whole = {name: np.concatenate(of) for name, of in answers.items()}
+            scores = np.stack(
+                [probabilities(contract.of_member(whole, m), self.spec.output) for m in members]
+            )
+            rows = average(scores, [1.0] * len(members), "probability")
+            return macro_auc(self.labelled.truth, rows).macro
+
+        return validate
+
+    def _calibration(self, model: Any, contract: Contract) -> quantize.LogMels:
+        """Windows of soundscapes, those without labels first: the gate judges on the others."""
+        judged = {file.path for file in self.labelled.files}
+        every = soundscapes(self.data / "train_soundscapes")
+        chosen = sorted(every, key=lambda path: path in judged)
+        enough = chosen[: -(-quantize.CALIBRATION_WINDOWS // WINDOWS_A_MINUTE)]
+        # In one call, since each compiles the front end.
+        waveforms = [audio.read(path, contract.sample_rate) for path in enough]
+        return quantize.log_mels(model, contract, waveforms, WINDOWS_A_MINUTE)
+
+    def _log_mels(self, model: Any, contract: Contract, path: Path, n_windows: int) -> quantize.LogMels:
+        waveform = audio.read(path, contract.sample_rate)
+        return quantize.log_mels(model, contract, [waveform], n_windows)
+
+
+def try_precisions(folder: Path, data: Path, labelled: TruthSet, names: Sequence[str]) -> None:
+    """Judge each precision, keep the accepted ones in the spec, fastest first, and the figures."""
+    lower = LowerPrecisions(folder, data, labelled)
+    verdicts: list[precision.Verdict] = []
+    not_tried = {name: lacking(name) for name in names if lacking(name)}
+    for name in names:
+        if name in not_tried:
+            print(f"{name}: not tried, {not_tried[name]}")
+            continue
+        verdicts.append(lower.judge(name))
+        print(verdicts[-1], flush=True)
+    replace(lower.spec, precisions=precision.order_of_use(verdicts)).save(folder)
+    precision.save(folder, verdicts, not_tried)

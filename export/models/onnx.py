@@ -1,0 +1,80 @@
+"""Writes ONNX files that describe themselves: the contract and what made each member are inside."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import onnx
+import torch
+
+from birdkit.contract import INPUT_NAME, LOG_MEL_NAME, Contract
+from birdkit.errors import UserError
+from export.models.fuse import Fused, contract_of
+from export.models.members import Checkpoints, made_by
+from train.models.sed import Predictor
+
+OPSET = 18
+MADE_BY_KEY = "birdkit.made_by"  # metadata of a model file: member → what made it
+
+
+def write_members(checkpoints: Checkpoints, names: Sequence[str], path: Path) -> None:
+    """One file of one or more members of a run, with the metadata that belongs to them."""
+    predictors = [checkpoints.finals[name].predictor() for name in names]
+    contract = contract_of(checkpoints.finals, names)
+    provenance = {name: made_by(checkpoints.finals[name], checkpoints.paths[name]) for name in names}
+    metadata = {**contract.to_metadata(), MADE_BY_KEY: json.dumps(provenance)}
+    write(predictors, contract, path, metadata)
+
+
+def write(
+    predictors: Sequence[Predictor], contract: Contract, path: Path, metadata: Mapping[str, str]
+) -> None:
+    """One file of one or more members: dynamic batch, weights inside, `metadata` as its properties."""
+    # A batch of one would be taken for a constant.
+    example = torch.zeros(2, contract.chunk_samples)
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's own exporter raises them
+        torch.onnx.export(
+            Fused(predictors).eval(),
+            (example,),
+            path,
+            input_names=[INPUT_NAME],
+            output_names=[LOG_MEL_NAME, *contract.tensors],
+            dynamic_shapes={INPUT_NAME: {0: torch.export.Dim("batch", min=1)}},
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    model = onnx.load(path)
+    refuse_training_mode(model, path.name)
+    # The log-mel was made an output so that it has a name; as one it would be copied with every call.
+    assert model.graph.output[0].name == LOG_MEL_NAME
+    del model.graph.output[0]
+    onnx.helper.set_model_props(model, dict(metadata))
+    onnx.save(model, path)
+
+
+def refuse_training_mode(model: onnx.ModelProto, name: str) -> None:
+    """Raise `UserError` for a BatchNorm that still learns: OpenVINO would read it without a word."""
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "training_mode" and attribute.i == 1:
+                raise UserError(f"{name}: {node.op_type} is in training mode; export in eval mode")
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The properties of an ONNX file."""
+    model = onnx.load(path, load_external_data=False)
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def front_end_alone(folder: Path, stem: str, scratch: Path) -> Path:
+    """The part of a file's graph from waveform to log-mel, as an ONNX file in `scratch`."""
+    target = scratch / f"{folder.name}-{stem}-front-end.onnx"
+    source = folder / f"{stem}.onnx"
+    onnx.utils.extract_model(str(source), str(target), [INPUT_NAME], [LOG_MEL_NAME])
+    return target
