@@ -62,14 +62,9 @@ lint: setup ## ruff and mypy
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-<<<<<<< HEAD
-docs: setup ## write the settings table of docs/recipes.md from the code
-	$(PY) train/pages/settings_table.py docs/recipes.md
-=======
 docs: setup ## write the tables of settings and rooms in docs/ from the code
 	$(PY) train/pages/settings_table.py docs/recipes.md
 	$(PY) -m tests.docs.rooms docs/architecture.md
->>>>>>> h4
 
 bench: setup ## measure the speed table of docs/speed.md on this machine (20 minutes); DATA=DIR
 	$(PY) export/bench.py $(if $(DATA),--data $(DATA)) --scaling \

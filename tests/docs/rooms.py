@@ -41,11 +41,7 @@ def _room(folder: Path) -> str:
 
 def _first_sentence(path: Path) -> str:
     paragraph = " ".join(_docstring(path).partition("\n\n")[0].split())
-<<<<<<< HEAD
-    return re.split(r"(?<=[.:]) ", paragraph)[0].rstrip(":").replace("|", "\\|")
-=======
     return re.split(r"(?<=\.) ", paragraph)[0].replace("|", "\\|")
->>>>>>> h4
 
 
 def _docstring(path: Path) -> str:

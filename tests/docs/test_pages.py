@@ -7,11 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-<<<<<<< HEAD
-import yaml
-=======
 import yaml  # type: ignore[import-untyped]  # its stubs are not among the requirements
->>>>>>> h4
 
 from tests.docs import commands, rooms
 from tests.docs.commands import ROOT

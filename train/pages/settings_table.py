@@ -22,11 +22,7 @@ if __name__ == "__main__":  # in place of this folder, whose names hide packages
     sys.path[0:1] = [str(ROOT), str(ROOT / "submission")]
 
 from train.config.settings import Recipe
-<<<<<<< HEAD
 from train.pages.marks import put_between_marks
-=======
-from train.pages.marks import put_between_marks
->>>>>>> h4
 
 MARK = "settings"
 # Sections that a recipe lists several times, each under its own header in TOML.
