@@ -40,6 +40,7 @@ class FastDepthwise(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+# Seven arguments: those of torch's conv2d.
 def _conv2d(
     input: Tensor,
     weight: Tensor,

@@ -118,7 +118,8 @@ def run_passes(
     deadline : on `clock`; no file is begun after it
     on_joined : called after each pass that joined the result
     """
-    # Nine arguments over fifty lines: it has no state, clock or output of its own, and reads as one.
+    # Nine arguments: it has no state, clock or output of its own.
+    # Long because they are described and passed on.
     for one in passes:
         windows = one.cost(files)
         expected_s = budget.next_pass_s(progress.seconds_a_window, windows)

@@ -71,7 +71,8 @@ def predict(
     into : filled while the work goes on, so that an interrupted caller has what there is
     report : called after each file with files done, files in all, seconds so far
     """
-    # Eight arguments over fifty lines: most have a default, and half the lines describe them.
+    # Eight arguments: most have a default.
+    # Long because half of the lines describe them.
     start = clock()
     result = into or Prediction([])
     result.scores[:] = [None] * len(files)

@@ -186,6 +186,7 @@ def reference(files: list[Path], names: list[str], scored: set[str]) -> NDArray[
     return table.fill_missing(np.concatenate(tables))
 
 
+# Long because it stands in for the whole world: files, clock, engine and disk.
 def play(
     world: World, data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str
 ) -> int | BaseException:
@@ -290,6 +291,7 @@ def assert_holds(data: Path, out: Path, spoilt: dict[int, str]) -> dict[str, Any
     budget_files=st.floats(0.0, 20.0),
     spoilt=st.dictionaries(st.integers(0, 3), st.sampled_from([*BAD, *UNUSUAL]), max_size=3),
 )
+# Seven arguments: what is drawn, and what pytest gives.
 def test_at_any_moment_with_any_fault_the_table_is_that_of_its_passes(
     sounds: list[Path],
     tmp_path: Path,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,11 +16,11 @@ from train.config.job import Job, every_job, from_version_3, job_of
 from train.config.settings import Pseudo
 
 
-def test_a_job_holds_what_its_checkpoint_depends_on_and_nothing_else(tmp_path):
+def test_a_job_holds_what_its_checkpoint_depends_on_and_nothing_else(tmp_path: Path) -> None:
     path = write(tmp_path, ROUNDS)
     base = recipe.load(path)
 
-    def same(override, index, name):
+    def same(override: Any, index: Any, name: Any) -> Any:
         return job_of(recipe.load(path, [override]), index, name) == job_of(base, index, name)
 
     assert same("models.1.drop_rate=0.1", 1, "a")
@@ -30,7 +32,7 @@ def test_a_job_holds_what_its_checkpoint_depends_on_and_nothing_else(tmp_path):
     assert not same("rounds.1.pseudo.out_of_fold=true", 1, "a")
 
 
-def test_members_have_seeds_of_their_own_and_keep_them_from_round_to_round(tmp_path):
+def test_members_have_seeds_of_their_own_and_keep_them_from_round_to_round(tmp_path: Path) -> None:
     base = recipe.load(write(tmp_path, ROUNDS))
     seed = {
         (index, name): job_of(base, index, name).seed for index, name in ((0, "a"), (1, "a"), (1, "b"))
@@ -38,7 +40,9 @@ def test_members_have_seeds_of_their_own_and_keep_them_from_round_to_round(tmp_p
     assert seed[0, "a"] == seed[1, "a"] != seed[1, "b"]
 
 
-def test_a_round_that_goes_on_from_the_last_has_a_fit_of_its_own_and_draws_other_batches(tmp_path):
+def test_a_round_that_goes_on_from_the_last_has_a_fit_of_its_own_and_draws_other_batches(
+    tmp_path: Path,
+) -> None:
     text = ROUNDS.replace("repeat = 2", "repeat = 2\nwarm = true\nfit.lr = 0.5")
     base = recipe.load(write(tmp_path, text))
     configs = [job_of(base, index, "a") for index in range(3)]
@@ -48,7 +52,7 @@ def test_a_round_that_goes_on_from_the_last_has_a_fit_of_its_own_and_draws_other
     assert recipe.from_json(recipe.to_json(base), "again") == base
 
 
-def test_a_model_can_have_settings_of_its_own_in_every_section(tmp_path):
+def test_a_model_can_have_settings_of_its_own_in_every_section(tmp_path: Path) -> None:
     own = """
 [[models]]
 name = "a"
@@ -73,7 +77,7 @@ fit.batch = 8
     assert job_of(base, 0, "b").pseudo == Pseudo()
 
 
-def test_a_rounds_fit_stands_above_a_models_own(tmp_path):
+def test_a_rounds_fit_stands_above_a_models_own(tmp_path: Path) -> None:
     text = "[[models]]\nfit.lr = 0.5\n[[rounds]]\n[[rounds]]\nfit.lr = 0.1\n"
     jobs = every_job(recipe.load(write(tmp_path, text)))
     assert [job.fit.lr for job in jobs] == [0.5, 0.1]
@@ -91,7 +95,7 @@ def test_a_rounds_fit_stands_above_a_models_own(tmp_path):
         ("[[models]]\npseudo.output = 'clipwise'\n", "set it in the round's pseudo settings"),
     ],
 )
-def test_a_mistake_in_the_settings_of_a_model_is_named(tmp_path, text, message):
+def test_a_mistake_in_the_settings_of_a_model_is_named(tmp_path: Path, text: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         every_job(recipe.load(write(tmp_path, text)))
 
@@ -110,7 +114,7 @@ def version_3(job: Job, **pseudo: object) -> dict[str, object]:
     }
 
 
-def test_a_checkpoints_recipe_of_version_3_is_read_as_its_job(tmp_path):
+def test_a_checkpoints_recipe_of_version_3_is_read_as_its_job(tmp_path: Path) -> None:
     base = recipe.load(write(tmp_path, ROUNDS.replace("repeat = 2", "repeat = 2\nwarm = true")))
     for index, name in ((0, "a"), (1, "b"), (3, "b")):
         job = job_of(base, index, name)

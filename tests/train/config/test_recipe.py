@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,25 +10,25 @@ from birdkit.errors import UserError
 from train.config import recipe, settings
 
 
-def write(tmp_path, text):
+def write(tmp_path: Any, text: Any) -> Any:
     path = tmp_path / "mine.toml"
     path.write_text(text)
     return str(path)
 
 
 @pytest.mark.parametrize("path", sorted(recipe.RECIPES.glob("*.toml")), ids=lambda path: path.stem)
-def test_every_recipe_of_the_kit_loads_and_survives_json(path):
+def test_every_recipe_of_the_kit_loads_and_survives_json(path: Any) -> None:
     loaded = recipe.load(path.stem)
     assert loaded.name == path.stem
     assert recipe.from_json(recipe.to_json(loaded), "here") == loaded
 
 
-def test_a_recipe_is_a_list_of_differences(tmp_path):
+def test_a_recipe_is_a_list_of_differences(tmp_path: Path) -> None:
     loaded = recipe.load(write(tmp_path, "[fit]\nepochs = 3\n"))
     assert loaded == settings.Recipe(name="mine", fit=settings.Fit(epochs=3))
 
 
-def test_an_unknown_key_names_the_nearest_one(tmp_path):
+def test_an_unknown_key_names_the_nearest_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"mine\.toml: fit: unknown key 'epoch'; did you mean 'epochs'"):
         recipe.load(write(tmp_path, "[fit]\nepoch = 3\n"))
     with pytest.raises(UserError, match="unknown key 'augmnt'; did you mean 'augment'"):
@@ -46,12 +48,12 @@ def test_an_unknown_key_names_the_nearest_one(tmp_path):
         ("[frontend]\nfmax_hz = 20000\n", "20000 Hz at 32000 Hz"),
     ],
 )
-def test_a_mistake_in_a_recipe_is_named(tmp_path, text, message):
+def test_a_mistake_in_a_recipe_is_named(tmp_path: Path, text: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         recipe.load(write(tmp_path, text))
 
 
-def test_overrides_reach_tables_lists_and_every_model(tmp_path):
+def test_overrides_reach_tables_lists_and_every_model(tmp_path: Path) -> None:
     path = write(tmp_path, "[[models]]\n[[models]]\n")
     loaded = recipe.load(
         path, ["fit.lr=1", "models.encoder=resnet18", "models.1.weights=none", "data.fold=-1"]
@@ -62,7 +64,7 @@ def test_overrides_reach_tables_lists_and_every_model(tmp_path):
     assert loaded.data.fold == -1
 
 
-def test_an_override_without_a_value_and_an_unknown_recipe_are_named():
+def test_an_override_without_a_value_and_an_unknown_recipe_are_named() -> None:
     with pytest.raises(UserError, match="write key=value"):
         recipe.load("demo", ["fit.lr"])
     with pytest.raises(
@@ -71,7 +73,7 @@ def test_an_override_without_a_value_and_an_unknown_recipe_are_named():
         recipe.load("nonsense")
 
 
-def test_members_of_one_encoder_get_folders_of_their_own():
+def test_members_of_one_encoder_get_folders_of_their_own() -> None:
     models = (
         settings.ModelEntry("a.x"),
         settings.ModelEntry("a.x"),
@@ -98,7 +100,7 @@ teacher = ["a"]
 """
 
 
-def test_rounds_are_listed_one_by_one_each_taught_by_the_one_before(tmp_path):
+def test_rounds_are_listed_one_by_one_each_taught_by_the_one_before(tmp_path: Path) -> None:
     rounds = recipe.rounds_of(recipe.load(write(tmp_path, ROUNDS)))
     assert [each.models for each in rounds] == [("a",), ("a", "b"), ("a", "b"), ("b",)]
     assert [each.teacher for each in rounds] == [(), ("a",), ("a", "b"), ("a",)]
@@ -123,12 +125,12 @@ def test_rounds_are_listed_one_by_one_each_taught_by_the_one_before(tmp_path):
         ('[data]\nspeech = "no"\n', "data.speech 'no' is unknown; choose keep, cut, half"),
     ],
 )
-def test_a_mistake_in_a_round_is_named(tmp_path, text, message):
+def test_a_mistake_in_a_round_is_named(tmp_path: Path, text: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         recipe.load(write(tmp_path, text))
 
 
-def test_the_write_ups_recipe_is_its_plan():
+def test_the_write_ups_recipe_is_its_plan() -> None:
     rounds = recipe.rounds_of(recipe.load("birdclef2025"))
     assert [each.models for each in rounds] == [
         ("b3",), ("b3", "b5", "v2_b3"), ("b3", "b5", "v2_b3"), ("b3", "v2_b3"),
@@ -140,7 +142,7 @@ def test_the_write_ups_recipe_is_its_plan():
     assert not any(each.pseudo.out_of_fold for each in rounds)
 
 
-def test_recipes_hold_differences_only():
+def test_recipes_hold_differences_only() -> None:
     """A key that repeats its default is noise to the reader."""
     for path in recipe.RECIPES.glob("*.toml"):
         table = tomllib.loads(path.read_text())

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from birdkit.contract import Contract
 from tests.conftest import tiny_recipe, write_sound
 from train.config.job import job_of
 from train.config.settings import Augment, Data
@@ -29,11 +31,11 @@ from train.data.competition import LabelledSoundscape, Recording
 from train.data.waveforms import Waveforms
 
 
-def recording(primary, author, *secondary, path="x.ogg"):
+def recording(primary: Any, author: Any, *secondary: Any, path: Any = "x.ogg") -> Any:
     return Recording(Path(path), primary, tuple(secondary), author)
 
 
-def test_what_cropping_leaves_out_or_repeats_is_said():
+def test_what_cropping_leaves_out_or_repeats_is_said() -> None:
     lengths = (0.5, 5.0, 59.0, 61.0, 300.0)
     recordings = [Recording(Path("x.ogg"), "a", (), "x", length) for length in lengths]
     longer, shorter = crop_notes(recordings, Data())
@@ -42,17 +44,17 @@ def test_what_cropping_leaves_out_or_repeats_is_said():
     assert crop_notes(recordings[1:3], Data()) == []
 
 
-def test_targets_hold_the_primary_label_and_weigh_the_secondary_ones():
+def test_targets_hold_the_primary_label_and_weigh_the_secondary_ones() -> None:
     targets = target_matrix([recording("b", "x", "a")], ("a", "b", "c"), 0.5)
     np.testing.assert_array_equal(targets, [[0.5, 1.0, 0.0]])
 
 
-def test_a_secondary_label_may_be_unknown():
+def test_a_secondary_label_may_be_unknown() -> None:
     targets = target_matrix([recording("b", "x", "a")], ("a", "b", "c"), -1.0)
     np.testing.assert_array_equal(targets, [[np.nan, 1.0, 0.0]])
 
 
-def test_balance_0_draws_classes_alike_and_1_draws_recordings_alike():
+def test_balance_0_draws_classes_alike_and_1_draws_recordings_alike() -> None:
     recordings = [recording("a", "x")] * 9 + [recording("b", "x")]
     even = sampling_weights(recordings, 0.0)
     assert even[:9].sum() == pytest.approx(even[9])
@@ -62,7 +64,9 @@ def test_balance_0_draws_classes_alike_and_1_draws_recordings_alike():
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 5))
-def test_a_crop_is_a_stretch_of_the_recording_or_its_repetition(size, wanted, seed):
+def test_a_crop_is_a_stretch_of_the_recording_or_its_repetition(
+    size: Any, wanted: Any, seed: int
+) -> None:
     waveform = np.arange(size, dtype=np.float32)
     crop = random_crop(waveform, wanted, np.random.default_rng(seed))
     assert crop.shape == (wanted,)
@@ -70,7 +74,7 @@ def test_a_crop_is_a_stretch_of_the_recording_or_its_repetition(size, wanted, se
 
 
 @pytest.fixture
-def batches(tmp_path, contract):
+def batches(tmp_path: Path, contract: Contract) -> Any:
     recordings = [
         recording(label, "x", path=str(write_sound(tmp_path / f"{label}{i}.ogg", 3.0 + 4 * i)))
         for label in ("a", "b", "1234")
@@ -79,7 +83,7 @@ def batches(tmp_path, contract):
     return make_batches(recordings, contract, "augment.mixup=0.5")
 
 
-def make_batches(recordings, contract, *overrides, **more):
+def make_batches(recordings: Any, contract: Any, *overrides: Any, **more: Any) -> Any:
     """Batches of recordings; `more` are other sources."""
     return Batches(
         Sources(recordings, Waveforms(contract.sample_rate), more.pop("speech", {}), **more),
@@ -88,7 +92,7 @@ def make_batches(recordings, contract, *overrides, **more):
     )
 
 
-def test_a_batch_is_a_function_of_its_step(batches, contract):
+def test_a_batch_is_a_function_of_its_step(batches: Any, contract: Contract) -> None:
     once, again = batches[7], batches[7]
     assert torch.equal(once[0], again[0])
     assert torch.equal(once[1], again[1])
@@ -97,7 +101,7 @@ def test_a_batch_is_a_function_of_its_step(batches, contract):
     assert once[0].abs().max() <= 1.0
 
 
-def test_mixup_joins_the_labels_of_both(batches):
+def test_mixup_joins_the_labels_of_both(batches: Any) -> None:
     targets = torch.cat([batches[step][1] for step in range(8)])
     assert set(targets.unique().tolist()) == {0.0, 1.0}
     labels_each = Counter(targets.sum(dim=1).tolist())
@@ -107,7 +111,7 @@ def test_mixup_joins_the_labels_of_both(batches):
 
 
 @pytest.mark.parametrize("levels_db", [(-6.0, 6.0), (-20.0, -3.0)])
-def test_a_mix_is_a_sum_within_the_levels(levels_db):
+def test_a_mix_is_a_sum_within_the_levels(levels_db: Any) -> None:
     rng = np.random.default_rng(0)
     first, second = np.float32([0.5, -0.5] * 50), np.float32([0.01] * 100)
     for _ in range(20):
@@ -117,7 +121,7 @@ def test_a_mix_is_a_sum_within_the_levels(levels_db):
         np.testing.assert_allclose(added, added[0], rtol=1e-5)
 
 
-def test_noise_has_the_ratio_asked_for_and_silence_stays_near_silent():
+def test_noise_has_the_ratio_asked_for_and_silence_stays_near_silent() -> None:
     bank = augment.noise_bank(8000, 0)
     chunk = np.sin(np.arange(40_000, dtype=np.float32))
     noisy = augment.add_noise(chunk, bank, (10.0, 10.0), np.random.default_rng(0))
@@ -127,7 +131,7 @@ def test_noise_has_the_ratio_asked_for_and_silence_stays_near_silent():
     assert np.abs(silence).max() < 1e-4
 
 
-def test_from_afar_dulls_and_reverberates_and_keeps_the_power():
+def test_from_afar_dulls_and_reverberates_and_keeps_the_power() -> None:
     rng = np.random.default_rng(0)
     click = np.zeros(32000, dtype=np.float32)
     click[1000] = 1.0
@@ -144,11 +148,11 @@ def test_from_afar_dulls_and_reverberates_and_keeps_the_power():
     assert augment.from_afar(0 * click, 32000, rng).max() == 0.0
 
 
-def test_spec_augment_masks_bands_and_stretches_and_repeats_by_its_generator():
+def test_spec_augment_masks_bands_and_stretches_and_repeats_by_its_generator() -> None:
     config = Augment(freq_masks=1, time_masks=1)
     picture = torch.rand(4, 1, 64, 100)
 
-    def run(seed):
+    def run(seed: Any) -> Any:
         return augment.spec_augment(picture, config, torch.Generator().manual_seed(seed))
 
     assert torch.equal(run(1), run(1))
@@ -163,10 +167,10 @@ def test_spec_augment_masks_bands_and_stretches_and_repeats_by_its_generator():
 
 
 @pytest.fixture
-def tones(tmp_path):
+def tones(tmp_path: Path) -> Any:
     """A recording of class a at 1 kHz, and a soundscape whose second window of two is at 6 kHz."""
 
-    def write(path, *hz):
+    def write(path: Any, *hz: Any) -> Any:
         t = np.arange(5 * 32000) / 32000
         sound = np.concatenate([0.3 * np.sin(2 * np.pi * f * t) for f in hz]).astype(np.float32)
         soundfile.write(path, sound, 32000)
@@ -175,7 +179,7 @@ def tones(tmp_path):
     return write(tmp_path / "r.wav", 1000), write(tmp_path / "s_20250101_050000.wav", 200, 6000)
 
 
-def has_tone(chunk, hz):
+def has_tone(chunk: Any, hz: Any) -> Any:
     spectrum = np.abs(np.fft.rfft(chunk))
     return spectrum[hz * 5] > 0.2 * spectrum.max()
 
@@ -183,13 +187,13 @@ def has_tone(chunk, hz):
 PLAIN = ("augment.mixup=0.0", "augment.noise=0.0", "rounds=[{}, {pseudo = {}}]")
 
 
-def opinion(path):
+def opinion(path: Any) -> Any:
     targets = np.float32([[0, 0, 0], [0, 0.7, 0]])
     zeros = np.zeros(2, dtype=np.int64)
     return LabelledWindows((path,), zeros, np.arange(2), targets, np.array([0.0, 1.0]))
 
 
-def test_pseudo_windows_are_samples_of_their_own_at_their_share(tones, contract):
+def test_pseudo_windows_are_samples_of_their_own_at_their_share(tones: Any, contract: Contract) -> None:
     plain, soundscape = tones
     batches = make_batches(
         [recording("a", "x", path=plain)], contract, *PLAIN, "rounds.1.pseudo.share=0.25",
@@ -204,7 +208,9 @@ def test_pseudo_windows_are_samples_of_their_own_at_their_share(tones, contract)
         np.testing.assert_allclose(target, [0, 0.7, 0] if is_pseudo else [1, 0, 0])
 
 
-def test_pseudo_windows_are_mixed_into_labelled_samples_and_their_labels_join(tones, contract):
+def test_pseudo_windows_are_mixed_into_labelled_samples_and_their_labels_join(
+    tones: Any, contract: Contract
+) -> None:
     plain, soundscape = tones
     batches = make_batches(
         [recording("a", "x", path=plain)], contract, *PLAIN, "rounds.1.pseudo.share=0.5",
@@ -218,7 +224,7 @@ def test_pseudo_windows_are_mixed_into_labelled_samples_and_their_labels_join(to
         assert has_tone(chunk, 6000) == (target[1] > 0)
 
 
-def test_the_soundscapes_level_is_over_the_recordings(tones, contract):
+def test_the_soundscapes_level_is_over_the_recordings(tones: Any, contract: Contract) -> None:
     plain, soundscape = tones
     batches = make_batches(
         [recording("a", "x", path=plain)], contract, *PLAIN, "rounds.1.pseudo.share=1.0",
@@ -233,7 +239,9 @@ def test_the_soundscapes_level_is_over_the_recordings(tones, contract):
         assert 10 * np.log10(power[0] / power[1]) == pytest.approx(-20.0, abs=0.5)
 
 
-def test_what_is_unsure_stays_so_in_a_mix_unless_the_other_is_certain(tones, contract):
+def test_what_is_unsure_stays_so_in_a_mix_unless_the_other_is_certain(
+    tones: Any, contract: Contract
+) -> None:
     plain, soundscape = tones
     windows = replace(opinion(soundscape), targets=np.float32([[0, 0, 0], [np.nan, np.nan, 0]]))
     batches = make_batches(
@@ -243,7 +251,9 @@ def test_what_is_unsure_stays_so_in_a_mix_unless_the_other_is_certain(tones, con
     np.testing.assert_array_equal(batches[0][1][0], [1.0, np.nan, 0.0])
 
 
-def test_labelled_soundscapes_train_on_their_truth_where_rows_cover_the_window(tones, contract):
+def test_labelled_soundscapes_train_on_their_truth_where_rows_cover_the_window(
+    tones: Any, contract: Contract
+) -> None:
     plain, soundscape = tones
     truth = true_windows([LabelledSoundscape(soundscape, ((5.0, 10.0, ("b", "1234")),))], contract)
     batches = make_batches(
@@ -259,7 +269,9 @@ def test_labelled_soundscapes_train_on_their_truth_where_rows_cover_the_window(t
 @pytest.mark.parametrize(
     ("policy", "shares"), [("keep", (0.3, 0.9)), ("cut", (0, 0)), ("half", (0.1, 0.6))]
 )
-def test_speech_is_kept_cut_or_kept_half_of_the_time(tones, contract, policy, shares):
+def test_speech_is_kept_cut_or_kept_half_of_the_time(
+    tones: Any, contract: Contract, policy: Any, shares: Any
+) -> None:
     _, soundscape = tones
     speech = {} if policy == "keep" else {soundscape: ((5.0, 10.0),)}
     batches = make_batches(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +20,7 @@ from train.data.competition import (
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Any:
     """Two species, three recordings, one labelled soundscape whose rows are doubled as in 2026."""
     pd.DataFrame({"primary_label": ["amekes", "22774"]}).to_csv(tmp_path / "taxonomy.csv", index=False)
     rows = [
@@ -40,7 +42,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def edit(path, **changes):
+def edit(path: Any, **changes: Any) -> None:
     """Change cells of the first row of a CSV."""
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     for column, value in changes.items():
@@ -48,39 +50,39 @@ def edit(path, **changes):
     table.to_csv(path, index=False)
 
 
-def test_labels_are_strings_and_empty_secondaries_are_empty(folder):
+def test_labels_are_strings_and_empty_secondaries_are_empty(folder: Any) -> None:
     competition = read_competition(folder)
     assert competition.classes == ("amekes", "22774")
     assert [r.primary for r in competition.recordings] == ["amekes", "amekes", "22774"]
     assert [r.secondary for r in competition.recordings] == [("22774",), (), ()]
 
 
-def test_lengths_are_read_from_the_headers(folder):
+def test_lengths_are_read_from_the_headers(folder: Any) -> None:
     write_sound(folder / "train_audio" / "22774" / "XC3.ogg", 2.5, 44100)
     lengths = [recording.duration_s for recording in read_competition(folder).recordings]
     assert lengths == pytest.approx([1.0, 1.0, 2.5])
 
 
-def test_a_recording_without_an_author_is_a_group_of_its_own(folder):
+def test_a_recording_without_an_author_is_a_group_of_its_own(folder: Any) -> None:
     assert [r.author for r in read_competition(folder).recordings] == ["Ann", "amekes/XC2.ogg", "Bob"]
 
 
-def test_doubled_label_rows_count_once(folder):
+def test_doubled_label_rows_count_once(folder: Any) -> None:
     (soundscape,) = read_competition(folder).soundscapes
     assert soundscape.labels == ((0.0, 5.0, ("amekes", "22774")), (5.0, 10.0, ()))
 
 
 @pytest.mark.parametrize("text", ["['']", "[]", "", " "])
-def test_every_way_to_write_no_secondary_label_is_read(text):
+def test_every_way_to_write_no_secondary_label_is_read(text: Any) -> None:
     assert parse_label_list(text, "here") == ()
 
 
-def test_a_malformed_list_is_named():
+def test_a_malformed_list_is_named() -> None:
     with pytest.raises(UserError, match=r"train\.csv:7: secondary_labels '\[a' is no list"):
         parse_label_list("[a", "train.csv:7")
 
 
-def test_a_missing_folder_or_table_is_named(folder):
+def test_a_missing_folder_or_table_is_named(folder: Any) -> None:
     with pytest.raises(UserError, match=r"/nowhere: no such folder"):
         read_competition(folder / "nowhere")
     (folder / "taxonomy.csv").unlink()
@@ -88,13 +90,13 @@ def test_a_missing_folder_or_table_is_named(folder):
         read_competition(folder)
 
 
-def test_an_unknown_label_is_named_with_its_row(folder):
+def test_an_unknown_label_is_named_with_its_row(folder: Any) -> None:
     edit(folder / "train.csv", primary_label="nobird")
     with pytest.raises(UserError, match=r"train\.csv:2: unknown label 'nobird'"):
         read_competition(folder)
 
 
-def test_an_unknown_secondary_label_is_left_out_and_counted(folder):
+def test_an_unknown_secondary_label_is_left_out_and_counted(folder: Any) -> None:
     edit(folder / "train.csv", secondary_labels="['nobird', '22774']")
     competition = read_competition(folder)
     assert competition.recordings[0].secondary == ("22774",)
@@ -103,7 +105,7 @@ def test_an_unknown_secondary_label_is_left_out_and_counted(folder):
     )
 
 
-def test_an_absent_or_garbage_recording_stops_training_and_is_named(folder):
+def test_an_absent_or_garbage_recording_stops_training_and_is_named(folder: Any) -> None:
     (folder / "train_audio" / "amekes" / "XC1.ogg").unlink()
     with pytest.raises(UserError, match=r"train\.csv:2: .*XC1\.ogg is absent; restore it"):
         read_competition(folder)
@@ -112,14 +114,14 @@ def test_an_absent_or_garbage_recording_stops_training_and_is_named(folder):
         read_competition(folder)
 
 
-def test_bad_recordings_can_be_left_out_and_are_then_listed(folder):
+def test_bad_recordings_can_be_left_out_and_are_then_listed(folder: Any) -> None:
     (folder / "train_audio" / "amekes" / "XC1.ogg").write_bytes(b"")
     competition = read_competition(folder, skip_bad=True)
     assert len(competition.recordings) == 2
     assert any("XC1.ogg: is no sound file" in line for line in competition.left_out)
 
 
-def test_a_class_without_recordings_is_listed_and_keeps_its_column(folder):
+def test_a_class_without_recordings_is_listed_and_keeps_its_column(folder: Any) -> None:
     shutil.copy(folder / "taxonomy.csv", folder / "t.csv")
     with (folder / "taxonomy.csv").open("a") as file:
         file.write("47158son16\n")
@@ -128,7 +130,7 @@ def test_a_class_without_recordings_is_listed_and_keeps_its_column(folder):
     assert any("1 of 3 classes have no recording (47158son16)" in x for x in competition.left_out)
 
 
-def test_an_unknown_label_or_time_in_a_soundscape_is_named(folder):
+def test_an_unknown_label_or_time_in_a_soundscape_is_named(folder: Any) -> None:
     path = folder / "train_soundscapes_labels.csv"
     edit(path, primary_label="nobird")
     with pytest.raises(UserError, match=r"labels\.csv: unknown label 'nobird'"):
@@ -138,7 +140,7 @@ def test_an_unknown_label_or_time_in_a_soundscape_is_named(folder):
         read_competition(folder)
 
 
-def test_windows_take_the_species_of_rows_that_overlap_them(folder):
+def test_windows_take_the_species_of_rows_that_overlap_them(folder: Any) -> None:
     labels = ((0.0, 5.0, ("a",)), (5.0, 10.0, ("b",)), (10.0, 12.0, ("a",)))
     truth, labelled = window_truth(LabelledSoundscape(folder, labels), ("a", "b"), 5.0)
     np.testing.assert_array_equal(truth, [[1, 0], [0, 1]])
@@ -148,13 +150,13 @@ def test_windows_take_the_species_of_rows_that_overlap_them(folder):
     assert labelled.all()
 
 
-def test_a_window_that_no_row_covers_says_nothing(folder):
+def test_a_window_that_no_row_covers_says_nothing(folder: Any) -> None:
     labels = ((0.0, 5.0, ("a",)), (10.0, 15.0, ()))
     _, labelled = window_truth(LabelledSoundscape(folder, labels), ("a",), 5.0)
     np.testing.assert_array_equal(labelled, [True, False, True])
 
 
-def further(folder, other, *labels):
+def further(folder: Any, other: Any, *labels: Any) -> Any:
     """A second folder: the same recordings under these labels, and no taxonomy."""
     shutil.copytree(folder, other)
     (other / "taxonomy.csv").unlink()
@@ -165,7 +167,7 @@ def further(folder, other, *labels):
     return other
 
 
-def test_several_folders_join_into_one_training_set(folder, tmp_path):
+def test_several_folders_join_into_one_training_set(folder: Any, tmp_path: Path) -> None:
     own = read_competitions([folder])
     label = own.recordings[0].primary
     other = further(folder, tmp_path / "other", label, "a stranger")
@@ -178,7 +180,9 @@ def test_several_folders_join_into_one_training_set(folder, tmp_path):
     assert set(joined.unlabelled()) > set(own.unlabelled())
 
 
-def test_a_wider_class_list_is_the_union_and_a_narrower_one_leaves_recordings_out(folder, tmp_path):
+def test_a_wider_class_list_is_the_union_and_a_narrower_one_leaves_recordings_out(
+    folder: Any, tmp_path: Path
+) -> None:
     other = tmp_path / "other"
     shutil.copytree(folder, other)
     first = read_competitions([folder]).classes[0]
@@ -195,7 +199,7 @@ def test_a_wider_class_list_is_the_union_and_a_narrower_one_leaves_recordings_ou
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no real recordings at {REAL}")
-def test_the_real_competition_is_read_whole():
+def test_the_real_competition_is_read_whole() -> None:
     competition = read_competition(REAL)
     assert (len(competition.recordings), len(competition.classes)) == (224, 72)
     assert len(competition.soundscapes) == 12

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -14,15 +16,15 @@ from train.data.folds import site_of
 from train.rounds import plan
 
 
-def read(folder, cache, *overrides):
+def read(folder: Any, cache: Any, *overrides: Any) -> Any:
     return dataset.read([folder], tiny_recipe("data.cache=true", *overrides), cache)[0]
 
 
-def notes(folder, cache, *overrides):
+def notes(folder: Any, cache: Any, *overrides: Any) -> Any:
     return dataset.read([folder], tiny_recipe("data.cache=true", *overrides), cache)[1]
 
 
-def prepare(folder, cache, *overrides):
+def prepare(folder: Any, cache: Any, *overrides: Any) -> Any:
     recipe = tiny_recipe(*overrides)
     stages = plan.stages(recipe, cache / "run")
     jobs = [member.job for stage in stages for member in stage.members]
@@ -32,7 +34,9 @@ def prepare(folder, cache, *overrides):
 
 
 @pytest.mark.parametrize("policy", ["validate", "train", "split"])
-def test_labelled_soundscapes_validate_train_or_are_split_by_site(competition, tmp_path, policy):
+def test_labelled_soundscapes_validate_train_or_are_split_by_site(
+    competition: Path, tmp_path: Path, policy: Any
+) -> None:
     found = read(competition, tmp_path, f"data.labelled={policy}")
     n_labelled = len(found.competition.soundscapes)
     assert len(found.training) + len(found.validating) == n_labelled
@@ -44,7 +48,9 @@ def test_labelled_soundscapes_validate_train_or_are_split_by_site(competition, t
         assert len(found.training if policy == "train" else found.validating) == n_labelled
 
 
-def test_a_teacher_labels_neither_what_trains_by_its_truth_nor_what_validates(competition, tmp_path):
+def test_a_teacher_labels_neither_what_trains_by_its_truth_nor_what_validates(
+    competition: Path, tmp_path: Path
+) -> None:
     found = read(competition, tmp_path, "data.labelled=split")
     labelled = set(found.soundscapes(validating=False))
     assert labelled == set(found.unlabelled)
@@ -53,7 +59,9 @@ def test_a_teacher_labels_neither_what_trains_by_its_truth_nor_what_validates(co
     assert more == {each.path for each in found.validating}
 
 
-def test_truth_windows_are_a_source_where_labelled_soundscapes_train(competition, tmp_path):
+def test_truth_windows_are_a_source_where_labelled_soundscapes_train(
+    competition: Path, tmp_path: Path
+) -> None:
     assert read(competition, tmp_path).sources(tiny_job()).truth is None
     found = read(competition, tmp_path, "data.labelled=train")
     sources = found.sources(tiny_job("data.labelled=train"))
@@ -62,7 +70,7 @@ def test_truth_windows_are_a_source_where_labelled_soundscapes_train(competition
 
 
 @pytest.fixture
-def doubled(competition, tmp_path):
+def doubled(competition: Path, tmp_path: Path) -> Any:
     """The demo with one recording listed a second time, under another label and file name."""
     folder = tmp_path / "doubled"
     shutil.copytree(competition, folder)
@@ -78,8 +86,8 @@ def doubled(competition, tmp_path):
 
 
 def test_duplicates_are_said_and_their_labels_joined_where_the_recipe_drops_them(
-    doubled, tmp_path, monkeypatch
-):
+    doubled: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept = read(doubled, tmp_path, "data.fold=-1")
     said = notes(doubled, tmp_path, "data.fold=-1")
     assert any("XC1" in line for line in said)
@@ -93,7 +101,9 @@ def test_duplicates_are_said_and_their_labels_joined_where_the_recipe_drops_them
     assert joined
 
 
-def test_with_and_without_the_cache_a_batch_is_the_same_bit_for_bit(competition, tmp_path):
+def test_with_and_without_the_cache_a_batch_is_the_same_bit_for_bit(
+    competition: Path, tmp_path: Path
+) -> None:
     found, lines, (job, _) = prepare(competition, tmp_path, "data.cache=true")
     assert any(line.startswith(f"waveform cache {tmp_path}: ") for line in lines)
     plain, lines, _ = prepare(competition, tmp_path, "data.cache=false")
@@ -114,14 +124,16 @@ def test_with_and_without_the_cache_a_batch_is_the_same_bit_for_bit(competition,
     ],
 )
 def test_soundscapes_are_in_the_cache_where_later_rounds_draw_from_them(
-    competition, tmp_path, rounds, n_more
-):
+    competition: Path, tmp_path: Path, rounds: Any, n_more: Any
+) -> None:
     found, (line,), (job, *_) = prepare(competition, tmp_path, "data.cache=true", rounds)
     n_recordings = len(found.recordings_of(job.data)[0])
     assert f": {n_recordings + n_more} recordings" in line
 
 
-def test_models_of_other_folds_and_lengths_train_on_their_own_recordings(competition, tmp_path):
+def test_models_of_other_folds_and_lengths_train_on_their_own_recordings(
+    competition: Path, tmp_path: Path
+) -> None:
     own = "models=[{name = 'a'}, {name = 'b', data.fold = 1, data.first_s = 2.0, data.chunk_s = 2.0}]"
     found, (line,), (a, b, *_) = prepare(
         competition, tmp_path, own, "data.cache=true", "data.window_s=1.0", "rounds=[{}]"
@@ -135,11 +147,13 @@ def test_models_of_other_folds_and_lengths_train_on_their_own_recordings(competi
     assert any(line.startswith("b: fold 1 of 3") for line in lines)
 
 
-def test_speech_is_looked_for_where_the_recipe_asks_and_once(competition, tmp_path, monkeypatch):
+def test_speech_is_looked_for_where_the_recipe_asks_and_once(
+    competition: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     searched = []
 
-    def detector():
-        def detect(waveform, sample_rate):
+    def detector() -> Any:
+        def detect(waveform: Any, sample_rate: Any) -> Any:
             searched.append(waveform.size)
             return ((0.0, 0.5),)
 
@@ -155,7 +169,7 @@ def test_speech_is_looked_for_where_the_recipe_asks_and_once(competition, tmp_pa
     assert len(searched) == len(found.recordings_of(job.data)[0])
 
 
-def test_the_fingerprint_knows_the_tables_and_the_sounds(competition, tmp_path):
+def test_the_fingerprint_knows_the_tables_and_the_sounds(competition: Path, tmp_path: Path) -> None:
     before = read(competition, tmp_path).fingerprint
     folder = tmp_path / "moved"
     shutil.copytree(competition, folder)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,15 +24,15 @@ RATE = 32000
 class Reader:
     """Reads files at 32 kHz and remembers which."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.read = []
 
-    def __call__(self, path):
+    def __call__(self, path: Any) -> Any:
         self.read.append(path.name)
         return audio.read(path, RATE)
 
 
-def song(seed, seconds=6.0, label="demris1"):
+def song(seed: Any, seconds: Any = 6.0, label: Any = "demris1") -> Any:
     """Of one species; each seed another singer, before noise."""
     rng = np.random.default_rng(seed)
     n = round(seconds * RATE)
@@ -39,7 +40,7 @@ def song(seed, seconds=6.0, label="demris1"):
     return 0.1 * (sound + 0.05 * birdsong.coloured(n, 1.0, rng))
 
 
-def write(path, sound, quality=0.5, rate=RATE):
+def write(path: Any, sound: Any, quality: Any = 0.5, rate: Any = RATE) -> Any:
     """Ogg Vorbis of a quality from 0 (best) to 1; the Recording of it."""
     if rate != RATE:
         sound = soxr.resample(sound, RATE, rate)
@@ -50,11 +51,11 @@ def write(path, sound, quality=0.5, rate=RATE):
     return Recording(path, "a", (), "Ann", soundfile.info(str(path)).duration)
 
 
-def found(*recordings):
+def found(*recordings: Any) -> Any:
     return find_duplicates(recordings, Reader(), RATE)
 
 
-def test_a_file_uploaded_twice_is_found(tmp_path):
+def test_a_file_uploaded_twice_is_found(tmp_path: Path) -> None:
     first, second = (write(tmp_path / name, song(0)) for name in ("1.ogg", "2.ogg"))
     assert found(first, second) == [(first, second)]
     # Listed twice, it is as well.
@@ -66,8 +67,8 @@ def test_a_file_uploaded_twice_is_found(tmp_path):
 )
 @pytest.mark.parametrize("label", ["demtri1", "9000001", "9000003son1"])
 def test_a_recording_encoded_anew_at_another_gain_or_rate_is_found(
-    tmp_path, label, quality, gain, rate
-):
+    tmp_path: Path, label: Any, quality: Any, gain: Any, rate: Any
+) -> None:
     sound = song(0, label=label)
     first = write(tmp_path / "1.ogg", sound)
     second = write(tmp_path / "2.ogg", gain * sound, quality, rate)
@@ -78,7 +79,7 @@ def test_a_recording_encoded_anew_at_another_gain_or_rate_is_found(
     assert correlation(*sounds, RATE) > 0.85
 
 
-def test_another_sound_of_the_same_author_and_length_is_none(tmp_path):
+def test_another_sound_of_the_same_author_and_length_is_none(tmp_path: Path) -> None:
     recordings = [write(tmp_path / f"{seed}.ogg", song(seed)) for seed in range(8)]
     reader = Reader()
     assert find_duplicates(recordings, reader, RATE) == []
@@ -86,7 +87,7 @@ def test_another_sound_of_the_same_author_and_length_is_none(tmp_path):
     assert len(reader.read) == 8
 
 
-def test_noise_with_the_same_fades_is_none(tmp_path):
+def test_noise_with_the_same_fades_is_none(tmp_path: Path) -> None:
     """They have one colour, rise and fall together in every band, and hold nothing else."""
     n = 6 * RATE
     fades = np.interp(np.arange(n), [0, RATE, 5 * RATE, n], [0, 1, 1, 0])
@@ -97,7 +98,7 @@ def test_noise_with_the_same_fades_is_none(tmp_path):
     assert len(reader.read) == 4
 
 
-def test_like_calls_at_the_same_place_are_none(tmp_path):
+def test_like_calls_at_the_same_place_are_none(tmp_path: Path) -> None:
     """Of one fingerprint: only the waveforms tell such clips apart."""
     n = 2 * RATE
     loud = np.interp(np.arange(n), [0, 0.9 * RATE, RATE, 1.1 * RATE, n], [0.01, 0.01, 1, 0.01, 0.01])
@@ -112,13 +113,15 @@ def test_like_calls_at_the_same_place_are_none(tmp_path):
 
 
 @given(st.integers(16, 2000), st.sampled_from([1e-3, -0.5, 1.0]), st.integers(0, 700))
-def test_a_waveform_correlates_with_itself_at_any_gain_and_within_the_lag(size, gain, n_late):
+def test_a_waveform_correlates_with_itself_at_any_gain_and_within_the_lag(
+    size: Any, gain: Any, n_late: Any
+) -> None:
     sound = np.random.default_rng(size).standard_normal(size).astype(np.float32)
     late = np.concatenate([np.zeros(n_late), gain * sound]).astype(np.float32)
     assert correlation(sound, late, 8000) == pytest.approx(1.0, abs=1e-3)
 
 
-def test_a_fingerprint_holds_no_gain_and_silence_has_none():
+def test_a_fingerprint_holds_no_gain_and_silence_has_none() -> None:
     sound = song(0, 2.0).astype(np.float32)
     np.testing.assert_allclose(fingerprint(sound, RATE), fingerprint(sound / 64, RATE), atol=1e-6)
     assert np.linalg.norm(fingerprint(sound, RATE)) == pytest.approx(1.0)
@@ -126,7 +129,7 @@ def test_a_fingerprint_holds_no_gain_and_silence_has_none():
     assert correlation(0 * sound, sound, RATE) == 0.0
 
 
-def test_silence_and_the_shortest_recordings_are_borne(tmp_path):
+def test_silence_and_the_shortest_recordings_are_borne(tmp_path: Path) -> None:
     sounds = [np.zeros(RATE), np.zeros(RATE), np.zeros(1), song(0, 0.3), song(0, 0.3)]
     recordings = []
     for index, sound in enumerate(sounds):
@@ -136,7 +139,7 @@ def test_silence_and_the_shortest_recordings_are_borne(tmp_path):
     assert found(*recordings) == [tuple(recordings[3:])]
 
 
-def test_only_recordings_of_one_author_and_length_are_decoded(tmp_path):
+def test_only_recordings_of_one_author_and_length_are_decoded(tmp_path: Path) -> None:
     """By what their headers say: here all hold the same."""
     same = write(tmp_path / "1.ogg", song(0, 2.0))
     lengths_s = {"1": 6.0, "2": 6.04, "3": 6.1, "4": 5.9, "5": 2.0, "6": 6.0}
@@ -152,7 +155,7 @@ def test_only_recordings_of_one_author_and_length_are_decoded(tmp_path):
     assert find_duplicates([], reader, RATE) == []
 
 
-def test_groups_are_joined_by_a_third_and_come_in_order(tmp_path):
+def test_groups_are_joined_by_a_third_and_come_in_order(tmp_path: Path) -> None:
     first = [write(tmp_path / f"1{k}.ogg", song(1)) for k in range(3)]
     first = [replace(each, duration_s=6.0 + 0.04 * k) for k, each in enumerate(first)]
     second = [write(tmp_path / f"2{k}.ogg", song(2, 3.0)) for k in range(2)]
@@ -163,11 +166,11 @@ def test_groups_are_joined_by_a_third_and_come_in_order(tmp_path):
 # What is dropped
 
 
-def listed(name, primary, *secondary):
+def listed(name: Any, primary: Any, *secondary: Any) -> Any:
     return Recording(Path("a") / name, primary, secondary, "Ann", 1.0)
 
 
-def test_the_first_stays_with_the_labels_of_all():
+def test_the_first_stays_with_the_labels_of_all() -> None:
     one, two, three = listed("1", "x", "y"), listed("2", "x", "z", "y"), listed("3", "x")
     other = listed("4", "z")
     kept, lines = drop_duplicates([one, other, two, three], [(one, two, three)])
@@ -175,7 +178,7 @@ def test_the_first_stays_with_the_labels_of_all():
     assert lines == ["a/1 = a/2 = a/3: a/2, a/3 left out, all labels joined in a/1"]
 
 
-def test_no_class_loses_its_last_recording():
+def test_no_class_loses_its_last_recording() -> None:
     group = (listed("1", "x"), listed("2", "y", "z"), listed("3", "x", "w"))
     kept, lines = drop_duplicates(group, [group])
     assert kept == [listed("1", "x", "y", "z", "w"), listed("2", "y", "x", "z", "w")]
@@ -186,7 +189,7 @@ def test_no_class_loses_its_last_recording():
 
 
 @given(st.lists(st.tuples(st.sampled_from("vwxyz"), st.sampled_from("vwxyz"), st.integers(0, 3))))
-def test_every_class_that_was_primary_still_is_and_each_group_keeps_its_labels(rows):
+def test_every_class_that_was_primary_still_is_and_each_group_keeps_its_labels(rows: Any) -> None:
     recordings = [listed(f"{k}", first, second) for k, (first, second, _) in enumerate(rows)]
     members = [[r for r, row in zip(recordings, rows, strict=True) if row[2] == k] for k in range(3)]
     groups = [tuple(group) for group in members if len(group) > 1]
@@ -203,19 +206,19 @@ def test_every_class_that_was_primary_still_is_and_each_group_keeps_its_labels(r
             assert each.primary not in each.secondary
 
 
-def test_a_row_listed_twice_stays_once():
+def test_a_row_listed_twice_stays_once() -> None:
     row = listed("1", "x")
     kept, lines = drop_duplicates([row, row], [(row, row)])
     assert kept == [row]
     assert len(lines) == 1
 
 
-def test_without_groups_all_stay_as_they_are():
+def test_without_groups_all_stay_as_they_are() -> None:
     recordings = [listed("1", "x"), listed("1", "x")]
     assert drop_duplicates(recordings, []) == (recordings, [])
 
 
-def test_people_read_how_many_and_the_first_names():
+def test_people_read_how_many_and_the_first_names() -> None:
     groups = [(listed(f"{k}", "x"), listed(f"{k}b", "x")) for k in range(4)]
     assert line(groups) == "4 recordings are there already (a/0 = a/0b; a/1 = a/1b; a/2 = a/2b; …)"
     assert line(groups[:1]) == "1 recordings are there already (a/0 = a/0b)"
@@ -223,5 +226,5 @@ def test_people_read_how_many_and_the_first_names():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no real recordings at {REAL}")
-def test_real_recordings_of_one_author_and_length_are_not_taken_for_each_other():
+def test_real_recordings_of_one_author_and_length_are_not_taken_for_each_other() -> None:
     assert found(*read_competition(REAL).recordings) == []

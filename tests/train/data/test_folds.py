@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from train.data.competition import LabelledSoundscape, Recording
 from train.data.folds import left_out_of_fold, site_of, split_recordings, split_soundscapes
 
 
-def recording(primary, author, path="x.ogg"):
+def recording(primary: Any, author: Any, path: Any = "x.ogg") -> Any:
     return Recording(Path(path), primary, (), author)
 
 
@@ -32,7 +33,9 @@ many = st.lists(
 
 
 @given(many, st.integers(0, 4))
-def test_no_author_is_on_both_sides_but_for_classes_that_have_no_other_recording(pairs, fold):
+def test_no_author_is_on_both_sides_but_for_classes_that_have_no_other_recording(
+    pairs: Any, fold: int
+) -> None:
     recordings = [recording(p, a, path=f"{i}.ogg") for i, (p, a) in enumerate(pairs)]
     train, held_out, _ = split_recordings(recordings, Data(fold=fold), seed=0)
     assert sorted(r.path for r in [*train, *held_out]) == sorted(r.path for r in recordings)
@@ -43,7 +46,7 @@ def test_no_author_is_on_both_sides_but_for_classes_that_have_no_other_recording
         assert all(r.author in held_authors or r in train for r in recordings if r.primary == label)
 
 
-def test_fold_minus_one_holds_nothing_out_and_a_fold_too_many_is_named():
+def test_fold_minus_one_holds_nothing_out_and_a_fold_too_many_is_named() -> None:
     recordings = [recording("a", str(i)) for i in range(6)]
     assert split_recordings(recordings, Data(fold=-1), 0)[:2] == (recordings, [])
     with pytest.raises(UserError, match=r"data\.fold 5 is not below"):
@@ -60,11 +63,11 @@ def test_fold_minus_one_holds_nothing_out_and_a_fold_too_many_is_named():
         ("H01_20240501_0500.ogg", "H01"),
     ],
 )
-def test_the_site_is_read_off_both_years_names(name, site):
+def test_the_site_is_read_off_both_years_names(name: Any, site: Any) -> None:
     assert site_of(Path(name)) == site
 
 
-def test_labelled_soundscapes_are_split_by_site():
+def test_labelled_soundscapes_are_split_by_site() -> None:
     every = [
         LabelledSoundscape(Path(f"S{site}_2025010{day}_050000.ogg"), ((0.0, 5.0, ()),))
         for site in range(5)
@@ -81,7 +84,7 @@ def test_labelled_soundscapes_are_split_by_site():
         split_soundscapes(every[:3], Data(n_folds=3, labelled="split"))
 
 
-def test_out_of_fold_every_soundscape_is_left_out_by_one_model():
+def test_out_of_fold_every_soundscape_is_left_out_by_one_model() -> None:
     paths = [Path(f"{i}.ogg") for i in range(7)]
     names = ["a", "b", "c"]
     left_out = [left_out_of_fold(paths, name, names) for name in names]

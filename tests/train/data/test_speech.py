@@ -3,6 +3,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from train.synthetic import birdsong
 FORMANTS_HZ = ((700, 1200, 2600), (300, 2300, 3000), (500, 1800, 2500), (320, 800, 2300))
 
 
-def speak(seconds, rate, seed):
+def speak(seconds: Any, rate: Any, seed: Any) -> Any:
     """A voice of 120 Hz that says four vowels a second."""
     rng = np.random.default_rng(seed)
     n, n_vowel = round(seconds * rate), round(0.22 * rate)
@@ -38,7 +40,7 @@ def speak(seconds, rate, seed):
     return (0.5 * voice / np.abs(voice).max()).astype(np.float32)
 
 
-def announced(rate, seed=3):
+def announced(rate: Any, seed: Any = 3) -> Any:
     """A voice from 1 s to 3.5 s of 6 s, over faint noise."""
     sound = 0.001 * np.random.default_rng(seed).standard_normal(6 * rate).astype(np.float32)
     sound[rate : round(3.5 * rate)] += speak(2.5, rate, seed)
@@ -46,12 +48,12 @@ def announced(rate, seed=3):
 
 
 @pytest.fixture(scope="module")
-def detector():
+def detector() -> Any:
     return SpeechDetector()
 
 
 @pytest.mark.parametrize("rate", [16000, 32000, 44100])
-def test_a_voice_is_found_where_it_speaks(detector, rate):
+def test_a_voice_is_found_where_it_speaks(detector: Any, rate: Any) -> None:
     for seed in range(3):
         found = detector(announced(rate, seed), rate)
         spoken = np.zeros(600, dtype=bool)
@@ -63,7 +65,7 @@ def test_a_voice_is_found_where_it_speaks(detector, rate):
         assert not spoken[440:].any()
 
 
-def test_neither_songs_nor_noise_nor_silence_are_speech(detector):
+def test_neither_songs_nor_noise_nor_silence_are_speech(detector: Any) -> None:
     rate = birdsong.RATE_HZ
     rng = np.random.default_rng(0)
     sounds = [birdsong.recording(label, 0, rng)[0] for label in birdsong.LABELS for _ in range(2)]
@@ -73,7 +75,7 @@ def test_neither_songs_nor_noise_nor_silence_are_speech(detector):
         assert detector(sound.astype(np.float32), rate) == ()
 
 
-def test_probabilities_are_those_of_the_package(detector):
+def test_probabilities_are_those_of_the_package(detector: Any) -> None:
     """Exactly so: it is the same network, run on a sequence at once rather than by frames."""
     torch = pytest.importorskip("torch")
     package = pytest.importorskip("silero_vad.utils_vad")
@@ -92,14 +94,16 @@ courses = st.lists(st.tuples(levels, st.integers(1, 10)), max_size=12).map(
 
 
 @given(courses)
-def test_runs_are_those_of_the_package(course):
+def test_runs_are_those_of_the_package(course: Any) -> None:
     package = pytest.importorskip("silero_vad.utils_vad")
     expected = package.get_speech_timestamps_from_probs(course, speech_pad_ms=0)
     assert [(a * 512, b * 512) for a, b in runs(course)] == [(e["start"], e["end"]) for e in expected]
 
 
 @given(courses, st.integers(0, 511))
-def test_stretches_hold_the_runs_lie_apart_and_within_the_recording(course, n_lacking):
+def test_stretches_hold_the_runs_lie_apart_and_within_the_recording(
+    course: Any, n_lacking: Any
+) -> None:
     duration_s = max(0, course.size * 512 - n_lacking) / 16000
     found = speech_stretches(course, duration_s)
     edges = [edge for stretch in found for edge in stretch]
@@ -110,13 +114,13 @@ def test_stretches_hold_the_runs_lie_apart_and_within_the_recording(course, n_la
         assert any(s <= first * 0.032 + 1e-9 and last_s <= e + 1e-9 for s, e in found)
 
 
-def test_a_run_is_padded_on_both_sides():
+def test_a_run_is_padded_on_both_sides() -> None:
     course = np.zeros(200, dtype=np.float32)
     course[50:100] = 1.0
     assert speech_stretches(course, 6.4) == (pytest.approx((1.6 - 0.2, 3.2 + 0.2)),)
 
 
-def test_without_the_package_the_error_says_what_to_install(monkeypatch):
+def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install --no-deps silero-vad=="):
         SpeechDetector()
@@ -126,7 +130,7 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch):
 
 
 @pytest.fixture
-def files(tmp_path):
+def files(tmp_path: Path) -> Any:
     paths = [tmp_path / f"{index}.wav" for index in range(4)]
     for index, path in enumerate(paths):
         path.write_bytes(bytes(index))
@@ -136,23 +140,23 @@ def files(tmp_path):
 class Reader:
     """Announced recordings where the number is odd; counts what is read."""
 
-    def __init__(self, stop_at=None):
+    def __init__(self, stop_at: Any = None) -> None:
         self.read = []
         self.stop_at = stop_at
 
-    def __call__(self, path):
+    def __call__(self, path: Any) -> Any:
         if path.name == self.stop_at:
             raise KeyboardInterrupt
         self.read.append(path.name)
         return announced(16000) if int(path.stem) % 2 else np.zeros(16000, dtype=np.float32)
 
 
-def search(files, store, **options):
+def search(files: Any, store: Any, **options: Any) -> Any:
     reader = Reader(**options)
     return find_speech(files, reader, 16000, store), reader.read
 
 
-def test_a_second_search_reads_nothing_and_finds_the_same(files, tmp_path):
+def test_a_second_search_reads_nothing_and_finds_the_same(files: Any, tmp_path: Path) -> None:
     store = tmp_path / "new" / "speech.json"
     first, read = search(files, store)
     assert read == ["0.wav", "1.wav", "2.wav", "3.wav"]
@@ -163,7 +167,7 @@ def test_a_second_search_reads_nothing_and_finds_the_same(files, tmp_path):
     assert os.listdir(store.parent) == ["speech.json"]
 
 
-def test_only_a_changed_or_new_file_is_searched_again(files, tmp_path):
+def test_only_a_changed_or_new_file_is_searched_again(files: Any, tmp_path: Path) -> None:
     store = tmp_path / "speech.json"
     search(files[:3], store)
     files[0].write_bytes(b"longer")
@@ -172,7 +176,7 @@ def test_only_a_changed_or_new_file_is_searched_again(files, tmp_path):
     assert search(files, store)[1] == ["0.wav", "1.wav", "3.wav"]
 
 
-def test_a_search_of_some_forgets_no_others(files, tmp_path):
+def test_a_search_of_some_forgets_no_others(files: Any, tmp_path: Path) -> None:
     store = tmp_path / "speech.json"
     search(files[:2], store)
     found, _ = search(files[2:], store)
@@ -180,19 +184,21 @@ def test_a_search_of_some_forgets_no_others(files, tmp_path):
     assert search(files, store)[1] == []
 
 
-def test_an_interrupted_search_goes_on(files, tmp_path):
+def test_an_interrupted_search_goes_on(files: Any, tmp_path: Path) -> None:
     store = tmp_path / "speech.json"
     with pytest.raises(KeyboardInterrupt):
         search(files, store, stop_at="2.wav")
     assert search(files, store)[1] == ["2.wav", "3.wav"]
 
 
-def test_a_killed_search_loses_no_more_than_it_has_not_saved(files, tmp_path, monkeypatch):
+def test_a_killed_search_loses_no_more_than_it_has_not_saved(
+    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(speech, "SAVE_EVERY", 2)
     store = tmp_path / "speech.json"
     saved = []
 
-    def read(path):
+    def read(path: Any) -> Any:
         saved.append(len(json.loads(store.read_text())["found"]) if store.exists() else 0)
         return np.zeros(16000, dtype=np.float32)
 
@@ -203,7 +209,9 @@ def test_a_killed_search_loses_no_more_than_it_has_not_saved(files, tmp_path, mo
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "{}", '{"made_by": "?"}', '{"made_by": MADE_BY, "found": [1]}', "\x00"]
 )
-def test_an_unreadable_store_or_one_of_other_settings_is_begun_anew(files, tmp_path, text):
+def test_an_unreadable_store_or_one_of_other_settings_is_begun_anew(
+    files: Any, tmp_path: Path, text: Any
+) -> None:
     store = tmp_path / "speech.json"
     search(files, store)
     made_by = json.loads(store.read_text())["made_by"]
@@ -212,7 +220,7 @@ def test_an_unreadable_store_or_one_of_other_settings_is_begun_anew(files, tmp_p
     assert search(files, store)[1] == []
 
 
-def test_another_sample_rate_is_another_search(files, tmp_path):
+def test_another_sample_rate_is_another_search(files: Any, tmp_path: Path) -> None:
     search(files, tmp_path / "speech.json")
     reader = Reader()
     find_speech(files, reader, 32000, tmp_path / "speech.json")
@@ -223,14 +231,14 @@ def test_another_sample_rate_is_another_search(files, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
-def test_the_cut_takes_out_the_stretches_and_keeps_the_kind(dtype):
+def test_the_cut_takes_out_the_stretches_and_keeps_the_kind(dtype: Any) -> None:
     sound = np.arange(1000).astype(dtype)
     cut = without_speech(sound, ((1.0, 2.5), (9.0, 10.0)), 100, 1.0)
     assert cut.dtype == dtype
     np.testing.assert_array_equal(cut, [*range(100), *range(250, 900)])
 
 
-def test_a_recording_of_which_too_little_would_remain_stays_whole():
+def test_a_recording_of_which_too_little_would_remain_stays_whole() -> None:
     sound = np.arange(1000, dtype=np.int16)
     assert without_speech(sound, ((0.0, 8.0),), 100, 2.0).size == 200
     assert without_speech(sound, ((0.0, 8.01),), 100, 2.0).size == 1000
@@ -242,21 +250,23 @@ borders = st.integers(-20, 120)
 
 
 @given(st.integers(1, 100), st.lists(st.tuples(borders, borders), max_size=5), st.integers(0, 100))
-def test_what_remains_is_all_that_no_stretch_holds_or_everything(size, ends, least):
+def test_what_remains_is_all_that_no_stretch_holds_or_everything(
+    size: Any, ends: Any, least: Any
+) -> None:
     stretches = tuple((start / 10, end / 10) for start, end in ends)
     outside = [k for k in range(size) if not any(start <= k < end for start, end in ends)]
     cut = without_speech(np.arange(size, dtype=np.float32), stretches, 10, least / 10)
     np.testing.assert_array_equal(cut, outside if len(outside) >= max(1, least) else np.arange(size))
 
 
-def test_people_read_how_much_speech_was_found(tmp_path):
+def test_people_read_how_much_speech_was_found(tmp_path: Path) -> None:
     found = {tmp_path / "a": ((0.0, 60.0), (70.0, 100.0)), tmp_path / "b": ()}
     assert notes(found) == ["human speech in 1 of 2 recordings, 1.5 minutes in all"]
     assert notes({tmp_path / "b": ()}) == []
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no real recordings at {REAL}")
-def test_a_real_announcement_is_found_and_the_song_after_it_kept(detector):
+def test_a_real_announcement_is_found_and_the_song_after_it_kept(detector: Any) -> None:
     """A recordist speaks in the first 1.8 s of XC362025; then a troupial sings."""
     sound = audio.read(REAL / "train_audio" / "ventro1" / "XC362025.ogg", 32000)
     ((start, end),) = detector(sound, 32000)

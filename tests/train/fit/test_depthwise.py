@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -20,7 +22,7 @@ from train.fit.trainer import Precision
     pads=st.tuples(*[st.integers(0, 3)] * 2),
     size=st.tuples(*[st.integers(7, 17)] * 2),
 )
-def test_gradients_are_torchs_own(kernel, stride, pads, size):
+def test_gradients_are_torchs_own(kernel: Any, stride: Any, pads: Any, size: Any) -> None:
     padding = (min(pads[0], kernel[0] - 1), min(pads[1], kernel[1] - 1))
     generator = torch.Generator().manual_seed(0)
     # In f64, so that a wrong tap stands out from rounding.
@@ -35,12 +37,12 @@ def test_gradients_are_torchs_own(kernel, stride, pads, size):
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_depthwise_layer_learns_as_without(bias):
+def test_a_depthwise_layer_learns_as_without(bias: Any) -> None:
     torch.manual_seed(0)
     layer = torch.nn.Conv2d(8, 8, 5, stride=2, padding=2, groups=8, bias=bias)
     x = torch.randn(4, 8, 21, 30)
 
-    def gradients():
+    def gradients() -> Any:
         layer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
             y = layer(x)
@@ -55,8 +57,8 @@ def test_a_depthwise_layer_learns_as_without(bias):
         assert (a - b).norm() < 0.01 * b.norm()
 
 
-def test_other_convolutions_are_left_alone(monkeypatch):
-    def refuse(*_):
+def test_other_convolutions_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
         raise AssertionError("taken for a depthwise convolution")
 
     monkeypatch.setattr(depthwise._Depthwise, "apply", refuse)
@@ -76,7 +78,7 @@ def test_other_convolutions_are_left_alone(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_training_takes_it_in_bf16_and_only_there(dtype):
+def test_training_takes_it_in_bf16_and_only_there(dtype: Any) -> None:
     layer = torch.nn.Conv2d(4, 4, 5, groups=4, bias=False)
     with Precision(torch.device("cpu"), dtype).autocast():
         y = layer(torch.randn(1, 4, 9, 9))

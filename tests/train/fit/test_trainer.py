@@ -7,10 +7,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from birdkit.contract import Contract
 from birdkit.errors import UserError
 from tests.conftest import ROOT, TINY, tiny_job, tiny_predictor
 from tests.train.config.test_job import version_3
@@ -42,32 +45,32 @@ class Killed(BaseException):
     """Stands for a kill: nothing in the code may catch it."""
 
 
-def train(competition, out, *overrides):
+def train(competition: Any, out: Any, *overrides: Any) -> Any:
     arguments = ["--recipe", "demo", "--data", str(competition), "--out", str(out), "--device", "cpu"]
     for override in [*SETTINGS, *overrides]:
         arguments += ["--set", override]
     return train_run.main(arguments)
 
 
-def outcome(out):
+def outcome(out: Any) -> Any:
     folder = out / "round0" / "efficientnet_lite0"
     history = json.loads((folder / "history.json").read_text())
     return history, checkpoint.Final.load(folder / "final.pt").state
 
 
 @pytest.fixture(scope="module")
-def whole(competition, tmp_path_factory):
+def whole(competition: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     out = tmp_path_factory.mktemp("runs") / "whole"
     assert train(competition, out) == 0
     return out
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(whole):
+def uninterrupted(whole: Any) -> Any:
     return outcome(whole)
 
 
-def assert_same(found, expected):
+def assert_same(found: Any, expected: Any) -> None:
     assert found[0]["losses"] == expected[0]["losses"]
     assert found[0] == expected[0]
     assert found[1].keys() == expected[1].keys()
@@ -76,10 +79,12 @@ def assert_same(found, expected):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("at_step", [4, 0, 1])
-def test_killed_mid_epoch(competition, uninterrupted, tmp_path, monkeypatch, at_step):
+def test_killed_mid_epoch(
+    competition: Path, uninterrupted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_step: Any
+) -> None:
     step = fit.Trainer.step
 
-    def dies(self, waveforms, targets, number):
+    def dies(self, waveforms: Any, targets: Any, number: Any) -> Any:
         if number == at_step:
             raise Killed
         return step(self, waveforms, targets, number)
@@ -93,11 +98,17 @@ def test_killed_mid_epoch(competition, uninterrupted, tmp_path, monkeypatch, at_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("at_write", [4, 2])
-def test_killed_mid_checkpoint_write(competition, uninterrupted, tmp_path, monkeypatch, at_write):
+def test_killed_mid_checkpoint_write(
+    competition: Path,
+    uninterrupted: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    at_write: Any,
+) -> None:
     """Half a file is on disk, under its temporary name; the last whole state is what counts."""
     writes = []
 
-    def dies(facts, file):
+    def dies(facts: Any, file: Any) -> None:
         writes.append(1)
         if len(writes) == at_write:
             file.write(b"half a checkp")
@@ -114,8 +125,10 @@ def test_killed_mid_checkpoint_write(competition, uninterrupted, tmp_path, monke
 
 
 @pytest.mark.slow
-def test_killed_in_validation(competition, uninterrupted, tmp_path, monkeypatch):
-    def dies(*arguments):
+def test_killed_in_validation(
+    competition: Path, uninterrupted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*arguments: Any) -> None:
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -125,7 +138,7 @@ def test_killed_in_validation(competition, uninterrupted, tmp_path, monkeypatch)
     assert_same(outcome(tmp_path), uninterrupted)
 
 
-def command(competition, out, *overrides):
+def command(competition: Any, out: Any, *overrides: Any) -> Any:
     """The same training as a process of its own."""
     script = str(ROOT / "train" / "run.py")
     arguments = ["--recipe", "demo", "--data", str(competition), "--out", str(out), "--device", "cpu"]
@@ -134,11 +147,13 @@ def command(competition, out, *overrides):
     return [sys.executable, script, *arguments]
 
 
-def same_threads():
+def same_threads() -> Any:
     return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
 
 
-def test_a_finished_run_is_not_done_again_and_a_changed_one_is(competition, tmp_path, capsys):
+def test_a_finished_run_is_not_done_again_and_a_changed_one_is(
+    competition: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     quick = ["models.encoder=test_resnet", "models.drop_path_rate=0.0", "fit.steps_per_epoch=1"]
     assert train(competition, tmp_path, *quick) == 0
     made_at = (tmp_path / "round0" / "test_resnet" / "final.pt").stat().st_mtime_ns
@@ -150,10 +165,12 @@ def test_a_finished_run_is_not_done_again_and_a_changed_one_is(competition, tmp_
     assert "made with another job.fit.lr" in capsys.readouterr().out
 
 
-def test_a_setting_that_the_kit_has_learnt_since_redoes_nothing(contract, tmp_path):
+def test_a_setting_that_the_kit_has_learnt_since_redoes_nothing(
+    contract: Contract, tmp_path: Path
+) -> None:
     wanted = checkpoint.made_by(tiny_job(), "data", {})
 
-    def changed(job):
+    def changed(job: Any) -> Any:
         predictor = tiny_predictor(contract)
         final = checkpoint.Final(contract, wanted | {"job": job}, "", "", {}, predictor.state_dict())
         final.save(tmp_path / "final.pt")
@@ -167,7 +184,7 @@ def test_a_setting_that_the_kit_has_learnt_since_redoes_nothing(contract, tmp_pa
     assert "job.colour" in changed(old | {"colour": "blue"})
 
 
-def in_version_3(content):
+def in_version_3(content: Any) -> Any:
     """A checkpoint as the last version wrote it."""
     job = checkpoint.Job.from_table(content["made_by"]["job"], "here")
     recipe = json.dumps(version_3(job))
@@ -176,8 +193,8 @@ def in_version_3(content):
 
 
 def test_a_run_of_version_3_is_read_and_neither_trained_again_nor_begun_anew(
-    competition, tmp_path, capsys
-):
+    competition: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     quick = ["models.encoder=test_resnet", "models.drop_path_rate=0.0", "fit.steps_per_epoch=1"]
     assert train(competition, tmp_path, *quick) == 0
     folder = tmp_path / "round0" / "test_resnet"
@@ -191,7 +208,7 @@ def test_a_run_of_version_3_is_read_and_neither_trained_again_nor_begun_anew(
 
 
 @pytest.mark.slow
-def test_loader_processes_change_nothing(competition, uninterrupted, tmp_path):
+def test_loader_processes_change_nothing(competition: Path, uninterrupted: Any, tmp_path: Path) -> None:
     """In a process of its own: torch's loader leaves signal handlers behind."""
     with_workers = command(competition, tmp_path, "data.workers=2")
     subprocess.run(with_workers, env=same_threads(), check=True, stdout=subprocess.DEVNULL)
@@ -199,14 +216,16 @@ def test_loader_processes_change_nothing(competition, uninterrupted, tmp_path):
     assert history["losses"] == uninterrupted[0]["losses"]
 
 
-def test_a_loss_that_is_no_number_stops_the_run_with_a_remedy(competition, tmp_path, monkeypatch):
+def test_a_loss_that_is_no_number_stops_the_run_with_a_remedy(
+    competition: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(fit.Trainer, "step", lambda *arguments: float("nan"))
     with pytest.raises(UserError, match=r"the loss is nan at step 0; lower fit\.lr"):
         train(competition, tmp_path)
 
 
 @pytest.mark.slow
-def test_the_moving_average_is_what_is_kept_and_it_lags_behind_the_weights(whole):
+def test_the_moving_average_is_what_is_kept_and_it_lags_behind_the_weights(whole: Any) -> None:
     folder = whole / "round0" / "efficientnet_lite0"
     state, final = checkpoint.read(folder / "state.pt"), checkpoint.Final.load(folder / "final.pt")
     key = "network.att_block.cla.weight"
@@ -216,7 +235,7 @@ def test_the_moving_average_is_what_is_kept_and_it_lags_behind_the_weights(whole
     assert not torch.equal(final.state[norm], state["model"][norm])  # buffers are averaged too
 
 
-def test_the_learning_rate_warms_up_and_ends_at_zero():
+def test_the_learning_rate_warms_up_and_ends_at_zero() -> None:
     factors = [lr_factor(step, 100, 0.1) for step in range(100)]
     assert factors[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
     assert max(factors) == 1.0
@@ -224,8 +243,10 @@ def test_the_learning_rate_warms_up_and_ends_at_zero():
     assert factors[-1] < 0.001
 
 
-def test_from_average_from_on_the_rate_stays_and_the_plain_mean_of_the_weights_is_kept(contract):
-    def trainer():
+def test_from_average_from_on_the_rate_stays_and_the_plain_mean_of_the_weights_is_kept(
+    contract: Contract,
+) -> None:
+    def trainer() -> Any:
         job = tiny_job("fit.average_from=0.5", "fit.amp=f32")
         return fit.Trainer(tiny_predictor(contract), job, 8, torch.device("cpu"))
 
@@ -248,11 +269,11 @@ def test_from_average_from_on_the_rate_stays_and_the_plain_mean_of_the_weights_i
     assert torch.equal(resumed.averaged().network.hidden.weight, whole.averaged().network.hidden.weight)
 
 
-def test_every_frame_has_the_chunks_labels_and_its_share_of_the_loss():
+def test_every_frame_has_the_chunks_labels_and_its_share_of_the_loss() -> None:
     clipwise, framewise = torch.rand(2, 3), torch.randn(2, 3, 4)
     targets = torch.tensor([[1.0, 0.0, torch.nan], [0.0, 1.0, 0.0]])
 
-    def loss(share):
+    def loss(share: Any) -> Any:
         return sed_loss(clipwise, framewise, targets, Fit(clipwise_weight=0.3, framewise=share), True)
 
     each = torch.stack([logit_loss(framewise[:, :, i], targets) for i in range(4)]).mean()
@@ -262,14 +283,14 @@ def test_every_frame_has_the_chunks_labels_and_its_share_of_the_loss():
     assert loss(0.6).isclose(0.3 * on_clipwise + 0.7 * (0.4 * on_loudest + 0.6 * each))
 
 
-def test_log_mels_are_those_of_the_whole_batch(contract):
+def test_log_mels_are_those_of_the_whole_batch(contract: Contract) -> None:
     trainer = fit.Trainer(tiny_predictor(contract), tiny_job(), 8, torch.device("cpu"))
     chunks = torch.randn(2 * fit.CPU_CHUNKS + 3, contract.chunk_samples)
     whole = trainer.predictor.front_end(chunks)
     torch.testing.assert_close(trainer._log_mel(chunks), whole, rtol=0, atol=1e-6)
 
 
-def test_precision_is_what_the_device_has():
+def test_precision_is_what_the_device_has() -> None:
     cpu = torch.device("cpu")
     assert Precision.choose(cpu, "fp16").grad_scaler().is_enabled()
     assert not Precision.choose(cpu, "bf16").grad_scaler().is_enabled()
@@ -279,8 +300,8 @@ def test_precision_is_what_the_device_has():
 
 
 @pytest.mark.parametrize("amp", ["fp16", "bf16"])
-def test_half_precision_learns_and_its_scale_is_part_of_the_state(contract, amp):
-    def trainer():
+def test_half_precision_learns_and_its_scale_is_part_of_the_state(contract: Contract, amp: Any) -> None:
+    def trainer() -> Any:
         job = tiny_job(f"fit.amp={amp}", "augment.freq_masks=0", "augment.time_masks=0")
         return fit.Trainer(tiny_predictor(contract), job, 8, torch.device("cpu"))
 
@@ -295,7 +316,9 @@ def test_half_precision_learns_and_its_scale_is_part_of_the_state(contract, amp)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_on_cuda_a_resumed_run_ends_within_a_hundredth(competition, tmp_path, monkeypatch):
+def test_on_cuda_a_resumed_run_ends_within_a_hundredth(
+    competition: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """cuDNN and atomics reorder sums, so it is not bitwise there."""
     arguments = ["--recipe", "demo", "--data", str(competition), "--device", "cuda"]
     for override in SETTINGS:
@@ -303,7 +326,7 @@ def test_on_cuda_a_resumed_run_ends_within_a_hundredth(competition, tmp_path, mo
     assert train_run.main([*arguments, "--out", str(tmp_path / "whole")]) == 0
     step = fit.Trainer.step
 
-    def dies(self, waveforms, targets, number):
+    def dies(self, waveforms: Any, targets: Any, number: Any) -> Any:
         if number == 4:
             raise Killed
         return step(self, waveforms, targets, number)
@@ -316,9 +339,9 @@ def test_on_cuda_a_resumed_run_ends_within_a_hundredth(competition, tmp_path, mo
     assert killed == pytest.approx(whole, rel=1e-2)
 
 
-def test_a_stranger_s_pickle_is_not_run(tmp_path):
+def test_a_stranger_s_pickle_is_not_run(tmp_path: Path) -> None:
     class Evil:
-        def __reduce__(self):
+        def __reduce__(self) -> Any:
             return (os.mkdir, (str(tmp_path / "owned"),))
 
     torch.save({"version": checkpoint.VERSION, "evil": Evil()}, tmp_path / "final.pt")
@@ -327,7 +350,7 @@ def test_a_stranger_s_pickle_is_not_run(tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
-def test_a_checkpoint_of_another_version_is_named(tmp_path):
+def test_a_checkpoint_of_another_version_is_named(tmp_path: Path) -> None:
     torch.save({"version": 99}, tmp_path / "final.pt")
     with pytest.raises(UserError, match="checkpoint version 99, this kit reads 3 and 4"):
         checkpoint.Final.load(tmp_path / "final.pt")

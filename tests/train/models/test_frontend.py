@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import librosa
 import numpy as np
 import pytest
 import torch
 
+from birdkit.contract import Contract
 from tests.conftest import tiny_predictor
 from train.config.settings import FrontEnd
 from train.models.frontend import LogMel, to_log_mel
@@ -35,7 +38,7 @@ def signals() -> np.ndarray:
         FrontEnd(n_fft=2048, hop=320),  # more slices than are worth a node each
     ],
 )
-def test_mel_power_is_librosas_in_float64_to_a_thousandth_of_a_db(config):
+def test_mel_power_is_librosas_in_float64_to_a_thousandth_of_a_db(config: Any) -> None:
     waveforms = signals()
     ours = LogMel(config).mel_power(torch.from_numpy(waveforms)).numpy()
     for waveform, mel in zip(waveforms, ours, strict=True):
@@ -51,14 +54,14 @@ def test_mel_power_is_librosas_in_float64_to_a_thousandth_of_a_db(config):
 
 
 @pytest.mark.parametrize("n_samples", [1, 511, 512, 513, 2047, 2048, 2049, N - 1, N, N + 1])
-def test_frames_are_one_more_than_the_hops_that_fit(n_samples):
+def test_frames_are_one_more_than_the_hops_that_fit(n_samples: Any) -> None:
     front_end = LogMel(FrontEnd())
     log_mel = front_end(torch.zeros(2, n_samples))
     assert log_mel.shape == (2, 1, 128, front_end.n_frames(n_samples))
     assert front_end.n_frames(n_samples) == 1 + n_samples // 512
 
 
-def test_the_log_mel_lies_in_0_to_1_and_does_not_see_the_gain():
+def test_the_log_mel_lies_in_0_to_1_and_does_not_see_the_gain() -> None:
     front_end = LogMel(FrontEnd())
     waveforms = torch.from_numpy(signals())
     log_mel = front_end(waveforms)
@@ -71,11 +74,11 @@ def test_the_log_mel_lies_in_0_to_1_and_does_not_see_the_gain():
     assert (quieter[2] <= log_mel[2] + 1e-5).all()
 
 
-def test_digital_silence_is_an_empty_log_mel():
+def test_digital_silence_is_an_empty_log_mel() -> None:
     assert LogMel(FrontEnd())(torch.zeros(1, N)).abs().max() == 0
 
 
-def test_the_log_mel_stays_f32_inside_a_bf16_training_step(contract):
+def test_the_log_mel_stays_f32_inside_a_bf16_training_step(contract: Contract) -> None:
     """bf16 would move the mel by tenths of a dB and more; here it must not move at all."""
     predictor = tiny_predictor(contract).train()
     waveforms = torch.from_numpy(signals())
@@ -91,19 +94,19 @@ def test_the_log_mel_stays_f32_inside_a_bf16_training_step(contract):
     assert torch.equal(seen["mel"], alone)
 
 
-def test_half_precision_input_is_raised_to_f32_first():
+def test_half_precision_input_is_raised_to_f32_first() -> None:
     waveforms = torch.from_numpy(signals())
     front_end = LogMel(FrontEnd())
     assert front_end(waveforms.bfloat16()).dtype == torch.float32
 
 
-def test_the_log_mel_is_decibels_below_the_peak():
+def test_the_log_mel_is_decibels_below_the_peak() -> None:
     power = torch.tensor([[[1.0, 0.1], [1e-4, 1e-9]]])
     expected = torch.tensor([[[[1.0, 0.875], [0.5, 0.0]]]])
     assert to_log_mel(power).allclose(expected, atol=1e-6)
 
 
-def test_what_is_steady_in_a_band_can_be_taken_off():
+def test_what_is_steady_in_a_band_can_be_taken_off() -> None:
     """A hum leaves no band brighter than another; what comes and goes stays, at its height above."""
     t = np.arange(N) / RATE
     hum = 0.3 * np.sin(2 * np.pi * 2000 * t)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -14,7 +17,7 @@ from train.models import pretrained
 from train.models.sed import AttBlockV2, SedNetwork, central_frames, fine_sigmoid
 
 
-def test_the_attention_block_is_the_write_ups():
+def test_the_attention_block_is_the_write_ups() -> None:
     torch.manual_seed(0)
     block, x = AttBlockV2(16, 3), torch.randn(2, 16, 7)
     clipwise, norm_att, cla = block(x)
@@ -26,7 +29,7 @@ def test_the_attention_block_is_the_write_ups():
     assert torch.allclose(norm_att.sum(-1), torch.ones(2, 3))
 
 
-def test_the_fine_sigmoid_is_the_sigmoid_and_its_gradient_is_finite_everywhere():
+def test_the_fine_sigmoid_is_the_sigmoid_and_its_gradient_is_finite_everywhere() -> None:
     logits = torch.cat([torch.linspace(-80, 80, 1601), torch.tensor([-1e4, 1e4])]).requires_grad_()
     fine = fine_sigmoid(logits)
     exact = torch.sigmoid(logits.detach().double())
@@ -35,7 +38,7 @@ def test_the_fine_sigmoid_is_the_sigmoid_and_its_gradient_is_finite_everywhere()
     assert torch.isfinite(logits.grad).all()
 
 
-def test_clipwise_is_a_probability_and_segmentwise_its_frames_highest_logit(contract):
+def test_clipwise_is_a_probability_and_segmentwise_its_frames_highest_logit(contract: Contract) -> None:
     predictor = tiny_predictor(contract).eval()
     clipwise, segmentwise = predictor(0.1 * torch.randn(3, contract.chunk_samples))
     assert clipwise.shape == segmentwise.shape == (3, 3)
@@ -44,7 +47,7 @@ def test_clipwise_is_a_probability_and_segmentwise_its_frames_highest_logit(cont
     assert (clipwise <= torch.sigmoid(segmentwise) + 1e-6).all()
 
 
-def test_the_encoders_own_dropout_acts_in_training_and_rests_in_eval():
+def test_the_encoders_own_dropout_acts_in_training_and_rests_in_eval() -> None:
     """It acts only where the encoder is called; forward_features would skip it."""
     network = SedNetwork(Model("test_resnet", "none", 0.0, 0.5), 3)
     network.drop_rate = 0.0  # of the head
@@ -58,26 +61,26 @@ def test_the_encoders_own_dropout_acts_in_training_and_rests_in_eval():
     assert not torch.equal(network(log_mel)[1], network(log_mel)[1])
 
 
-def test_the_write_ups_rates_are_the_defaults():
+def test_the_write_ups_rates_are_the_defaults() -> None:
     assert (Model().drop_path_rate, Model().drop_rate) == (0.2, 0.5)
 
 
 @pytest.mark.parametrize(
     "name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "mixer_s16_224"]
 )
-def test_a_backbone_that_is_not_convolutional_is_refused_by_name(name):
+def test_a_backbone_that_is_not_convolutional_is_refused_by_name(name: Any) -> None:
     with pytest.raises(UserError, match=f"'{name}' is not convolutional"):
         SedNetwork(Model(name, "none"), 3)
 
 
-def test_an_unknown_backbone_and_one_without_drop_path_are_named():
+def test_an_unknown_backbone_and_one_without_drop_path_are_named() -> None:
     with pytest.raises(UserError, match="'tf_efficientnet_b33' is no timm model"):
         SedNetwork(Model("tf_efficientnet_b33", "none"), 3)
     with pytest.raises(UserError, match=r"ghostnet_100.*drop_path_rate = 0"):
         SedNetwork(Model("ghostnet_100", "none"), 3)
 
 
-def test_a_model_that_hears_more_answers_for_the_middle_only():
+def test_a_model_that_hears_more_answers_for_the_middle_only() -> None:
     """What lies seconds outside the window may colour the answer, but what it says of those frames
     must not: the highest logit is taken over the central frames."""
     contract = Contract(32000, 20.0, 5.0, ("a", "b"))
@@ -95,24 +98,24 @@ def test_a_model_that_hears_more_answers_for_the_middle_only():
 
 @pytest.mark.parametrize("n_frames", [1, 2, 3, 10, 11, 40, 41])
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.25, 0.01])
-def test_central_frames_are_in_the_middle_and_at_least_one(n_frames, share):
+def test_central_frames_are_in_the_middle_and_at_least_one(n_frames: Any, share: Any) -> None:
     first, last = central_frames(n_frames, share)
     assert 0 <= first < last <= n_frames
     assert first == n_frames - last
     assert last - first >= share * n_frames - 1e-6
 
 
-def test_the_loss_is_bce_with_logits_on_both_outputs():
+def test_the_loss_is_bce_with_logits_on_both_outputs() -> None:
     answer = torch.rand(4, 3)
     target = torch.randint(0, 2, (4, 3)).float()
     for loss in (clipwise_loss, logit_loss):
         assert loss(answer, target).isclose(bce(answer, target))
 
 
-def test_soft_labels_can_be_left_to_segmentwise_and_unknown_ones_count_for_neither():
+def test_soft_labels_can_be_left_to_segmentwise_and_unknown_ones_count_for_neither() -> None:
     target = torch.tensor([[0.0, 0.3, 1.0, torch.nan]])
 
-    def heeded(loss, *settings):
+    def heeded(loss: Any, *settings: Any) -> Any:
         answer = torch.rand(1, 4, requires_grad=True)
         loss(answer, target, *settings).backward()
         return (answer.grad[0] != 0).tolist()
@@ -121,7 +124,7 @@ def test_soft_labels_can_be_left_to_segmentwise_and_unknown_ones_count_for_neith
     assert heeded(clipwise_loss) == heeded(logit_loss) == [True, True, True, False]
 
 
-def test_segmentwise_is_the_loudest_frame(contract):
+def test_segmentwise_is_the_loudest_frame(contract: Contract) -> None:
     network = tiny_predictor(contract).network.eval()
     log_mel = torch.rand(2, 1, 64, 157)
     clipwise, framewise = network.over_time(log_mel)
@@ -131,7 +134,7 @@ def test_segmentwise_is_the_loudest_frame(contract):
     assert framewise.shape[2] > 1
 
 
-def test_packaged_weights_are_taken_and_said():
+def test_packaged_weights_are_taken_and_said() -> None:
     config = Model("tf_efficientnet_lite0", "package")
     encoder = SedNetwork(config, 3).encoder
     before = encoder.state_dict()["blocks.0.0.conv_dw.weight"].clone()
@@ -139,7 +142,9 @@ def test_packaged_weights_are_taken_and_said():
     assert not torch.equal(before, encoder.state_dict()["blocks.0.0.conv_dw.weight"])
 
 
-def test_weights_from_a_file_are_loaded_strictly_and_a_three_channel_stem_is_summed(tmp_path):
+def test_weights_from_a_file_are_loaded_strictly_and_a_three_channel_stem_is_summed(
+    tmp_path: Path,
+) -> None:
     torch.manual_seed(1)
     source = timm.create_model("test_resnet", num_classes=7)
     torch.save(source.state_dict(), tmp_path / "w.pt")
@@ -152,7 +157,9 @@ def test_weights_from_a_file_are_loaded_strictly_and_a_three_channel_stem_is_sum
         assert encoder.eval()(log_mel).allclose(expected, atol=1e-4)
 
 
-def test_timms_own_weights_are_taken_and_their_absence_is_an_error_with_remedies(monkeypatch):
+def test_timms_own_weights_are_taken_and_their_absence_is_an_error_with_remedies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The hub is out of reach for tests: its answer, and its failure, stand in for it."""
     config = Model("test_resnet", "timm", 0.0)
     encoder = SedNetwork(config, 3).encoder
@@ -162,7 +169,7 @@ def test_timms_own_weights_are_taken_and_their_absence_is_an_error_with_remedies
     stem = source.state_dict()["conv1.0.weight"].sum(dim=1, keepdim=True)
     assert torch.equal(encoder.state_dict()["conv1.0.weight"], stem)
 
-    def offline(name, pretrained):
+    def offline(name: Any, pretrained: Any) -> None:
         raise OSError("no route to the hub")
 
     monkeypatch.setattr(pretrained.timm, "create_model", offline)
@@ -170,7 +177,7 @@ def test_timms_own_weights_are_taken_and_their_absence_is_an_error_with_remedies
         pretrained.load_into(encoder, config)
 
 
-def test_weights_that_cant_be_had_are_an_error_and_never_random_ones(tmp_path):
+def test_weights_that_cant_be_had_are_an_error_and_never_random_ones(tmp_path: Path) -> None:
     encoder = SedNetwork(Model("test_resnet", "none", 0.0), 3).encoder
     (tmp_path / "junk.pt").write_bytes(b"junk")
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pt")

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -37,13 +39,13 @@ def final(contract: Contract, seed: int, trained_on: tuple[str, ...] = ()) -> Fi
 
 
 @pytest.fixture
-def teacher(contract):
+def teacher(contract: Contract) -> Any:
     finals = {"one": final(contract, 1), "two": final(contract, 2)}
     return teachers.Teacher(finals, {"one": "hash 1", "two": "hash 2"}, (1.0,), CPU)
 
 
 @pytest.fixture
-def files(tmp_path, contract):
+def files(tmp_path: Path, contract: Contract) -> Any:
     paths = [
         write_sound(tmp_path / "soundscapes" / f"S{i}_20250101_050000.ogg", 5.0 * (i + 1) + i)
         for i in range(3)
@@ -51,7 +53,7 @@ def files(tmp_path, contract):
     return teachers.soundscape_files(paths, contract.window_s)
 
 
-def expected(teacher, names, path, n_windows, output, shifts=()):
+def expected(teacher: Any, names: Any, path: Any, n_windows: Any, output: Any, shifts: Any = ()) -> Any:
     spec = Spec(dict.fromkeys(names, 1.0), output)
     engines = {n: TorchEngine(teacher.finals[n].predictor(), CPU) for n in names}
     waveform = audio.read(path, teacher.contract.sample_rate)
@@ -59,12 +61,14 @@ def expected(teacher, names, path, n_windows, output, shifts=()):
     return np.mean(passes, axis=(0, 1))
 
 
-def scores_by_file(labels):
+def scores_by_file(labels: Any) -> Any:
     return {name: labels.scores[labels.file == index] for index, name in enumerate(labels.names)}
 
 
 @pytest.mark.parametrize("output", ["clipwise", "segmentwise"])
-def test_labels_are_what_the_teachers_ensemble_would_submit(teacher, files, tmp_path, output):
+def test_labels_are_what_the_teachers_ensemble_would_submit(
+    teacher: Any, files: Any, tmp_path: Path, output: Any
+) -> None:
     path = teachers.label(teacher, files, Pseudo(output=output, shifts=(0.5,)), tmp_path)
     found = scores_by_file(pseudo_labels.read(path))
     assert [len(scores) for scores in found.values()] == [1, 2, 3]  # whole windows only
@@ -74,7 +78,9 @@ def test_labels_are_what_the_teachers_ensemble_would_submit(teacher, files, tmp_
     assert max(scores.std() for scores in found.values()) > 1e-3
 
 
-def test_the_table_tells_what_made_it_and_the_summary_its_mass_and_share_kept(teacher, files, tmp_path):
+def test_the_table_tells_what_made_it_and_the_summary_its_mass_and_share_kept(
+    teacher: Any, files: Any, tmp_path: Path
+) -> None:
     settings = Pseudo(power=2.0)
     path = teachers.label(teacher, files, settings, tmp_path)
     labels = pseudo_labels.read(path)
@@ -91,7 +97,7 @@ def test_the_table_tells_what_made_it_and_the_summary_its_mass_and_share_kept(te
 
 
 @pytest.fixture
-def scored(monkeypatch):
+def scored(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The files that were handed to be scored, so far."""
     found = []
     predict = teachers.predict
@@ -104,8 +110,8 @@ def scored(monkeypatch):
 
 
 def test_only_what_changed_is_scored_again_and_the_table_is_written_once(
-    teacher, files, tmp_path, scored
-):
+    teacher: Any, files: Any, tmp_path: Path, scored: Any
+) -> None:
     settings = Pseudo()
     path = teachers.label(teacher, files, settings, tmp_path)
     wanted = pseudo_labels.made_by(teacher.hashes, teacher.smoothing, files, settings)
@@ -122,7 +128,9 @@ def test_only_what_changed_is_scored_again_and_the_table_is_written_once(
     assert len(scored) == 9
 
 
-def test_a_table_of_a_kit_that_wrote_more_into_it_is_kept(teacher, files, tmp_path, scored):
+def test_a_table_of_a_kit_that_wrote_more_into_it_is_kept(
+    teacher: Any, files: Any, tmp_path: Path, scored: Any
+) -> None:
     path = teachers.label(teacher, files, Pseudo(), tmp_path)
     table = pq.read_table(path)
     facts = json.loads(table.schema.metadata[pseudo_labels.METADATA_KEY])
@@ -137,8 +145,8 @@ def test_a_table_of_a_kit_that_wrote_more_into_it_is_kept(teacher, files, tmp_pa
 
 @pytest.mark.parametrize("at", [0, 1, 2])
 def test_killed_between_two_blocks_it_goes_on_to_the_same_table(
-    teacher, files, tmp_path, monkeypatch, scored, at
-):
+    teacher: Any, files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scored: Any, at: Any
+) -> None:
     monkeypatch.setattr(teachers, "BLOCK_FILES", 1)
     whole = teachers.label(teacher, files, Pseudo(), tmp_path / "whole")
     save = teachers.Blocks.save
@@ -146,7 +154,7 @@ def test_killed_between_two_blocks_it_goes_on_to_the_same_table(
     class Killed(BaseException):
         pass
 
-    def dies(blocks, start, *rest):
+    def dies(blocks: Any, start: Any, *rest: Any) -> None:
         if start == at:
             raise Killed
         save(blocks, start, *rest)
@@ -161,7 +169,7 @@ def test_killed_between_two_blocks_it_goes_on_to_the_same_table(
     assert [each.name for each in path.parent.iterdir()] == [pseudo_labels.NAME]
 
 
-def test_kept_blocks_give_back_scores_gaps_and_reasons(tmp_path):
+def test_kept_blocks_give_back_scores_gaps_and_reasons(tmp_path: Path) -> None:
     blocks = teachers.Blocks(tmp_path / "pseudo-key-0")
     assert blocks.load() == ([], {})
     scores = np.random.default_rng(0).random((2, 3), dtype=np.float32)
@@ -173,7 +181,9 @@ def test_kept_blocks_give_back_scores_gaps_and_reasons(tmp_path):
     assert failures == {"b.ogg": "not a sound", "c.ogg": "empty"}
 
 
-def test_out_of_fold_no_model_labels_what_it_was_trained_on(contract, files, tmp_path):
+def test_out_of_fold_no_model_labels_what_it_was_trained_on(
+    contract: Contract, files: Any, tmp_path: Path
+) -> None:
     names = [file.path.name for file in files]
     finals = {
         "one": final(contract, 1, (names[0],)),
@@ -190,7 +200,9 @@ def test_out_of_fold_no_model_labels_what_it_was_trained_on(contract, files, tmp
         teachers.label(replace(teacher, finals=everywhere), files, settings, tmp_path / "b")
 
 
-def test_a_soundscape_that_cant_be_read_is_left_out_by_name(teacher, files, tmp_path):
+def test_a_soundscape_that_cant_be_read_is_left_out_by_name(
+    teacher: Any, files: Any, tmp_path: Path
+) -> None:
     files[1].path.write_bytes(b"not a sound")
     path = teachers.label(teacher, files, Pseudo(), tmp_path)
     labels = pseudo_labels.read(path)
@@ -202,7 +214,7 @@ def test_a_soundscape_that_cant_be_read_is_left_out_by_name(teacher, files, tmp_
         teachers.label(teacher, files, Pseudo(output="clipwise"), tmp_path)
 
 
-def test_a_table_of_somebody_elses_is_refused(tmp_path):
+def test_a_table_of_somebody_elses_is_refused(tmp_path: Path) -> None:
     path = tmp_path / pseudo_labels.NAME
     path.write_bytes(b"junk")
     with pytest.raises(UserError, match="no pseudo labels of this kit"):
@@ -224,7 +236,9 @@ tables = hnp.arrays(
     st.floats(0, 1),
     st.sampled_from(["none", "max", "sum"]),
 )
-def test_transforms_keep_order_range_and_thresholds(scores, power, zero, one, keep, weighting):
+def test_transforms_keep_order_range_and_thresholds(
+    scores: Any, power: Any, zero: Any, one: Any, keep: Any, weighting: Any
+) -> None:
     settings = Pseudo(power=power, zero_below=zero, one_from=one, keep_above=keep, weighting=weighting)
     try:
         targets, chance = pseudo_labels.transformed(scores, settings)
@@ -247,7 +261,7 @@ def test_transforms_keep_order_range_and_thresholds(scores, power, zero, one, ke
         )
 
 
-def test_what_a_teacher_is_unsure_of_is_not_learnt():
+def test_what_a_teacher_is_unsure_of_is_not_learnt() -> None:
     scores = np.float32([[0.01, 0.1, 0.3, 0.9]])
     settings = Pseudo(unsure=(0.1, 0.4), zero_below=0.05, weighting="sum", power=2.0)
     targets, _ = pseudo_labels.transformed(scores, settings)
@@ -259,7 +273,9 @@ def test_what_a_teacher_is_unsure_of_is_not_learnt():
     assert (logits.grad[0] != 0).tolist() == [True, False, False, True]
 
 
-def test_a_student_leaves_out_the_soundscapes_of_another_fold(teacher, files, tmp_path):
+def test_a_student_leaves_out_the_soundscapes_of_another_fold(
+    teacher: Any, files: Any, tmp_path: Path
+) -> None:
     labels = pseudo_labels.read(teachers.label(teacher, files, Pseudo(), tmp_path))
     paths = [file.path for file in files]
     windows = pseudo_labels.windows_of(labels, Pseudo(), paths, [paths[2].name])
@@ -268,11 +284,11 @@ def test_a_student_leaves_out_the_soundscapes_of_another_fold(teacher, files, tm
         pseudo_labels.windows_of(labels, Pseudo(), paths, [path.name for path in paths])
 
 
-def summary(mass, spread=1.0, output="segmentwise"):
+def summary(mass: Any, spread: Any = 1.0, output: Any = "segmentwise") -> Any:
     return Summary(output, 100, 9, 1.0, mass, dict.fromkeys(mass, spread))
 
 
-def test_alarms_name_the_class_that_collapses_explodes_or_is_constant():
+def test_alarms_name_the_class_that_collapses_explodes_or_is_constant() -> None:
     before = summary({"a": 10.0, "b": 10.0, "c": 1.0})
     assert alarms(summary({"a": 9.0, "b": 12.0, "c": 1.0}), before, Alarms()) == []
     assert alarms(before, None, Alarms()) == []
@@ -284,7 +300,7 @@ def test_alarms_name_the_class_that_collapses_explodes_or_is_constant():
     assert lines[0].startswith("a: segmentwise labels differ by 1.0e-05 over 100 windows")
 
 
-def test_alarm_limits_are_the_outputs_own_and_another_scale_raises_none():
+def test_alarm_limits_are_the_outputs_own_and_another_scale_raises_none() -> None:
     small = summary({"a": 1.0, "b": 2.0}, spread=1e-5, output="clipwise")
     assert alarms(small, None, Alarms()) == []
     segmentwise = summary({"a": 100.0, "b": 200.0})

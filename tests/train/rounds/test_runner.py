@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -51,7 +52,7 @@ fit.framewise = 0.5
 """
 
 
-def arguments(competition, out, recipe, *more):
+def arguments(competition: Any, out: Any, recipe: Any, *more: Any) -> Any:
     found = ["--recipe", str(recipe), "--data", str(competition), "--out", str(out), "--device", "cpu"]
     for override in SWAPPED:
         found += ["--set", override]
@@ -59,7 +60,7 @@ def arguments(competition, out, recipe, *more):
 
 
 @pytest.fixture(scope="module")
-def write_up(competition, tmp_path_factory):
+def write_up(competition: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     out = tmp_path_factory.mktemp("runs") / "birdclef2025"
     validation = ["--validation", str(competition / "validation")]
     assert train_run.main(arguments(competition, out, "birdclef2025", *validation)) == 0
@@ -67,7 +68,7 @@ def write_up(competition, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_write_ups_recipe_runs_whole(write_up):
+def test_the_write_ups_recipe_runs_whole(write_up: Any) -> None:
     trained = sorted(str(path.parent.relative_to(write_up)) for path in write_up.rglob("final.pt"))
     assert trained == [
         "round0/b3", "round1/b3", "round1/b5", "round1/v2_b3", "round2/b3", "round2/b5",
@@ -91,7 +92,7 @@ def test_the_write_ups_recipe_runs_whole(write_up):
 
 
 @pytest.mark.slow
-def test_every_model_of_every_round_is_in_the_summary_and_the_gains_add_up(write_up):
+def test_every_model_of_every_round_is_in_the_summary_and_the_gains_add_up(write_up: Any) -> None:
     table = pd.read_csv(write_up / "summary.csv")
     assert set(table["set"]) == {"soundscapes", "validation"}
     n_models = table.groupby("round")["model"].nunique().to_dict()
@@ -106,7 +107,9 @@ def test_every_model_of_every_round_is_in_the_summary_and_the_gains_add_up(write
 
 
 @pytest.mark.slow
-def test_the_plan_tells_rounds_teachers_and_what_is_done(write_up, competition, tmp_path, capsys):
+def test_the_plan_tells_rounds_teachers_and_what_is_done(
+    write_up: Any, competition: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert train_run.main(arguments(competition, write_up, "birdclef2025", "--dry-run")) == 0
     out = capsys.readouterr().out
     assert (
@@ -123,7 +126,7 @@ def test_the_plan_tells_rounds_teachers_and_what_is_done(write_up, competition, 
     assert not fresh.exists()
 
 
-def made_at(out):
+def made_at(out: Any) -> Any:
     return {
         str(path.relative_to(out)): path.stat().st_mtime_ns
         for name in ("final.pt", "pseudo.parquet")
@@ -142,8 +145,8 @@ def made_at(out):
     ],
 )
 def test_a_changed_setting_redoes_only_what_depends_on_it(
-    write_up, competition, tmp_path, override, redone
-):
+    write_up: Any, competition: Path, tmp_path: Path, override: Any, redone: Any
+) -> None:
     out = tmp_path / "run"
     shutil.copytree(write_up, out)
     before = made_at(out)
@@ -155,7 +158,7 @@ def test_a_changed_setting_redoes_only_what_depends_on_it(
 
 
 @pytest.mark.slow
-def test_the_last_rounds_ensemble_submits_what_torch_says(competition, tmp_path):
+def test_the_last_rounds_ensemble_submits_what_torch_says(competition: Path, tmp_path: Path) -> None:
     """Exported, run offline and scored on the hidden soundscapes."""
     recipe = tmp_path / "two.toml"
     recipe.write_text("[[models]]\n[[models]]\n[[rounds]]\n[[rounds]]\n")
@@ -174,7 +177,7 @@ def test_the_last_rounds_ensemble_submits_what_torch_says(competition, tmp_path)
 
 
 @pytest.mark.slow
-def test_an_earlier_round_is_exported_by_its_folder(write_up):
+def test_an_earlier_round_is_exported_by_its_folder(write_up: Any) -> None:
     assert members.load([write_up / "round0"]).finals.keys() == {"b3"}
     with pytest.raises(UserError, match="the run's recipe has 4 rounds"):
         members.load([write_up / "round9"])
@@ -187,7 +190,7 @@ def two_rounds(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(competition, tmp_path_factory):
+def uninterrupted(competition: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("whole")
     assert train_run.main(arguments(competition, folder / "run", two_rounds(folder))) == 0
     return folder / "run"
@@ -217,8 +220,8 @@ class Killed(BaseException):
     ],
 )
 def test_a_run_killed_between_its_steps_ends_as_the_one_that_was_not(
-    uninterrupted, competition, tmp_path, monkeypatch, place
-):
+    uninterrupted: Any, competition: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Any
+) -> None:
     """At the last call of each kind: in round 1."""
     module = {
         "run_fit": runner, "score_round": runner.summary, "label": teachers,
@@ -226,7 +229,7 @@ def test_a_run_killed_between_its_steps_ends_as_the_one_that_was_not(
     real = getattr(module, place)
     calls = []
 
-    def dies(*args, **kwargs):
+    def dies(*args: Any, **kwargs: Any) -> Any:
         calls.append(1)
         if len(calls) == (1 if module in (teachers, pseudo_labels) else 2):
             raise Killed
@@ -242,7 +245,9 @@ def test_a_run_killed_between_its_steps_ends_as_the_one_that_was_not(
 
 
 @pytest.mark.slow
-def test_killed_by_sigkill_again_and_again_it_still_ends_the_same(uninterrupted, competition, tmp_path):
+def test_killed_by_sigkill_again_and_again_it_still_ends_the_same(
+    uninterrupted: Any, competition: Path, tmp_path: Path
+) -> None:
     """At moments that no test chose: after each of these, the run is begun again."""
     recipe, run = two_rounds(tmp_path), tmp_path / "run"
     command = [sys.executable, str(ROOT / "train" / "run.py"), *arguments(competition, run, recipe)]
@@ -258,7 +263,9 @@ def test_killed_by_sigkill_again_and_again_it_still_ends_the_same(uninterrupted,
     assert_same_end(run, uninterrupted)
 
 
-def test_an_alarm_warns_or_stops_as_the_recipe_says(competition, tmp_path, capsys):
+def test_an_alarm_warns_or_stops_as_the_recipe_says(
+    competition: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = two_rounds(tmp_path)
     more = ["--set", "rounds.1.pseudo.alarms.clipwise.constant=2.0"]
     stop = ["--set", "rounds.1.pseudo.alarms.action=stop"]
@@ -271,8 +278,8 @@ def test_an_alarm_warns_or_stops_as_the_recipe_says(competition, tmp_path, capsy
 
 
 def test_a_warm_round_goes_on_from_the_last_rounds_model_and_falls_with_it(
-    uninterrupted, competition, tmp_path, capsys
-):
+    uninterrupted: Any, competition: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     start, end = (next(uninterrupted.glob(f"round{index}/*/final.pt")) for index in range(2))
     parents = checkpoint.Final.load(end).made_by["parents"]
     assert parents["the round before's model"] == checkpoint.sha256(start)
@@ -289,8 +296,8 @@ def test_a_warm_round_goes_on_from_the_last_rounds_model_and_falls_with_it(
 
 
 def test_a_round_that_draws_no_windows_labels_none_and_still_falls_with_its_teacher(
-    uninterrupted, competition, tmp_path, capsys
-):
+    uninterrupted: Any, competition: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "run"
     shutil.copytree(uninterrupted, out)
     (out / "round1" / "pseudo.parquet").unlink()
@@ -304,7 +311,7 @@ def test_a_round_that_draws_no_windows_labels_none_and_still_falls_with_its_teac
     assert "left to do: about 0 s" in capsys.readouterr().out
 
 
-def test_members_of_equal_settings_train_to_different_weights(run_dir):
+def test_members_of_equal_settings_train_to_different_weights(run_dir: Path) -> None:
     one, two = (
         checkpoint.Final.load(run_dir / "round0" / name / "final.pt").state
         for name in ("test_resnet", "test_resnet-2")
@@ -312,7 +319,9 @@ def test_members_of_equal_settings_train_to_different_weights(run_dir):
     assert not torch.equal(one["network.hidden.weight"], two["network.hidden.weight"])
 
 
-def test_a_run_warm_starts_from_another_of_wider_classes(uninterrupted, competition, tmp_path, capsys):
+def test_a_run_warm_starts_from_another_of_wider_classes(
+    uninterrupted: Any, competition: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = next(uninterrupted.glob("round0/*/final.pt"))
     final = checkpoint.Final.load(path)
     classes = ("newbird", *reversed(final.contract.classes[2:]))
@@ -334,13 +343,13 @@ def test_a_run_warm_starts_from_another_of_wider_classes(uninterrupted, competit
     assert pretrained.parents(model) == {str(path): checkpoint.sha256(path)}
 
 
-def scored(truth, before, after, seed, models=("a", "b", "ensemble")):
+def scored(truth: Any, before: Any, after: Any, seed: Any, models: Any = ("a", "b", "ensemble")) -> Any:
     """A pair of rounds whose tables are noise around the truth, of these sizes."""
     rng = np.random.default_rng(seed)
     facts = summary.Header("validation", ("clipwise",), models, ("x", "y"), {})
     groups = np.repeat(np.arange(len(truth) // 4), 4)
 
-    def table(noise):
+    def table(noise: Any) -> Any:
         each = [truth + noise * rng.standard_normal(truth.shape) for _ in models]
         return np.float32([each])
 
@@ -348,7 +357,7 @@ def scored(truth, before, after, seed, models=("a", "b", "ensemble")):
     return comparison.Pair(*pairs)
 
 
-def test_gains_are_means_over_seeds_of_one_resampling(tmp_path):
+def test_gains_are_means_over_seeds_of_one_resampling(tmp_path: Path) -> None:
     truth = np.random.default_rng(9).random((80, 2)) < 0.3
     pairs = [scored(truth, 3.0, 0.7, seed) for seed in range(3)]
     found = comparison.gains(pairs)
@@ -370,7 +379,7 @@ def test_gains_are_means_over_seeds_of_one_resampling(tmp_path):
     assert "| a | clipwise |" in comparison.markdown(found)
 
 
-def test_runs_that_cant_be_compared_are_named(uninterrupted, run_dir):
+def test_runs_that_cant_be_compared_are_named(uninterrupted: Any, run_dir: Path) -> None:
     with pytest.raises(UserError, match="has one round only"):
         comparison.pair(run_dir, "validation")
     with pytest.raises(UserError, match=r"scores-validation\.npz: not found; run train/run\.py again"):
@@ -381,7 +390,9 @@ def test_runs_that_cant_be_compared_are_named(uninterrupted, run_dir):
     assert compare.main([run, *on]) == 0
 
 
-def test_the_last_round_is_compared_with_another_recipes(uninterrupted, capsys):
+def test_the_last_round_is_compared_with_another_recipes(
+    uninterrupted: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     pair = comparison.pair(uninterrupted, "soundscapes", against=uninterrupted)
     assert [gain.mean.estimate for gain in comparison.gains([pair])] == [0.0, 0.0]
     run = str(uninterrupted)
@@ -389,7 +400,9 @@ def test_the_last_round_is_compared_with_another_recipes(uninterrupted, capsys):
     assert "| other recipe | last round |" in capsys.readouterr().out
 
 
-def test_a_runs_models_label_any_folder_of_soundscapes(uninterrupted, competition, tmp_path, capsys):
+def test_a_runs_models_label_any_folder_of_soundscapes(
+    uninterrupted: Any, competition: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     hidden = competition / "validation" / "soundscapes"
     arguments = [str(uninterrupted), "--soundscapes", str(hidden), "--out", str(tmp_path)]
     assert label.main([*arguments, "--set", "output=clipwise", "--device", "cpu"]) == 0
@@ -419,7 +432,9 @@ fit.framewise = 0.5
 
 
 @pytest.mark.slow
-def test_members_of_other_mels_chunks_folds_and_losses_stand_in_one_ensemble(competition, tmp_path):
+def test_members_of_other_mels_chunks_folds_and_losses_stand_in_one_ensemble(
+    competition: Path, tmp_path: Path
+) -> None:
     recipe, run, model = tmp_path / "differ.toml", tmp_path / "run", tmp_path / "model"
     recipe.write_text(MEMBERS_THAT_DIFFER + "[[rounds]]\n[[rounds]]\n")
     hidden, out = competition / "validation", tmp_path / "submission.csv"

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +18,7 @@ from train.scoring.truth import Truth
 
 
 @given(st.integers(0, 10_000))
-def test_the_macro_is_scikit_learns_over_classes_with_both_kinds(seed):
+def test_the_macro_is_scikit_learns_over_classes_with_both_kinds(seed: int) -> None:
     rng = np.random.default_rng(seed)
     truth = rng.random((30, 5)) < np.array([0.0, 1.0, 0.1, 0.5, 0.9])
     scores = rng.random((30, 5)).round(1)  # with ties
@@ -26,7 +29,7 @@ def test_the_macro_is_scikit_learns_over_classes_with_both_kinds(seed):
     assert result.n_scored == len(usable)
 
 
-def test_undecided_cells_are_left_out():
+def test_undecided_cells_are_left_out() -> None:
     truth = np.array([[True], [False], [False]])
     scores = np.array([[0.5], [0.9], [0.1]])
     assert macro_auc(Truth.of(truth), scores).macro == 0.5
@@ -36,13 +39,13 @@ def test_undecided_cells_are_left_out():
     assert macro_auc(Truth(truth, first, np.arange(3)), scores).n_scored == 0
 
 
-def test_nothing_to_score_is_nan_and_nan_scores_are_refused():
+def test_nothing_to_score_is_nan_and_nan_scores_are_refused() -> None:
     assert np.isnan(macro_auc(Truth.of(np.zeros((3, 2), bool)), np.zeros((3, 2))).macro)
     with pytest.raises(UserError, match="NaN"):
         macro_auc(Truth.of(np.eye(2, dtype=bool)), np.full((2, 2), np.nan))
 
 
-def random_case(seed, n_rows, n_classes=3, groups=None):
+def random_case(seed: Any, n_rows: Any, n_classes: Any = 3, groups: Any = None) -> Any:
     """Truth with undecided cells, two tables of scores with ties; some classes can't be scored."""
     rng = np.random.default_rng(seed)
     shape = (n_rows, n_classes)
@@ -53,7 +56,9 @@ def random_case(seed, n_rows, n_classes=3, groups=None):
 
 
 @given(st.integers(0, 10_000), st.integers(1, 40))
-def test_weights_of_one_give_scikit_learns_macro_and_of_n_that_of_n_copies_of_a_row(seed, n_rows):
+def test_weights_of_one_give_scikit_learns_macro_and_of_n_that_of_n_copies_of_a_row(
+    seed: int, n_rows: Any
+) -> None:
     truth, *tables = random_case(seed, n_rows)
     weights = np.random.default_rng(seed).integers(0, 4, (n_rows, 3))
     weights[:, 0] = 1
@@ -68,14 +73,14 @@ def test_weights_of_one_give_scikit_learns_macro_and_of_n_that_of_n_copies_of_a_
 
 @pytest.mark.parametrize("cells_at_once", [1, 100, 2**18])
 def test_a_bootstrap_scores_both_tables_on_the_same_resamples_of_whole_groups(
-    cells_at_once, monkeypatch
-):
+    cells_at_once: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(auc, "CELLS_AT_ONCE", cells_at_once)
     groups = np.repeat(list("dacbe"), 6)
     truth, baseline, candidate = random_case(4, 30, groups=groups)
     difference = paired_bootstrap(truth, baseline, candidate, draws=50, seed=3)
 
-    def on(times):
+    def on(times: Any) -> Any:
         rows = np.repeat(np.arange(30), times)
         aucs = [macro_auc(truth.rows(rows), t[rows]).macro for t in (baseline, candidate)]
         return aucs[1] - aucs[0]
@@ -88,7 +93,7 @@ def test_a_bootstrap_scores_both_tables_on_the_same_resamples_of_whole_groups(
     assert np.unique(difference.draws).size > 10
 
 
-def test_rows_of_one_group_are_no_more_evidence_than_one_row():
+def test_rows_of_one_group_are_no_more_evidence_than_one_row() -> None:
     truth, baseline, candidate = random_case(1, 20)
     once = paired_bootstrap(truth, baseline, candidate, draws=40)
     copies = np.repeat(np.arange(20), 9)
@@ -96,7 +101,7 @@ def test_rows_of_one_group_are_no_more_evidence_than_one_row():
     assert often.draws == pytest.approx(once.draws, abs=1e-12, nan_ok=True)
 
 
-def test_a_table_does_not_differ_from_itself_and_swapping_two_turns_the_sign():
+def test_a_table_does_not_differ_from_itself_and_swapping_two_turns_the_sign() -> None:
     truth, baseline, candidate = random_case(2, 25, groups=np.arange(25) // 5)
     assert not paired_bootstrap(truth, baseline, baseline, draws=20).draws.any()
     there = paired_bootstrap(truth, baseline, candidate, draws=20)
@@ -105,7 +110,7 @@ def test_a_table_does_not_differ_from_itself_and_swapping_two_turns_the_sign():
     assert np.array_equal(there.draws, -back.draws)
 
 
-def test_a_difference_reads_as_estimate_and_the_middle_90_percent_of_its_draws():
+def test_a_difference_reads_as_estimate_and_the_middle_90_percent_of_its_draws() -> None:
     difference = Difference(0.0031, np.linspace(-0.002, 0.008, 101))
     assert str(difference) == "+0.0031 [90 % −0.0015 … +0.0075]"
     assert difference.bound(0.5) == pytest.approx(0.003)
@@ -114,7 +119,7 @@ def test_a_difference_reads_as_estimate_and_the_middle_90_percent_of_its_draws()
     assert np.isnan(Difference(np.nan, np.full(3, np.nan)).bound(0.1))
 
 
-def test_a_bootstrap_of_nothing_to_score_is_nan_and_scores_must_be_finite():
+def test_a_bootstrap_of_nothing_to_score_is_nan_and_scores_must_be_finite() -> None:
     empty = np.zeros((0, 2))
     assert np.isnan(paired_bootstrap(Truth.of(empty > 0), empty, empty, draws=3).draws).all()
     truth, scores = Truth.of(np.eye(2, dtype=bool), groups=np.array(["a", "b"])), np.eye(2)
@@ -129,7 +134,7 @@ def test_a_bootstrap_of_nothing_to_score_is_nan_and_scores_must_be_finite():
 
 
 @pytest.fixture
-def validation(tmp_path):
+def validation(tmp_path: Path) -> Any:
     truth = pd.DataFrame({"row_id": ["s_5", "s_10", "s_15"], "a": [1, 0, 0], "22": [0, 1, 1]})
     truth.to_csv(tmp_path / "truth.csv", index=False)
     mask = truth.assign(a=[0, 1, 0])
@@ -138,7 +143,9 @@ def validation(tmp_path):
     return tmp_path
 
 
-def test_a_submission_is_matched_by_row_and_column_name(validation, capsys):
+def test_a_submission_is_matched_by_row_and_column_name(
+    validation: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     table = pd.DataFrame(
         {"row_id": ["s_15", "s_5", "s_10"], "22": [0.9, 0.1, 0.8], "a": [0.1, 0.5, 0.9]}
     )
@@ -148,7 +155,7 @@ def test_a_submission_is_matched_by_row_and_column_name(validation, capsys):
     assert "1.0000 over 2 classes" in capsys.readouterr().out
 
 
-def test_a_score_below_the_bar_is_exit_status_1_and_a_lost_row_is_named(validation):
+def test_a_score_below_the_bar_is_exit_status_1_and_a_lost_row_is_named(validation: Any) -> None:
     table = pd.DataFrame({"row_id": ["s_5", "s_10", "s_15"], "a": [0.1, 0.5, 0.9], "22": [1, 0, 0]})
     table.to_csv(validation / "sub.csv", index=False)
     arguments = [str(validation / "sub.csv"), "--validation", str(validation), "--at-least", "0.9"]

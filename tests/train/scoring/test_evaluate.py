@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,8 +24,8 @@ CPU = torch.device("cpu")
 
 
 def test_the_validation_figure_is_that_of_the_submitted_table(
-    competition, run_dir, model_dir, tmp_path
-):
+    competition: Path, run_dir: Path, model_dir: Path, tmp_path: Path
+) -> None:
     validation = competition / "validation"
     out = tmp_path / "s.csv"
     heard = ["--soundscapes", str(validation / "soundscapes"), "--max-passes", "1"]
@@ -44,18 +47,18 @@ def test_the_validation_figure_is_that_of_the_submitted_table(
 class Loudness:
     """Answers class 0 by a chunk's loudness, and the opposite for class 1."""
 
-    def __init__(self, contract):
+    def __init__(self, contract: Any) -> None:
         self.contract = contract
 
-    def __call__(self, chunks):
+    def __call__(self, chunks: Any) -> Any:
         loud = np.abs(chunks).mean(axis=1, keepdims=True)
         clipwise = np.concatenate([loud, 1 - loud, 0.5 + 0 * loud], axis=1).astype(np.float32)
         return {"clipwise": clipwise, "segmentwise": clipwise}
 
 
 def test_a_held_out_recording_is_judged_by_its_best_window_and_not_on_its_secondary_labels(
-    tmp_path, contract
-):
+    tmp_path: Path, contract: Contract
+) -> None:
     loud, quiet = (tmp_path / name for name in ("loud.wav", "quiet.wav"))
     write_sound(loud, 12.0)
     write_sound(quiet, 1.0)  # mostly silence once it is padded
@@ -68,7 +71,7 @@ def test_a_held_out_recording_is_judged_by_its_best_window_and_not_on_its_second
     assert held_out_set([], contract) is None
 
 
-def test_windows_that_nobody_labelled_are_undecided(tmp_path, contract):
+def test_windows_that_nobody_labelled_are_undecided(tmp_path: Path, contract: Contract) -> None:
     path = write_sound(tmp_path / "s.wav", 15.0)
     labels = ((0.0, 5.0, ("a",)), (10.0, 15.0, ("b",)))
     truth_set = soundscape_set([LabelledSoundscape(path, labels)], contract)
@@ -77,7 +80,7 @@ def test_windows_that_nobody_labelled_are_undecided(tmp_path, contract):
     assert soundscape_set([], contract) is None
 
 
-def test_undecided_cells_do_not_count(tmp_path, contract):
+def test_undecided_cells_do_not_count(tmp_path: Path, contract: Contract) -> None:
     files = [write_sound(tmp_path / f"s{i}.wav", 5.0 - i) for i in range(3)]  # ever quieter
     truth = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0]], dtype=bool)
     decided = np.ones_like(truth)
@@ -89,7 +92,9 @@ def test_undecided_cells_do_not_count(tmp_path, contract):
     assert evaluate.evaluate(engine, spec, wrong_left_out)["clipwise"].macro == 1
 
 
-def test_a_file_that_cant_be_scored_stops_the_validation_by_name(tmp_path, contract):
+def test_a_file_that_cant_be_scored_stops_the_validation_by_name(
+    tmp_path: Path, contract: Contract
+) -> None:
     (tmp_path / "bad.ogg").write_bytes(b"garbage")
     soundscape = LabelledSoundscape(tmp_path / "bad.ogg", ((0.0, 5.0, ("a",)),))
     engines = {"m": TorchEngine(tiny_predictor(contract).eval(), CPU)}
@@ -97,7 +102,7 @@ def test_a_file_that_cant_be_scored_stops_the_validation_by_name(tmp_path, contr
         evaluate.evaluate(engines, Spec({"m": 1.0}), soundscape_set([soundscape], contract))
 
 
-def test_the_order_of_truth_csv_does_not_matter(competition, tmp_path):
+def test_the_order_of_truth_csv_does_not_matter(competition: Path, tmp_path: Path) -> None:
     source = competition / "validation"
     (tmp_path / "soundscapes").symlink_to(source / "soundscapes")
     for name in ("truth.csv", "mask.csv"):
@@ -115,7 +120,9 @@ def test_the_order_of_truth_csv_does_not_matter(competition, tmp_path):
         np.testing.assert_array_equal(by_file[file.path.name], plain.truth.labels[12 * i : 12 * i + 12])
 
 
-def test_a_validation_folder_without_truth_or_with_other_classes_is_named(tmp_path, contract):
+def test_a_validation_folder_without_truth_or_with_other_classes_is_named(
+    tmp_path: Path, contract: Contract
+) -> None:
     with pytest.raises(UserError, match=r"truth\.csv: not found"):
         validation_set(tmp_path, contract)
     (tmp_path / "truth.csv").write_text("row_id,a,b\ns_5,1,0\n")
