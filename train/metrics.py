@@ -18,7 +18,7 @@ if __name__ == "__main__":  # in place of this folder, whose rooms have names of
     sys.path[0:1] = [str(ROOT), str(ROOT / "submission")]
 
 from birdkit.errors import run_command
-from train.scoring.evaluate import score_submission
+from train.scoring.submitted import score_submission
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -23,7 +23,7 @@ from train.data.batches import target_matrix
 from train.data.competition import LabelledSoundscape, Recording, window_truth
 from train.models.sed import Predictor
 from train.scoring.auc import MacroAuc, macro_auc
-from train.scoring.truth import Truth, read_cells, read_truth
+from train.scoring.truth import Truth, read_truth
 
 # Of a held-out recording: enough to hear its species, and an epoch's validation stays short.
 HELD_OUT_S = 20.0
@@ -128,27 +128,6 @@ def validation_set(folder: Path, contract: Contract) -> TruthSet:
         raise UserError(f"{folder / 'soundscapes'}: lacks {absent[0]}, which truth.csv names")
     files = tuple(SoundFile(by_stem[stem], n) for stem, n in counts.items())
     return TruthSet("validation", files, table.select(ids, list(contract.classes)))
-
-
-def score_submission(submission: Path, validation: Path) -> MacroAuc:
-    """Masked macro-AUC of a submission. Rows and columns are matched by name.
-
-    Raises
-    ------
-    UserError
-        Where the submission lacks rows or columns of the truth.
-    """
-    table, scores = read_truth(validation), read_cells(submission)
-    for name, missing in (
-        ("rows", table.row_ids.difference(scores.index)),
-        ("columns", table.classes.difference(scores.columns)),
-    ):
-        if len(missing):
-            raise UserError(
-                f"{submission}: lacks {len(missing)} {name} of {validation / 'truth.csv'} "
-                f"({', '.join(map(str, missing[:3]))}); score the soundscapes of {validation}"
-            )
-    return macro_auc(table.truth, scores.loc[table.row_ids, table.classes].to_numpy())
 
 
 def evaluate(engines: Mapping[str, Engine], spec: Spec, truth_set: TruthSet) -> dict[str, MacroAuc]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from birdkit.contract import Contract
 from birdkit.errors import UserError
 from export import bench
 from export.benchmark import comparison, report, timing
@@ -19,7 +21,7 @@ from train.models.frontend import LogMel
 from train.pages.marks import put_between_marks
 
 
-def test_the_published_front_ends_give_the_same_log_mel(contract):
+def test_the_published_front_ends_give_the_same_log_mel(contract: Contract) -> None:
     """Else their speeds could not be compared."""
     predictor = tiny_predictor(contract, "frontend.n_fft=2048", "frontend.hop=512").eval()
     waveforms = np.random.default_rng(0).normal(0, 0.1, (3, 160_000)).astype(np.float32)
@@ -33,7 +35,7 @@ def test_the_published_front_ends_give_the_same_log_mel(contract):
 
 
 @pytest.mark.parametrize("config", [FrontEnd(), FrontEnd(n_fft=4096, hop=1252, n_mels=224)])
-def test_conv1d_and_factorised_log_mels_are_equal_to_a_hundred_thousandth(config):
+def test_conv1d_and_factorised_log_mels_are_equal_to_a_hundred_thousandth(config: FrontEnd) -> None:
     rng = np.random.default_rng(0)
     t = np.arange(160_000) / 32000
     waveforms = np.stack(
@@ -47,7 +49,9 @@ def test_conv1d_and_factorised_log_mels_are_equal_to_a_hundred_thousandth(config
 
 
 @pytest.mark.slow
-def test_the_bench_of_a_model_folder(model_dir, run_dir, competition, tmp_path, monkeypatch):
+def test_the_bench_of_a_model_folder(
+    model_dir: Path, run_dir: Path, competition: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(timing, "SCALES", (1, 2, 4))
     fused = tmp_path / "model"
     shutil.copytree(model_dir, fused)
@@ -74,23 +78,23 @@ def test_the_bench_of_a_model_folder(model_dir, run_dir, competition, tmp_path, 
     assert chart.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_model_folder_whose_checkpoints_are_gone_is_named(model_dir, tmp_path):
+def test_a_model_folder_whose_checkpoints_are_gone_is_named(model_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no checkpoint that .* was exported from"):
         comparison.find_finals(model_dir, tmp_path)
 
 
-def test_ratios_are_of_the_same_round():
+def test_ratios_are_of_the_same_round() -> None:
     slow = {"ms_rounds": [100.0, 400.0, 100.0]}
     fast = {"ms_rounds": [50.0, 200.0, 60.0]}
     assert report.ratio(slow, fast) == 2.0
 
 
-def test_slopes_leave_out_what_every_run_pays_once():
+def test_slopes_leave_out_what_every_run_pays_once() -> None:
     runs = [{"files": n, "cpu_seconds": 7.0 + 0.5 * n} for n in (50, 200, 700)]
     assert report.slopes(runs) == pytest.approx((0.5, 0.5))
 
 
-def test_a_file_without_the_markers_is_named(tmp_path):
+def test_a_file_without_the_markers_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.md").write_text("nothing")
     with pytest.raises(UserError, match="needs a line <!-- bench -->"):
         put_between_marks(tmp_path / "x.md", "bench", "")

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from birdkit.contract import Contract
 from birdkit.errors import UserError
 from birdkit.scoring.ensemble import Spec
 from export.folder import model_card, model_folder
@@ -16,7 +19,7 @@ from export.gates.precision import Verdict
 from export.gates.selection import Judgement
 from export.models.onnx import MADE_BY_KEY
 from train.config.recipe import to_json
-from train.config.settings import FrontEnd, Model, Recipe
+from train.config.settings import FrontEnd, ModelEntry, Recipe
 
 RECIPE = Recipe(name="marsh", frontend=FrontEnd(n_mels=96, hop=640))
 ONNXRUNTIME = Parity("onnxruntime", 3.3e-6, 1.4e-5, 1.3e-5, 0, 0.99, 32)
@@ -25,17 +28,21 @@ INT8 = Verdict("int8", 0.7491, 0.7623, 0.0132, 0.0178, 0.99412, 44.4, 61.3)
 BF16 = Verdict("bf16", 0.7626, 0.7623, -0.0003, 0.0004, 0.99992, 57.2, 61.3)
 
 
-def made_by(encoder="tf_efficientnet_lite0", weights="timm", **recipe):
+def made_by(
+    encoder: str = "tf_efficientnet_lite0", weights: str = "timm", **recipe: Any
+) -> dict[str, Any]:
     """What export says of one member."""
     return {
-        "recipe": json.loads(to_json(replace(RECIPE, models=(Model(encoder, weights),), **recipe))),
+        "recipe": json.loads(
+            to_json(replace(RECIPE, models=(ModelEntry(encoder, weights),), **recipe))
+        ),
         "commit": "0123456789ab-dirty",
         "checkpoint_sha256": "53183d386ad5" + "0" * 52,
         "weights_from": f"{encoder}: as {weights} has it",
     }
 
 
-def write_onnx(path, contract, members=None):
+def write_onnx(path: Path, contract: Contract, members: Any = None) -> None:
     """The smallest file with the metadata of a model."""
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", ends[:1], ends[1:])
@@ -45,7 +52,7 @@ def write_onnx(path, contract, members=None):
     onnx.save(model, path)
 
 
-def cells(page, *start):
+def cells(page: str, *start: str) -> list[str]:
     """The cells of the one table row of a page that starts with these."""
     rows = [[cell.strip() for cell in line.split(" | ")] for line in page.splitlines()]
     (row,) = [row for row in rows if row[: len(start)] == [f"| {start[0]}", *start[1:]]]
@@ -53,7 +60,7 @@ def cells(page, *start):
 
 
 @pytest.fixture
-def folder(tmp_path, contract):
+def folder(tmp_path: Path, contract: Contract) -> Path:
     """Two files, equal in all but their encoders."""
     write_onnx(tmp_path / "lite.onnx", contract, {"lite": made_by()})
     write_onnx(tmp_path / "tiny.onnx", contract, {"tiny": made_by("test_resnet", "none")})
@@ -61,12 +68,12 @@ def folder(tmp_path, contract):
     return tmp_path
 
 
-def page_of(folder):
+def page_of(folder: Path) -> str:
     model_card.write(folder, "a machine")
     return (folder / model_card.NAME).read_text(encoding="utf-8")
 
 
-def test_members_are_named_with_encoder_and_share_of_the_mean(folder):
+def test_members_are_named_with_encoder_and_share_of_the_mean(folder: Path) -> None:
     page = page_of(folder)
     assert page.startswith("# Model card: lite + tiny\n")
     assert cells(page, "lite", "tf_efficientnet_lite0")[2:] == ["75%", "5"]
@@ -76,14 +83,14 @@ def test_members_are_named_with_encoder_and_share_of_the_mean(folder):
     assert "a to 1234" in page
 
 
-def test_smoothing_and_averaging_are_the_specs(folder):
+def test_smoothing_and_averaging_are_the_specs(folder: Path) -> None:
     assert "averaged by probability, not smoothed" in page_of(folder)
     spec = Spec.load(folder)
     replace(spec, averaging="rank", smoothing=(0.25, 0.5, 0.25)).save(folder)
     assert "averaged by rank, smoothed over windows by 0.25, 0.5, 0.25" in page_of(folder)
 
 
-def test_sizes_are_those_of_the_files_that_are_there(folder):
+def test_sizes_are_those_of_the_files_that_are_there(folder: Path) -> None:
     for name, size in [("lite.xml", 400_000), ("lite.bin", 22_000_000), ("lite.int8.bin", 11_200_000)]:
         with (folder / name).open("wb") as file:
             file.truncate(size)
@@ -97,7 +104,7 @@ def test_sizes_are_those_of_the_files_that_are_there(folder):
     assert cells(page, "tiny", "0.0")[2:] == ["–", "–"]
 
 
-def test_its_training_is_said_once_where_members_agree(folder):
+def test_its_training_is_said_once_where_members_agree(folder: Path) -> None:
     page = page_of(folder)
     assert (
         page.count("at 32,000 Hz: n_fft 2048 and hop 640 samples, 96 mel bands from 50 to 16,000") == 1
@@ -106,7 +113,9 @@ def test_its_training_is_said_once_where_members_agree(folder):
     assert "noise in 50% (SNR 0 to 30 dB)" in page
 
 
-def test_its_training_is_said_of_each_member_where_they_differ(folder, contract):
+def test_its_training_is_said_of_each_member_where_they_differ(
+    folder: Path, contract: Contract
+) -> None:
     other = made_by(frontend=FrontEnd(n_mels=64), data=replace(RECIPE.data, fold=-1))
     write_onnx(folder / "tiny.onnx", contract, {"tiny": other})
     page = page_of(folder)
@@ -116,7 +125,7 @@ def test_its_training_is_said_of_each_member_where_they_differ(folder, contract)
     assert "none held out" in page
 
 
-def test_a_fused_file_is_one_file_of_several_members(tmp_path, contract):
+def test_a_fused_file_is_one_file_of_several_members(tmp_path: Path, contract: Contract) -> None:
     of_members = {"lite": made_by(), "tiny": made_by("test_resnet", "none")}
     fused = replace(contract, members=("lite", "tiny"), chunk_s=20.0)
     write_onnx(tmp_path / "fused.onnx", fused, of_members)
@@ -127,7 +136,7 @@ def test_a_fused_file_is_one_file_of_several_members(tmp_path, contract):
     assert cells(page, "fused") == ["fused", "0.0", "–"]
 
 
-def test_scores_come_with_their_groups_and_a_warning(folder):
+def test_scores_come_with_their_groups_and_a_warning(folder: Path) -> None:
     outputs = {"clipwise": 0.75974, "segmentwise": 0.76198}
     groups = {"Amphibia": (0.7538, 10), "Aves": (0.7659, 21)}
     Judgement(12, 144, 31, outputs, groups, ["output segmentwise: it ranked better"]).save(folder)
@@ -140,7 +149,7 @@ def test_scores_come_with_their_groups_and_a_warning(folder):
     assert "- Chosen: output segmentwise: it ranked better" in page
 
 
-def test_what_is_absent_is_said_plainly(folder):
+def test_what_is_absent_is_said_plainly(folder: Path) -> None:
     page = page_of(folder)
     assert "There were no labelled soundscapes" in page
     assert "Not known: the folder has no parity.json." in page
@@ -148,7 +157,7 @@ def test_what_is_absent_is_said_plainly(folder):
     assert "Not measured." in page
 
 
-def test_parity_has_every_number_of_the_file(folder):
+def test_parity_has_every_number_of_the_file(folder: Path) -> None:
     model_folder.write_parity(folder, {"lite": [ONNXRUNTIME, OPENVINO], "tiny": [ONNXRUNTIME]})
     page = page_of(folder)
     first = ["3.3e-06", "1.4e-05", "1.3e-05", "0", "0.99"]
@@ -160,7 +169,7 @@ def test_parity_has_every_number_of_the_file(folder):
     assert r"| \|Δp\| | \|Δlogit\| |" in page
 
 
-def test_a_refused_precision_is_named_with_its_reason(folder):
+def test_a_refused_precision_is_named_with_its_reason(folder: Path) -> None:
     replace(Spec.load(folder), precisions=("bf16",)).save(folder)
     precision.save(folder, [INT8, BF16], {"int4": "this CPU has no int4"})
     page = page_of(folder)
@@ -173,12 +182,12 @@ def test_a_refused_precision_is_named_with_its_reason(folder):
     assert "in OpenVINO: bf16 57 ms, f32 61 ms; on a machine." in page
 
 
-def test_speed_is_not_measured_where_this_cpu_could_try_nothing(folder):
+def test_speed_is_not_measured_where_this_cpu_could_try_nothing(folder: Path) -> None:
     precision.save(folder, [], {"bf16": "this CPU has no avx512_bf16"})
     assert "Not measured." in page_of(folder)
 
 
-def test_licences_are_those_of_the_first_weights(folder):
+def test_licences_are_those_of_the_first_weights(folder: Path) -> None:
     page = page_of(folder)
     start = ["tf_efficientnet_lite0: as timm has it", "apache-2.0"]
     assert cells(page, "lite", start[0])[1:] == [*start, "0123456789ab-dirty", "53183d386ad5"]
@@ -197,13 +206,17 @@ def test_licences_are_those_of_the_first_weights(folder):
         ("no_such_encoder", "/weights/mine.pt", model_card.NOT_STATED),
     ],
 )
-def test_a_licence_is_timms_or_not_stated(contract, encoder, weights, expected):
+def test_a_licence_is_timms_or_not_stated(
+    contract: Contract, encoder: str, weights: str, expected: Any
+) -> None:
     assert model_card.licence(model_card.Member("m", contract, made_by(encoder, weights))).startswith(
         expected
     )
 
 
-def test_a_recipe_of_another_version_leaves_gaps_and_not_defaults(folder, contract):
+def test_a_recipe_of_another_version_leaves_gaps_and_not_defaults(
+    folder: Path, contract: Contract
+) -> None:
     origin = made_by()
     del origin["recipe"]["frontend"]["hop"]
     write_onnx(folder / "lite.onnx", contract, {"lite": origin})
@@ -218,7 +231,7 @@ def test_a_recipe_of_another_version_leaves_gaps_and_not_defaults(folder, contra
     )
 
 
-def as_job(origin):
+def as_job(origin: dict[str, Any]) -> dict[str, Any]:
     """What made a member, as files of the settings of one model store it."""
     sections = dict(origin["recipe"])
     (model,) = sections.pop("models")
@@ -226,7 +239,9 @@ def as_job(origin):
     return {**kept, "job": {**sections, "model": model}}
 
 
-def test_a_card_made_from_a_job_equals_the_one_made_from_a_recipe(folder, contract):
+def test_a_card_made_from_a_job_equals_the_one_made_from_a_recipe(
+    folder: Path, contract: Contract
+) -> None:
     from_recipes = page_of(folder)
     write_onnx(folder / "lite.onnx", contract, {"lite": as_job(made_by())})
     write_onnx(folder / "tiny.onnx", contract, {"tiny": as_job(made_by("test_resnet", "none"))})
@@ -234,7 +249,7 @@ def test_a_card_made_from_a_job_equals_the_one_made_from_a_recipe(folder, contra
     assert "recipe `marsh`, 15 epochs" in from_recipes
 
 
-def test_a_file_that_promises_nothing_is_an_error(folder):
+def test_a_file_that_promises_nothing_is_an_error(folder: Path) -> None:
     model = onnx.load(folder / "tiny.onnx")
     del model.metadata_props[:]
     onnx.save(model, folder / "tiny.onnx")

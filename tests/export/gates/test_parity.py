@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from birdkit.contract import METADATA_KEY, Contract
@@ -26,8 +29,9 @@ from export.gates import model_files, parity, selection
 from export.models import members
 from export.models import onnx as onnx_files
 from export.models import openvino as ir_files
-from tests.conftest import REAL, tiny_predictor, write_sound
-from train.config import recipe, settings
+from tests.conftest import REAL, tiny_job, tiny_predictor, write_sound
+from train.config import settings
+from train.config.job import Job
 from train.models.checkpoint import Final, sha256
 from train.scoring.evaluate import TorchEngine
 
@@ -37,7 +41,7 @@ CPU = torch.device("cpu")
 ONE_THREAD = Layout(1, 1, 12)
 
 
-def engine_parities(final: Final, path: Path, recordings=()) -> list[parity.Parity]:
+def engine_parities(final: Final, path: Path, recordings: Sequence[Path] = ()) -> list[parity.Parity]:
     onnx_files.write([final.predictor()], final.contract, path, final.contract.to_metadata())
     exported = model_files.against_torch({path.stem: final}, path, recordings)[path.stem]
     ir_files.write_ir(path, path.with_suffix(".xml"))
@@ -45,7 +49,7 @@ def engine_parities(final: Final, path: Path, recordings=()) -> list[parity.Pari
     return [*exported, ir[path.stem]]
 
 
-def test_a_trained_models_exports_agree_in_every_engine(model_dir):
+def test_a_trained_models_exports_agree_in_every_engine(model_dir: Path) -> None:
     report = model_folder.read_parity(model_dir)
     assert len(report) == 2
     for engines in report.values():
@@ -57,38 +61,38 @@ def test_a_trained_models_exports_agree_in_every_engine(model_dir):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("encoder", WRITE_UP)
-def test_the_write_ups_encoders_agree_in_every_engine(encoder, tmp_path):
+def test_the_write_ups_encoders_agree_in_every_engine(encoder: str, tmp_path: Path) -> None:
     contract = Contract(32000, 5.0, 5.0, tuple(f"class{i}" for i in range(206)))
-    config = settings.Recipe(models=(settings.Model(encoder, "none"),))
+    job = Job("write-up", model=settings.Model(encoder, "none"))
     recordings = sorted((REAL / "train_soundscapes").glob("*.ogg"))[:1]
-    for found in engine_parities(untrained(config, contract), tmp_path / "m.onnx", recordings):
+    for found in engine_parities(untrained(job, contract), tmp_path / "m.onnx", recordings):
         print(encoder, found)
         assert found.faults() == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("chunk_s", [5.0, 10.0])
-def test_a_front_end_whose_hop_does_not_divide_and_a_longer_chunk_export_too(chunk_s, tmp_path):
+def test_a_front_end_whose_hop_does_not_divide_and_a_longer_chunk_export_too(
+    chunk_s: float, tmp_path: Path
+) -> None:
     contract = Contract(32000, chunk_s, 5.0, ("a", "b", "c"))
-    config = replace(
-        recipe.load("demo", ["models.encoder=test_resnet", "models.drop_path_rate=0.0"]),
-        frontend=settings.FrontEnd(n_fft=1024, hop=626, n_mels=40),
-    )
-    for found in engine_parities(untrained(config, contract), tmp_path / "m.onnx"):
+    job = replace(tiny_job(), frontend=settings.FrontEnd(n_fft=1024, hop=626, n_mels=40))
+    for found in engine_parities(untrained(job, contract), tmp_path / "m.onnx"):
         assert found.faults() == []
 
 
-def test_a_model_file_describes_itself(model_dir, run_dir):
+def test_a_model_file_describes_itself(model_dir: Path, run_dir: Path) -> None:
     final = Final.load(run_dir / "round0" / "test_resnet" / "final.pt")
-    for engine, suffix in [
+    engines: list[tuple[type[OnnxRuntimeEngine] | type[OpenVinoEngine], str]] = [
         (OnnxRuntimeEngine, ".onnx"),
         (OpenVinoEngine, ".onnx"),
         (OpenVinoEngine, ".xml"),
-    ]:
+    ]
+    for engine, suffix in engines:
         assert engine(model_dir / f"test_resnet{suffix}", ONE_THREAD).contract == final.contract
-    facts = {p.key: p.value for p in onnx.load(model_dir / "test_resnet.onnx").metadata_props}
-    assert facts.keys() == {METADATA_KEY, onnx_files.MADE_BY_KEY}
-    made_by = json.loads(facts[onnx_files.MADE_BY_KEY])["test_resnet"]
+    properties = {p.key: p.value for p in onnx.load(model_dir / "test_resnet.onnx").metadata_props}
+    assert properties.keys() == {METADATA_KEY, onnx_files.MADE_BY_KEY}
+    made_by = json.loads(properties[onnx_files.MADE_BY_KEY])["test_resnet"]
     assert made_by["job"]["model"]["encoder"] == "test_resnet"
     assert made_by["checkpoint_sha256"] == sha256(run_dir / "round0" / "test_resnet" / "final.pt")
     assert made_by.keys() == {"job", "checkpoint_sha256", "commit", "weights_from"}
@@ -96,7 +100,7 @@ def test_a_model_file_describes_itself(model_dir, run_dir):
 
 
 @pytest.fixture
-def reference():
+def reference() -> dict[str, NDArray[np.float32]]:
     rng = np.random.default_rng(0)
     segmentwise = rng.normal(-2, 2, (24, 5)).astype(np.float32)
     return {
@@ -105,13 +109,15 @@ def reference():
     }
 
 
-def changed(outputs, name, value):
+def changed(
+    outputs: dict[str, NDArray[np.float32]], name: str, value: float
+) -> dict[str, NDArray[np.float32]]:
     copy = {key: array.copy() for key, array in outputs.items()}
     copy[name] += np.float32(value)
     return copy
 
 
-def test_the_gate_passes_rounding(reference):
+def test_the_gate_passes_rounding(reference: dict[str, NDArray[np.float32]]) -> None:
     assert parity.compare(reference, changed(reference, "segmentwise", 1e-5), "x").faults() == []
 
 
@@ -124,34 +130,38 @@ def test_the_gate_passes_rounding(reference):
         ("clipwise", np.nan, "clipwise differs"),
     ],
 )
-def test_the_gate_refuses_what_differs(reference, output, value, fault):
+def test_the_gate_refuses_what_differs(
+    reference: dict[str, NDArray[np.float32]], output: str, value: float, fault: str
+) -> None:
     found = parity.compare(reference, changed(reference, output, value), "x").faults()
     assert any(fault in text for text in found)
 
 
-def test_the_gate_holds_clipwise_to_its_own_small_size(reference):
+def test_the_gate_holds_clipwise_to_its_own_small_size(
+    reference: dict[str, NDArray[np.float32]],
+) -> None:
     small = {**reference, "clipwise": reference["clipwise"] * np.float32(1e-3)}
     found = parity.compare(small, changed(small, "clipwise", 5e-6), "x").faults()
     assert len(found) == 1
     assert "relative to itself" in found[0]
 
 
-def test_the_gate_refuses_a_changed_order(reference):
+def test_the_gate_refuses_a_changed_order(reference: dict[str, NDArray[np.float32]]) -> None:
     swapped = {key: array.copy() for key, array in reference.items()}
     swapped["segmentwise"][[0, 1]] = swapped["segmentwise"][[1, 0]]
     assert any("change their order" in f for f in parity.compare(reference, swapped, "x").faults())
 
 
-def test_the_gate_refuses_inputs_that_prove_nothing(reference):
+def test_the_gate_refuses_inputs_that_prove_nothing(reference: dict[str, NDArray[np.float32]]) -> None:
     flat = {key: np.tile(array[:1], (24, 1)) for key, array in reference.items()}
     assert any("nothing is proven" in text for text in parity.compare(flat, flat, "x").faults())
 
 
-def test_every_batch_size_is_asked_for(contract):
+def test_every_batch_size_is_asked_for(contract: Contract) -> None:
     predictor = TorchEngine(tiny_predictor(contract).eval(), CPU)
     sizes = []
 
-    def answer(chunks):
+    def answer(chunks: Any) -> Any:
         sizes.append(len(chunks))
         return predictor(chunks)
 
@@ -162,11 +172,13 @@ def test_every_batch_size_is_asked_for(contract):
 
 
 @pytest.mark.slow
-def test_a_checkpoint_whose_export_differs_is_not_written(run_dir, tmp_path, monkeypatch):
+def test_a_checkpoint_whose_export_differs_is_not_written(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The exported file is tampered with: one weight of the head is off by a hundredth."""
     write = onnx_files.write
 
-    def tampered(predictors, *rest):
+    def tampered(predictors: Any, *rest: Any) -> None:
         with torch.no_grad():
             predictors[0].network.att_block.cla.bias += 0.01
         write(predictors, *rest)
@@ -180,7 +192,9 @@ def test_a_checkpoint_whose_export_differs_is_not_written(run_dir, tmp_path, mon
 
 
 @pytest.mark.slow
-def test_a_refused_export_leaves_the_last_good_folder_as_it_was(run_dir, model_dir, monkeypatch):
+def test_a_refused_export_leaves_the_last_good_folder_as_it_was(
+    run_dir: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = {path.name: path.read_bytes() for path in model_dir.iterdir()}
     monkeypatch.setattr(parity, "MIN_SPREAD", 2.0)
     with pytest.raises(UserError, match="nothing written"):
@@ -190,14 +204,16 @@ def test_a_refused_export_leaves_the_last_good_folder_as_it_was(run_dir, model_d
     assert {path.name: path.read_bytes() for path in model_dir.iterdir()} == before
 
 
-def test_a_replacement_that_fails_brings_the_old_folder_back(tmp_path, monkeypatch):
+def test_a_replacement_that_fails_brings_the_old_folder_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, staged = tmp_path / "model", tmp_path / "scratch" / "model"
     for place, text in ((folder, "old"), (staged, "new")):
         place.mkdir(parents=True)
         (place / "ensemble.json").write_text(text)
     rename = os.replace
 
-    def fails_on_the_new_one(source, target):
+    def fails_on_the_new_one(source: Path, target: Path) -> None:
         if source == staged:
             raise OSError(28, "No space left on device")
         rename(source, target)
@@ -208,14 +224,14 @@ def test_a_replacement_that_fails_brings_the_old_folder_back(tmp_path, monkeypat
     assert (folder / "ensemble.json").read_text() == "old"
 
 
-def test_a_folder_that_is_no_model_folder_is_not_replaced(run_dir, tmp_path):
+def test_a_folder_that_is_no_model_folder_is_not_replaced(run_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(UserError, match="not a model folder"):
         to_onnx.main([str(run_dir), "--out", str(tmp_path)])
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
-def test_batch_norm_that_still_learns_is_refused(tmp_path):
+def test_batch_norm_that_still_learns_is_refused(tmp_path: Path) -> None:
     constant = numpy_helper.from_array(np.ones(3, np.float32), "c")
     node = onnx.helper.make_node("BatchNormalization", ["x", *"cccc"], ["y"], training_mode=1)
     graph = onnx.helper.make_graph([node], "g", [], [], [constant])
@@ -223,10 +239,10 @@ def test_batch_norm_that_still_learns_is_refused(tmp_path):
         onnx_files.refuse_training_mode(onnx.helper.make_model(graph), "m.onnx")
 
 
-def test_without_data_the_output_is_the_one_that_training_found_better(run_dir):
+def test_without_data_the_output_is_the_one_that_training_found_better(run_dir: Path) -> None:
     final = Final.load(run_dir / "round0" / "test_resnet" / "final.pt")
 
-    def with_figures(clipwise, segmentwise):
+    def with_figures(clipwise: Any, segmentwise: Any) -> Final:
         return replace(
             final, metrics={"soundscapes": {"clipwise": clipwise, "segmentwise": segmentwise}}
         )
@@ -242,7 +258,9 @@ def test_without_data_the_output_is_the_one_that_training_found_better(run_dir):
         assert expected in why
 
 
-def test_classes_that_differ_from_the_sample_submission_refuse_the_export(run_dir, tmp_path):
+def test_classes_that_differ_from_the_sample_submission_refuse_the_export(
+    run_dir: Path, tmp_path: Path
+) -> None:
     (tmp_path / "sample_submission.csv").write_text("row_id,demris1,newbird\n")
     (tmp_path / "train_soundscapes").mkdir()
     write_sound(tmp_path / "train_soundscapes" / "s.ogg", 5.0)
@@ -251,14 +269,16 @@ def test_classes_that_differ_from_the_sample_submission_refuse_the_export(run_di
     assert not (tmp_path / "model").exists()
 
 
-def test_a_run_without_checkpoints_is_named(tmp_path):
+def test_a_run_without_checkpoints_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no recipe\.json, so no finished run"):
         to_onnx.main([str(tmp_path), "--out", str(tmp_path / "model")])
     with pytest.raises(UserError, match=r"ensemble\.json: not found"):
         to_openvino.main([str(tmp_path)])
 
 
-def test_a_run_is_exported_by_its_recipe_and_not_by_what_lies_in_its_folder(run_dir, tmp_path):
+def test_a_run_is_exported_by_its_recipe_and_not_by_what_lies_in_its_folder(
+    run_dir: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     shutil.copytree(run_dir, run)
     shutil.copytree(run / "round0" / "test_resnet", run / "round0" / "taken_out_of_the_recipe")
@@ -274,5 +294,5 @@ def test_a_run_is_exported_by_its_recipe_and_not_by_what_lies_in_its_folder(run_
         members.load([run])
 
 
-def test_the_spec_lists_the_members_with_equal_weights(model_dir):
+def test_the_spec_lists_the_members_with_equal_weights(model_dir: Path) -> None:
     assert Spec.load(model_dir).members == {"test_resnet": 1.0, "test_resnet-2": 1.0}

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from birdkit.engines import ladder
 from birdkit.engines.engine import OpenVinoEngine
@@ -31,7 +35,7 @@ N_FILES, N_CLASSES = 30, 4
 
 
 @pytest.fixture
-def labelled(tmp_path):
+def labelled(tmp_path: Path) -> TruthSet:
     rng = np.random.default_rng(0)
     truth = rng.random((12 * N_FILES, N_CLASSES)) < 0.3
     files = tuple(SoundFile(tmp_path / f"{i}.ogg", 12) for i in range(N_FILES))
@@ -39,23 +43,23 @@ def labelled(tmp_path):
 
 
 @pytest.fixture
-def f32(labelled):
+def f32(labelled: TruthSet) -> Table:
     noise = np.random.default_rng(1).random(labelled.truth.labels.shape)
     return table_of((0.3 * labelled.truth.labels + 0.7 * noise).astype(np.float32), labelled)
 
 
-def table_of(rows, labelled):
+def table_of(rows: NDArray[np.float32], labelled: TruthSet) -> Table:
     return Table(rows, macro_auc(labelled.truth, rows).macro, 100.0)
 
 
-def test_rounding_is_accepted(f32, labelled):
+def test_rounding_is_accepted(f32: Table, labelled: TruthSet) -> None:
     rows = (f32.rows + np.random.default_rng(2).normal(0, 1e-4, f32.rows.shape)).astype(np.float32)
     verdict = precision.compare("bf16", f32, table_of(rows, labelled), labelled)
     assert verdict.faults() == []
     assert "accepted" in str(verdict)
 
 
-def test_what_ranks_worse_is_refused_with_the_figures(f32, labelled):
+def test_what_ranks_worse_is_refused_with_the_figures(f32: Table, labelled: TruthSet) -> None:
     rows = (f32.rows - 0.05 * labelled.truth.labels).astype(np.float32)
     verdict = precision.compare("int8", f32, table_of(rows, labelled), labelled)
     assert verdict.loss == pytest.approx(f32.auc - macro_auc(labelled.truth, rows).macro, abs=1e-9)
@@ -65,7 +69,7 @@ def test_what_ranks_worse_is_refused_with_the_figures(f32, labelled):
     assert f"REFUSED, macro-AUC falls by {verdict.loss:.4f}" in str(verdict)
 
 
-def test_what_ranks_otherwise_but_as_well_is_refused_too(f32, labelled):
+def test_what_ranks_otherwise_but_as_well_is_refused_too(f32: Table, labelled: TruthSet) -> None:
     noise = np.random.default_rng(3).normal(0, 0.05, f32.rows.shape)
     # Among windows of like truth only, so that the AUC can't fall much.
     rows = np.where(labelled.truth.labels, f32.rows + 1.0, f32.rows + noise).astype(np.float32)
@@ -74,7 +78,7 @@ def test_what_ranks_otherwise_but_as_well_is_refused_too(f32, labelled):
     assert [fault.partition(" 0.")[0] for fault in verdict.faults()] == ["rank correlation"]
 
 
-GOOD = {"precision": "x", "auc": 0.8, "auc_f32": 0.8, "ms_per_minute": 1.0, "ms_per_minute_f32": 1.0}
+GOOD = Verdict("x", 0.8, 0.8, 0.0, 0.0, 1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -88,13 +92,15 @@ GOOD = {"precision": "x", "auc": 0.8, "auc_f32": 0.8, "ms_per_minute": 1.0, "ms_
         (0.0005, 0.004, np.nan, "rank correlation nan < 0.999"),
     ],
 )
-def test_each_limit_refuses_by_itself(loss, loss_bound, rank_correlation, fault):
-    verdict = Verdict(loss=loss, loss_bound=loss_bound, rank_correlation=rank_correlation, **GOOD)
+def test_each_limit_refuses_by_itself(
+    loss: float, loss_bound: float, rank_correlation: float, fault: str
+) -> None:
+    verdict = replace(GOOD, loss=loss, loss_bound=loss_bound, rank_correlation=rank_correlation)
     assert verdict.faults() == [fault]
 
 
-def test_the_rank_correlation_is_spearmans_class_by_class():
-    rows = np.random.default_rng(0).random((50, 2))
+def test_the_rank_correlation_is_spearmans_class_by_class() -> None:
+    rows = np.random.default_rng(0).random((50, 2), dtype=np.float32)
     assert precision.rank_correlation(rows, np.exp(5 * rows)) == pytest.approx(1.0)
     assert precision.rank_correlation(rows, -rows) == pytest.approx(-1.0)
     half = np.stack([rows[:, 0], -rows[:, 1]], axis=1)
@@ -102,23 +108,23 @@ def test_the_rank_correlation_is_spearmans_class_by_class():
 
 
 @pytest.fixture
-def folder(model_dir, tmp_path):
+def folder(model_dir: Path, tmp_path: Path) -> Path:
     shutil.copytree(model_dir, tmp_path / "model")
     return tmp_path / "model"
 
 
-def try_int8_on_every_cpu(monkeypatch):
+def try_int8_on_every_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenVINO runs it anywhere; `lacking` only says where it is no faster."""
     for module in (lower_precisions, ladder):
         monkeypatch.setattr(module, "lacking", lambda name: "")
 
 
-def pretend_int8_is_faster_here(monkeypatch):
+def pretend_int8_is_faster_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tiny network need not be."""
     try_int8_on_every_cpu(monkeypatch)
     measure = precision.table
 
-    def table(folder, precisions, layout, labelled):
+    def table(folder: Path, precisions: Sequence[str], layout: Any, labelled: TruthSet) -> Table:
         speed = 50.0 if precisions else 100.0
         return replace(measure(folder, precisions, layout, labelled), ms_per_minute=speed)
 
@@ -127,8 +133,12 @@ def pretend_int8_is_faster_here(monkeypatch):
 
 @pytest.mark.slow
 def test_what_passes_ships_and_is_used_and_what_does_not_leaves_no_file(
-    folder, competition, tmp_path, monkeypatch, capsys
-):
+    folder: Path,
+    competition: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.setattr(precision, "MAX_LOSS", 0.5)
     monkeypatch.setattr(precision, "MAX_LOSS_BOUND", 0.5)
     monkeypatch.setattr(precision, "MIN_RANK_CORRELATION", 0.9)
@@ -136,7 +146,7 @@ def test_what_passes_ships_and_is_used_and_what_does_not_leaves_no_file(
     arguments = [str(folder), "--data", str(competition), "--precision", "int8"]
     assert to_openvino.main(arguments) == 0
     spec = Spec.load(folder)
-    assert spec.precisions == ["int8"]
+    assert list(spec.precisions) == ["int8"]
     sizes = {name: (folder / f"test_resnet{name}.bin").stat().st_size for name in ("", ".int8")}
     assert sizes[".int8"] < 0.7 * sizes[""]
     first = spec.precisions[0]
@@ -149,7 +159,7 @@ def test_what_passes_ships_and_is_used_and_what_does_not_leaves_no_file(
     assert submit(competition, folder, tmp_path / "f32.csv", "--precision", "f32") == 0
     assert ".xml, f32)" in capsys.readouterr().out
     lower, f32 = read(tmp_path / "lower.csv"), read(tmp_path / "f32.csv")
-    assert 0 < np.abs(lower - f32).to_numpy().max() < 0.05
+    assert 0 < np.abs((lower - f32).to_numpy()).max() < 0.05
 
     monkeypatch.setattr(precision, "MIN_RANK_CORRELATION", 1.1)
     assert to_openvino.main(arguments) == 0
@@ -160,36 +170,38 @@ def test_what_passes_ships_and_is_used_and_what_does_not_leaves_no_file(
     assert "in order of use: f32" in capsys.readouterr().out
 
 
-def test_without_labelled_soundscapes_nothing_below_f32_is_tried(folder, tmp_path):
+def test_without_labelled_soundscapes_nothing_below_f32_is_tried(folder: Path, tmp_path: Path) -> None:
     assert to_openvino.main([str(folder)]) == 0
     assert list(Spec.load(folder).precisions) == []
     assert not (folder / precision.NAME).exists()
 
 
-def test_a_precision_that_this_cpu_lacks_is_not_tried(folder, competition, monkeypatch, capsys):
+def test_a_precision_that_this_cpu_lacks_is_not_tried(
+    folder: Path, competition: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(lower_precisions, "lacking", lambda name: "no such instructions")
     assert to_openvino.main([str(folder), "--data", str(competition), "--precision", "bf16"]) == 0
     assert "bf16: not tried, no such instructions" in capsys.readouterr().out
     assert precision.read(folder)["bf16"] == {"refused": ["no such instructions"]}
 
 
-def test_an_unknown_precision_is_named(folder):
+def test_an_unknown_precision_is_named(folder: Path) -> None:
     with pytest.raises(UserError, match="--precision int4 is unknown; choose from f32, bf16, int8"):
         to_openvino.main([str(folder), "--precision", "int4"])
 
 
-def test_fp16_is_refused_with_when_and_why_it_was_removed(folder):
+def test_fp16_is_refused_with_when_and_why_it_was_removed(folder: Path) -> None:
     with pytest.raises(UserError, match=r"^--precision fp16: removed in November 2026, .*\.md$"):
         to_openvino.main([str(folder), "--precision", "bf16,fp16"])
 
 
-def test_the_default_run_tries_bf16_alone():
+def test_the_default_run_tries_bf16_alone() -> None:
     assert lower_precisions.wanted(to_openvino.parse([]).precision) == ["bf16"]
     assert lower_precisions.wanted("bf16,int8") == ["bf16", "int8"]
 
 
-def test_the_accepted_and_faster_precisions_are_used_the_fastest_first():
-    def verdict(name, ms, loss=0.0):
+def test_the_accepted_and_faster_precisions_are_used_the_fastest_first() -> None:
+    def verdict(name: str, ms: Any, loss: float = 0.0) -> Verdict:
         return Verdict(name, 0.8 - loss, 0.8, loss, loss, 0.9999, ms, 100.0)
 
     verdicts = [verdict("bf16", 60.0), verdict("int8", 40.0), verdict("x", 100.0), verdict("y", 1, 0.1)]
@@ -197,11 +209,13 @@ def test_the_accepted_and_faster_precisions_are_used_the_fastest_first():
 
 
 @pytest.fixture
-def graph(model_dir):
+def graph(model_dir: Path) -> Any:
     return import_openvino().Core().read_model(model_dir / "test_resnet.xml")
 
 
-def test_a_graph_that_is_split_and_joined_is_the_same(graph, model_dir, tmp_path):
+def test_a_graph_that_is_split_and_joined_is_the_same(
+    graph: Any, model_dir: Path, tmp_path: Path
+) -> None:
     front_end, networks = split(graph)
     joined = quantize.join(front_end, networks, graph)
     path = tmp_path / "joined.xml"
@@ -214,7 +228,7 @@ def test_a_graph_that_is_split_and_joined_is_the_same(graph, model_dir, tmp_path
         np.testing.assert_allclose(again(inputs)[output], values, atol=1e-6)
 
 
-def test_int8_leaves_front_end_and_head_alone(graph, model_dir):
+def test_int8_leaves_front_end_and_head_alone(graph: Any, model_dir: Path) -> None:
     contract = OpenVinoEngine(model_dir / "test_resnet.xml", Layout(1, 1, 2)).contract
     log_mels = quantize.log_mels(graph, contract, list(parity.probe_inputs(contract)), 1)
     assert log_mels.shape == (8, 1, 32, 157)
@@ -230,7 +244,9 @@ def test_int8_leaves_front_end_and_head_alone(graph, model_dir):
 
 
 @pytest.mark.slow
-def test_int8_is_judged_like_any_other(folder, competition, monkeypatch, capsys):
+def test_int8_is_judged_like_any_other(
+    folder: Path, competition: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     try_int8_on_every_cpu(monkeypatch)
     assert to_openvino.main([str(folder), "--data", str(competition), "--precision", "int8"]) == 0
     out = capsys.readouterr().out
@@ -246,12 +262,12 @@ def test_int8_is_judged_like_any_other(folder, competition, monkeypatch, capsys)
     ("loss", "rank_correlation", "tries"), [(0.0, 0.9995, 1), (0.0, 0.95, 1), (0.002, 0.9995, 2)]
 )
 def test_accuracy_aware_quantisation_is_for_a_loss_of_auc_alone(
-    monkeypatch, folder, loss, rank_correlation, tries
-):
+    monkeypatch: pytest.MonkeyPatch, folder: Path, loss: float, rank_correlation: float, tries: int
+) -> None:
     """It ends where macro-AUC is kept: for a rank correlation it would take minutes for nothing."""
     tried = []
 
-    def verdict(self, name, make):
+    def verdict(self: object, name: str, make: Any) -> Verdict:
         tried.append(make)
         return Verdict(name, 0.8 - loss, 0.8, loss, loss, rank_correlation, 1.0, 1.0)
 
@@ -262,7 +278,7 @@ def test_accuracy_aware_quantisation_is_for_a_loss_of_auc_alone(
     assert len(tried) == tries
 
 
-def test_all_lower_precisions_are_known_to_the_engine(model_dir):
+def test_all_lower_precisions_are_known_to_the_engine(model_dir: Path) -> None:
     for name in LOWER_PRECISIONS:
         opened = ensemble.load(model_dir, Layout(1, 1, 4), "openvino", [name])
         assert all(name in each or "f32" in each for each in opened.engines)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,16 +14,16 @@ from train.scoring.auc import macro_auc
 from train.scoring.truth import Truth
 
 
-def mean(scores, shares):
+def mean(scores: Any, shares: Any) -> Any:
     return np.tensordot(np.asarray(shares, dtype=np.float32), scores, axes=1)
 
 
-def mean_rank(scores, shares):
+def mean_rank(scores: Any, shares: Any) -> Any:
     ranks = scores.argsort(axis=1).argsort(axis=1) / scores.shape[1]
     return mean(ranks.astype(np.float32), shares)
 
 
-def library(seed, noises, n_groups=12, windows=8, classes=8):
+def library(seed: Any, noises: Any, n_groups: Any = 12, windows: Any = 8, classes: Any = 8) -> Any:
     """Scores of members, which are truth with noise of their own; everything is decided."""
     rng = np.random.default_rng(seed)
     truth = rng.random((n_groups * windows, classes)) < 0.2
@@ -32,7 +33,7 @@ def library(seed, noises, n_groups=12, windows=8, classes=8):
     return scores, Truth.of(truth, groups=groups)
 
 
-def same(one, other):
+def same(one: Any, other: Any) -> Any:
     return (
         str(one) == str(other)
         and one.weights == other.weights
@@ -41,7 +42,7 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("combine", [mean, mean_rank])
-def test_a_useless_member_beside_a_good_one_gets_the_least_weight_there_is(combine):
+def test_a_useless_member_beside_a_good_one_gets_the_least_weight_there_is(combine: Any) -> None:
     scores, truth = library(0, [0.7, 8.0])
     fitted = weights.fit(scores, truth, combine, draws=200)
     assert fitted.accepted
@@ -54,7 +55,7 @@ def test_a_useless_member_beside_a_good_one_gets_the_least_weight_there_is(combi
     assert fitted.in_sample == pytest.approx(macro_auc(truth, table).macro, abs=1e-12)
 
 
-def test_members_of_equal_worth_keep_equal_weights_though_others_fit_the_few_rows_better():
+def test_members_of_equal_worth_keep_equal_weights_though_others_fit_the_few_rows_better() -> None:
     refused = 0
     for seed in range(20):
         few = library(seed, [1.0, 1.0, 1.0], n_groups=6, windows=4, classes=5)
@@ -68,7 +69,7 @@ def test_members_of_equal_worth_keep_equal_weights_though_others_fit_the_few_row
     assert refused >= 18
 
 
-def test_a_gain_that_may_be_chance_is_refused(monkeypatch):
+def test_a_gain_that_may_be_chance_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     args = library(0, [0.7, 8.0])
     monkeypatch.setattr(weights.Difference, "bound", lambda self, share: -0.001)
     fitted = weights.fit(*args, mean, draws=20)
@@ -77,11 +78,11 @@ def test_a_gain_that_may_be_chance_is_refused(monkeypatch):
     assert "may be chance" in str(fitted)
 
 
-def test_held_out_rows_have_no_say_in_the_weights_that_score_them():
+def test_held_out_rows_have_no_say_in_the_weights_that_score_them() -> None:
     scores, truth = library(3, [1.0, 1.0, 2.0], n_groups=3)
     seen = []
 
-    def spy(members, shares):
+    def spy(members: Any, shares: Any) -> Any:
         seen.append(tuple(shares))
         return mean(members, shares)
 
@@ -94,7 +95,7 @@ def test_held_out_rows_have_no_say_in_the_weights_that_score_them():
     assert len(set(seen)) > 3
 
 
-def test_undecided_cells_have_no_say():
+def test_undecided_cells_have_no_say() -> None:
     scores, truth = library(1, [1.0, 3.0])
     decided = np.random.default_rng(0).random(truth.labels.shape) < 0.8
     truth = replace(truth, decided=decided)
@@ -106,7 +107,9 @@ def test_undecided_cells_have_no_say():
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 4), st.integers(2, 7))
-def test_weights_are_a_share_each_and_the_same_every_time(seed, n_members, n_groups):
+def test_weights_are_a_share_each_and_the_same_every_time(
+    seed: int, n_members: Any, n_groups: Any
+) -> None:
     noises = np.random.default_rng(seed).uniform(0.5, 4.0, n_members)
     args = library(seed, noises, n_groups=n_groups, windows=4, classes=3)
     fitted = weights.fit(*args, mean, draws=50)
@@ -117,7 +120,7 @@ def test_weights_are_a_share_each_and_the_same_every_time(seed, n_members, n_gro
 
 
 @pytest.mark.parametrize("rename", [lambda g: 1000 - g, lambda g: np.array([f"s{x}" for x in g])])
-def test_what_the_groups_are_called_does_not_matter(rename):
+def test_what_the_groups_are_called_does_not_matter(rename: Any) -> None:
     scores, truth = library(2, [1.0, 2.0, 1.5])
     fitted = weights.fit(scores, truth, mean, draws=50)
     assert same(
@@ -125,7 +128,7 @@ def test_what_the_groups_are_called_does_not_matter(rename):
     )
 
 
-def test_one_member_has_nothing_to_weigh_even_with_one_group():
+def test_one_member_has_nothing_to_weigh_even_with_one_group() -> None:
     scores, truth = library(0, [1.0], n_groups=1)
     fitted = weights.fit(scores, truth, mean)
     assert fitted.weights == (1.0,)
@@ -135,7 +138,7 @@ def test_one_member_has_nothing_to_weigh_even_with_one_group():
     assert str(fitted) == f"one member, so nothing to weigh; macro-AUC {fitted.equal:.4f}"
 
 
-def test_a_fold_that_leaves_nothing_to_fit_to_gets_equal_weights():
+def test_a_fold_that_leaves_nothing_to_fit_to_gets_equal_weights() -> None:
     scores, truth = library(0, [1.0, 2.0], n_groups=2)
     groups = truth.groups
     truth.labels[groups == 0] = False
@@ -143,7 +146,7 @@ def test_a_fold_that_leaves_nothing_to_fit_to_gets_equal_weights():
     assert np.array_equal(held_out[groups == 1], mean(scores, (0.5, 0.5))[groups == 1])
 
 
-def test_too_little_truth_and_nan_scores_are_refused_with_what_to_do():
+def test_too_little_truth_and_nan_scores_are_refused_with_what_to_do() -> None:
     scores, truth = library(0, [1.0, 2.0])
     with pytest.raises(UserError, match="two or more"):
         weights.fit(scores, replace(truth, groups=np.zeros_like(truth.groups)), mean)

@@ -51,7 +51,9 @@ def make_model(folder: Path) -> Path:
     )
     for suffix in (".onnx", ".xml", ".bin", ".int8.xml", ".int8.bin"):
         write(folder / f"fused{suffix}", f"fused{suffix}")
-    answers = {"fused": {precision: {} for precision in ("f32", "bf16", "int8")}}
+    answers: dict[str, dict[str, object]] = {
+        "fused": {precision: {} for precision in ("f32", "bf16", "int8")}
+    }
     write(folder / golden.NAME, json.dumps(answers))
     return folder
 

@@ -1,6 +1,6 @@
 """The real kaggle command line against a Kaggle that is a folder, without network or account.
 
-    python tests/offline_kaggle.py FOLDER ARGUMENTS_OF_KAGGLE …
+    python tests/export/kaggle/offline_kaggle.py FOLDER ARGUMENTS_OF_KAGGLE …
 
 FOLDER/kaggle.json says what this Kaggle does; FOLDER/upload receives each uploaded file as sent.
 """
@@ -13,6 +13,7 @@ import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 FOLDER = Path(sys.argv.pop(1))
 # An account that does not exist: importing kaggle logs in, and with these it calls nobody.
@@ -32,19 +33,19 @@ from kagglesdk.kernels.types.kernels_api_service import ApiSaveKernelResponse
 STATE = FOLDER / "kaggle.json"
 
 
-def load() -> dict:
-    return json.loads(STATE.read_text())
+def load() -> dict[str, Any]:
+    return dict(json.loads(STATE.read_text()))
 
 
 def save(**changes: object) -> None:
     STATE.write_text(json.dumps(load() | changes))
 
 
-def answer(kind: type, facts: dict) -> object:
-    found = kind()
-    for key, value in facts.items():
-        setattr(found, key, value)
-    return found
+def answer(kind: type, values: dict[str, Any]) -> object:
+    response = kind()
+    for key, value in values.items():
+        setattr(response, key, value)
+    return response
 
 
 def status(_request: object) -> object:
@@ -60,19 +61,19 @@ def status(_request: object) -> object:
     return SimpleNamespace(status=SimpleNamespace(name=word))
 
 
-def receive(request: object) -> object:
+def receive(request: Any) -> object:
     state = load()
-    facts = {"status": "ok", "url": "https://kaggle/dataset"} | state.get("dataset", {})
-    if facts["status"] == "ok":
+    values = {"status": "ok", "url": "https://kaggle/dataset"} | state.get("dataset", {})
+    if values["status"] == "ok":
         words = ["BLOBS_RECEIVED", *state.get("then", ["READY"])]
         save(version=state["version"] + 1, words=words, request=request.to_dict())
-    return answer(ApiCreateDatasetResponse, facts)
+    return answer(ApiCreateDatasetResponse, values)
 
 
-def save_kernel(request: object) -> object:
+def save_kernel(request: Any) -> object:
     save(kernel=request.to_dict())
-    facts = {"version_number": 1, "url": "https://kaggle/kernel"} | load().get("save_kernel", {})
-    return answer(ApiSaveKernelResponse, facts)
+    values = {"version_number": 1, "url": "https://kaggle/kernel"} | load().get("save_kernel", {})
+    return answer(ApiSaveKernelResponse, values)
 
 
 def store(_api: object, path: str, _url: str, _quiet: bool, resume: bool = False) -> object:

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,17 +28,17 @@ from tests.export.kaggle.fake_kit import (
 
 
 @pytest.fixture
-def checkout(tmp_path, monkeypatch):
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = make_checkout(tmp_path / "checkout")
     monkeypatch.setattr(bundle, "ROOT", root)
     return root
 
 
 @pytest.fixture
-def run_bundle(checkout):
+def run_bundle(checkout: Path) -> Any:
     """Run the command on the fake checkout, offline; the folder that it wrote."""
 
-    def command(*arguments, out="out"):
+    def command(*arguments: str, out: str = "out") -> Any:
         paths = [
             "--model",
             str(checkout / "submission" / "model"),
@@ -49,7 +51,7 @@ def run_bundle(checkout):
     return command
 
 
-def snapshot(folder):
+def snapshot(folder: Path) -> dict[str, Any]:
     """Path → bytes, mode and date of everything below a folder."""
     stats = {path: path.stat() for path in sorted(folder.rglob("*"))}
     return {
@@ -62,7 +64,9 @@ def snapshot(folder):
     }
 
 
-def test_the_dataset_holds_kit_models_wheels_and_manifest_and_the_kernel_its_notebook(run_bundle):
+def test_the_dataset_holds_kit_models_wheels_and_manifest_and_the_kernel_its_notebook(
+    run_bundle: Any,
+) -> None:
     out = run_bundle()
     listed = manifest.paths(out / "dataset")
     kit = {"run.py", "requirements.txt", "birdkit/__init__.py", "birdkit/contract.py"}
@@ -76,7 +80,7 @@ def test_the_dataset_holds_kit_models_wheels_and_manifest_and_the_kernel_its_not
     ]
 
 
-def test_two_builds_are_the_same_to_the_byte_mode_and_date(run_bundle, checkout):
+def test_two_builds_are_the_same_to_the_byte_mode_and_date(run_bundle: Any, checkout: Path) -> None:
     one = snapshot(run_bundle(out="one"))
     for path in checkout.joinpath("submission").rglob("*"):
         os.utime(path, (time.time(), time.time()))
@@ -84,7 +88,7 @@ def test_two_builds_are_the_same_to_the_byte_mode_and_date(run_bundle, checkout)
     assert snapshot(run_bundle(out="two")) == one
 
 
-def test_another_build_replaces_the_last_one_as_a_whole(run_bundle):
+def test_another_build_replaces_the_last_one_as_a_whole(run_bundle: Any) -> None:
     out = run_bundle()
     (out / "dataset" / "left-over").write_text("")
     assert run_bundle() == out
@@ -92,7 +96,7 @@ def test_another_build_replaces_the_last_one_as_a_whole(run_bundle):
     assert [path.name for path in out.parent.glob(".bundle-*")] == []
 
 
-def test_owner_and_competition_are_put_in(run_bundle):
+def test_owner_and_competition_are_put_in(run_bundle: Any) -> None:
     out = run_bundle("--owner", "bob", "--competition", "birdclef-2026")
     dataset = json.loads((out / "dataset" / "dataset-metadata.json").read_text())
     kernel = json.loads((out / "kernel" / "kernel-metadata.json").read_text())
@@ -105,8 +109,8 @@ def test_owner_and_competition_are_put_in(run_bundle):
 
 
 def test_without_owner_and_competition_it_builds_and_says_what_a_push_needs(
-    checkout, run_bundle, capsys
-):
+    checkout: Path, run_bundle: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     template = checkout / "kaggle_dataset_meta.json"
     template.write_text(template.read_text().replace("ann-bird", "OWNER"))
     run_bundle()
@@ -121,7 +125,9 @@ def test_without_owner_and_competition_it_builds_and_says_what_a_push_needs(
     assert not (checkout / "never").exists()
 
 
-def test_every_violation_is_printed_and_the_last_bundle_stays(checkout, run_bundle, capsys):
+def test_every_violation_is_printed_and_the_last_bundle_stays(
+    checkout: Path, run_bundle: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = run_bundle()
     before = snapshot(out)
     (checkout / "submission" / "model" / "fused.bin").unlink()
@@ -136,7 +142,7 @@ def test_every_violation_is_printed_and_the_last_bundle_stays(checkout, run_bund
     assert snapshot(out) == before
 
 
-def test_a_folder_that_is_no_bundle_is_not_replaced(checkout, run_bundle):
+def test_a_folder_that_is_no_bundle_is_not_replaced(checkout: Path, run_bundle: Any) -> None:
     (checkout / "out").mkdir()
     (checkout / "out" / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match=r"not a bundle, so it is not replaced; give another --out"):
@@ -144,7 +150,7 @@ def test_a_folder_that_is_no_bundle_is_not_replaced(checkout, run_bundle):
     assert (checkout / "out" / "thesis.tex").read_text() == "years of work"
 
 
-def test_an_engine_that_is_not_pinned_is_an_error(tmp_path):
+def test_an_engine_that_is_not_pinned_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "requirements.txt"
     path.write_text("numpy==2.4.6\nonnxruntime==1.32.0  # one\nopenvino>=2026\n")
     with pytest.raises(UserError, match="pin openvino there"):
@@ -166,22 +172,26 @@ def test_an_engine_that_is_not_pinned_is_an_error(tmp_path):
         "openvino-2026.4.1.whl",
     ],
 )
-def test_a_wheel_of_another_python_version_platform_or_project_is_not_taken(name, tmp_path):
+def test_a_wheel_of_another_python_version_platform_or_project_is_not_taken(
+    name: str, tmp_path: Path
+) -> None:
     make_wheel(tmp_path / name)
     found = [wheels.find(tmp_path, "openvino", PINS["openvino"], python) for python in wheels.PYTHONS]
     assert found == [None, None]
 
 
-def test_of_several_builds_the_latest_is_taken(tmp_path):
+def test_of_several_builds_the_latest_is_taken(tmp_path: Path) -> None:
     for build in (9, 21234, 300):
         make_wheel(tmp_path / f"openvino-2026.4.1-{build}-cp312-cp312-manylinux_2_28_x86_64.whl")
-    assert "-21234-" in wheels.find(tmp_path, "openvino", PINS["openvino"], (3, 12)).name
+    wheel = wheels.find(tmp_path, "openvino", PINS["openvino"], (3, 12))
+    assert wheel is not None
+    assert "-21234-" in wheel.name
 
 
-def test_only_missing_wheels_are_downloaded(checkout, monkeypatch):
+def test_only_missing_wheels_are_downloaded(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def pip(command, check):
+    def pip(command: Any, check: Any) -> None:
         assert check
         asked.append(command)
         make_wheel(checkout / "wheels" / WHEELS[0])
@@ -196,7 +206,9 @@ def test_only_missing_wheels_are_downloaded(checkout, monkeypatch):
     assert command[-1] == "onnxruntime==1.32.0"
 
 
-def test_a_download_that_fails_names_package_python_and_remedy(tmp_path, monkeypatch):
+def test_a_download_that_fails_names_package_python_and_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(
         wheels, "pip_download", lambda *_: [sys.executable, "-c", "raise SystemExit(1)"]
     )
@@ -204,7 +216,7 @@ def test_a_download_that_fails_names_package_python_and_remedy(tmp_path, monkeyp
         wheels.gather(tmp_path / "none", PINS, download_missing=True)
 
 
-def test_the_repositorys_own_kit_passes_the_preflight(tmp_path):
+def test_the_repositorys_own_kit_passes_the_preflight(tmp_path: Path) -> None:
     pins = wheels.pinned(ROOT / "submission" / "requirements.txt")
     for engine, version, (major, minor) in wheels.needed(pins):
         tag = f"cp{major}{minor}"
@@ -218,7 +230,7 @@ def test_the_repositorys_own_kit_passes_the_preflight(tmp_path):
     assert "OWNER/birdclef-kit" in done.stdout
 
 
-def test_a_mistake_is_one_line_and_exit_status_2(tmp_path):
+def test_a_mistake_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
     (tmp_path / "foreign").write_text("")
     command = [sys.executable, str(ROOT / "export" / "bundle.py"), "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -228,7 +240,7 @@ def test_a_mistake_is_one_line_and_exit_status_2(tmp_path):
     )
 
 
-def test_a_bundle_made_from_parts_equals_the_commands(tmp_path, run_bundle):
+def test_a_bundle_made_from_parts_equals_the_commands(tmp_path: Path, run_bundle: Any) -> None:
     assert snapshot(make_bundle(tmp_path / "parts")) == snapshot(
         run_bundle("--competition", "birdclef-2026")
     )

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,11 +25,12 @@ from tests.export.kaggle.fake_kit import make_bundle
 pytestmark = pytest.mark.slow
 
 SPEC = importlib.util.find_spec("kaggle")
+PACKAGES = list(SPEC.submodule_search_locations or []) if SPEC else []
 needs_kaggle = pytest.mark.skipif(
-    SPEC is None or not SPEC.submodule_search_locations,
+    not PACKAGES,
     reason="the official kaggle package is not installed: pip install -r requirements.txt",
 )
-# Lines that tell of no failure, or whose command exits 1.
+# Lines that report no failure, or whose command exits 1.
 HARMLESS = {
     "Your private Dataset is being created. Please check progress at ",
     "Your public Dataset is being created. Please check progress at ",
@@ -49,19 +51,19 @@ PRINTERS = (
 
 
 @pytest.fixture
-def source():
+def source() -> ast.Module:
     """The installed command line's syntax tree."""
-    (folder,) = SPEC.submodule_search_locations
+    (folder,) = PACKAGES
     return ast.parse((Path(folder) / "api" / "kaggle_api_extended.py").read_text())
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_bundle(tmp_path_factory.mktemp("built"))
 
 
 @pytest.fixture
-def offline(tmp_path):
+def offline(tmp_path: Path) -> Offline:
     """The real command line, against a Kaggle that is a folder."""
     folder = tmp_path / "kaggle"
     (folder / "upload").mkdir(parents=True)
@@ -70,14 +72,15 @@ def offline(tmp_path):
 
 
 class Offline:
-    def __init__(self, folder):
-        self.folder, self.calls = folder, []
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.calls: list[str] = []
 
-    def __call__(self, *arguments):
+    def __call__(self, *arguments: str) -> Said:
         self.calls.append(" ".join(arguments[:2]))
         command = [
             sys.executable,
-            str(ROOT / "tests" / "offline_kaggle.py"),
+            str(ROOT / "tests" / "export" / "kaggle" / "offline_kaggle.py"),
             str(self.folder),
             *arguments,
         ]
@@ -85,13 +88,13 @@ class Offline:
         return Said(done.returncode, done.stdout)
 
     @property
-    def state(self):
-        return json.loads((self.folder / "kaggle.json").read_text())
+    def state(self) -> dict[str, Any]:
+        return dict(json.loads((self.folder / "kaggle.json").read_text()))
 
-    def let(self, **changes):
+    def let(self, **changes: Any) -> None:
         (self.folder / "kaggle.json").write_text(json.dumps(self.state | changes))
 
-    def mount(self, to):
+    def mount(self, to: Path) -> Path:
         """Unpack what was uploaded as Kaggle does: an archive becomes a folder of its name."""
         to.mkdir()
         for path in (self.folder / "upload").iterdir():
@@ -102,11 +105,11 @@ class Offline:
         return to
 
 
-def push(bundle, run):
+def push(bundle: Any, run: cli.Run) -> str:
     return cli.push(bundle, run, sleep=lambda _: None)
 
 
-def test_every_complaint_is_found_in_an_output_with_its_remedy():
+def test_every_complaint_is_found_in_an_output_with_its_remedy() -> None:
     for text, remedy in cli.COMPLAINTS.items():
         (line,) = complaints(
             f"Starting upload for file x\r100%|##| 5/5\n{text}['a/b']\nKernel version 1"
@@ -114,14 +117,14 @@ def test_every_complaint_is_found_in_an_output_with_its_remedy():
         assert line == f"{text}['a/b'] ({remedy})"
 
 
-def test_an_output_without_failure_has_no_complaints():
+def test_an_output_without_failure_has_no_complaints() -> None:
     assert (
         complaints("Starting upload for file birdkit.zip\nUpload successful: birdkit.zip (3KB)\n") == []
     )
     assert complaints("Warning: Looks like you're using an outdated `kaggle` version") == []
 
 
-def test_success_must_be_said_whatever_the_exit_status():
+def test_success_must_be_said_whatever_the_exit_status() -> None:
     good = Said(0, "Kernel version 3 successfully pushed.  Please check progress at https://x\n")
     assert demand(good, "kernels push", cli.PUSHED).startswith("Kernel version 3")
     with pytest.raises(UserError, match="no word of success; its last line: it printed nothing"):
@@ -133,28 +136,30 @@ def test_success_must_be_said_whatever_the_exit_status():
         demand(Said(0, bad + good.output), "kernels push", cli.PUSHED)
 
 
-def test_without_the_package_it_says_how_to_install_it(monkeypatch):
+def test_without_the_package_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"pip install -r requirements.txt"):
         cli.run("--version")
 
 
 @needs_kaggle
-def test_the_installed_command_line_still_prints_the_texts_that_are_read(source):
+def test_the_installed_command_line_still_prints_the_texts_that_are_read(source: ast.Module) -> None:
     strings = [node.value for node in ast.walk(source) if isinstance(node, ast.Constant)]
     texts = [text for text in strings if isinstance(text, str)]
-    cli = " ".join(Path(SPEC.submodule_search_locations[0], "cli.py").read_text().split())
+    installed = " ".join(Path(PACKAGES[0], "cli.py").read_text().split())
     for wanted in (
         *cli.COMPLAINTS,
         cli.CREATED,
         cli.VERSIONED,
         cli.NO_LOGIN,
     ):
-        assert any(wanted in text for text in texts) or wanted in cli, wanted
+        assert any(wanted in text for text in texts) or wanted in installed, wanted
 
 
 @needs_kaggle
-def test_the_installed_command_line_prints_nothing_else_that_could_be_a_failure(source):
+def test_the_installed_command_line_prints_nothing_else_that_could_be_a_failure(
+    source: ast.Module,
+) -> None:
     functions = {n.name: n for n in ast.walk(source) if isinstance(n, ast.FunctionDef)}
     for name in PRINTERS:
         for call in ast.walk(functions[name]):
@@ -167,7 +172,7 @@ def test_the_installed_command_line_prints_nothing_else_that_could_be_a_failure(
 
 
 @needs_kaggle
-def test_the_preflight_knows_what_the_installed_command_line_drops(source):
+def test_the_preflight_knows_what_the_installed_command_line_drops(source: ast.Module) -> None:
     names = {}
     for node in ast.walk(source):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
@@ -185,7 +190,7 @@ def test_the_preflight_knows_what_the_installed_command_line_drops(source):
 @pytest.mark.parametrize(
     "title", ["BirdCLEF kit submission", "BirdCLEF+ 2026 (b3 + v2_b3)", "it's 1.5 - 2", "A--B  c."]
 )
-def test_a_titles_slug_is_kaggles(title):
+def test_a_titles_slug_is_kaggles(title: str) -> None:
     from slugify import slugify  # comes with kaggle
 
     assert rules.TITLE.fullmatch(title)
@@ -193,7 +198,9 @@ def test_a_titles_slug_is_kaggles(title):
 
 
 @needs_kaggle
-def test_the_command_line_creates_our_dataset_and_what_is_mounted_equals_it(built, offline, tmp_path):
+def test_the_command_line_creates_our_dataset_and_what_is_mounted_equals_it(
+    built: Path, offline: Offline, tmp_path: Path
+) -> None:
     assert push(built, offline).startswith("Kernel version 1 successfully pushed.")
     assert offline.calls[:2] == ["datasets status", "datasets create"]
     assert offline.calls[-1] == "kernels push"
@@ -210,7 +217,9 @@ def test_the_command_line_creates_our_dataset_and_what_is_mounted_equals_it(buil
 
 
 @needs_kaggle
-def test_a_dataset_that_exists_gets_a_version_once_the_last_one_is_processed(built, offline):
+def test_a_dataset_that_exists_gets_a_version_once_the_last_one_is_processed(
+    built: Path, offline: Offline
+) -> None:
     offline.let(version=4, words=["READY", "BLOBS_RECEIVED", "READY"])
     push(built, offline)
     asked = [call for call in offline.calls if call != "datasets status"]
@@ -240,7 +249,9 @@ def test_a_dataset_that_exists_gets_a_version_once_the_last_one_is_processed(bui
         ({"absent": 500}, "exit status 1"),
     ],
 )
-def test_each_failure_of_the_real_command_line_stops_a_push(built, offline, kaggle, expected):
+def test_each_failure_of_the_real_command_line_stops_a_push(
+    built: Path, offline: Offline, kaggle: dict[str, Any], expected: Any
+) -> None:
     offline.let(**({"words": ["READY"]} | kaggle))
     with pytest.raises(UserError) as caught:
         push(built, offline)
@@ -249,7 +260,9 @@ def test_each_failure_of_the_real_command_line_stops_a_push(built, offline, kagg
 
 
 @needs_kaggle
-def test_a_folder_that_is_skipped_for_want_of_dir_mode_is_a_failure(built, offline):
+def test_a_folder_that_is_skipped_for_want_of_dir_mode_is_a_failure(
+    built: Path, offline: Offline
+) -> None:
     said = offline("datasets", "create", "-p", str(built / "dataset"))
     assert said.status == 0  # why its lines must be read
     with pytest.raises(
@@ -271,8 +284,8 @@ def test_a_folder_that_is_skipped_for_want_of_dir_mode_is_a_failure(built, offli
     ],
 )
 def test_what_kaggles_own_validation_refuses_the_preflight_names(
-    built, offline, tmp_path, changes, expected
-):
+    built: Path, offline: Offline, tmp_path: Path, changes: Any, expected: Any
+) -> None:
     folder = shutil.copytree(built / "dataset", tmp_path / "dataset")
     path = folder / "dataset-metadata.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
@@ -283,7 +296,9 @@ def test_what_kaggles_own_validation_refuses_the_preflight_names(
 
 
 @needs_kaggle
-def test_without_a_login_it_says_how_to_log_in(built, monkeypatch, tmp_path):
+def test_without_a_login_it_says_how_to_log_in(
+    built: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     for name in [name for name in os.environ if name.startswith("KAGGLE_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,27 +19,27 @@ LONG = "a" * 51
 
 
 @pytest.fixture(scope="module")
-def clean(tmp_path_factory):
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_bundle(tmp_path_factory.mktemp("preflight"))
 
 
 @pytest.fixture
-def bundle(clean, tmp_path):
+def bundle(clean: Path, tmp_path: Path) -> Any:
     shutil.copytree(clean, tmp_path / "bundle")
     return tmp_path / "bundle"
 
 
-def edit(path, **changes):
+def edit(path: Path, **changes: Any) -> None:
     """Change a JSON file's values; None removes one."""
     facts = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({key: value for key, value in facts.items() if value is not None}))
 
 
-def violations(bundle, pushing=True):
+def violations(bundle: Any, pushing: bool = True) -> list[str]:
     return rules.violations(bundle, PINS, pushing)
 
 
-def test_a_clean_bundle_has_no_violations(bundle):
+def test_a_clean_bundle_has_no_violations(bundle: Any) -> None:
     assert violations(bundle) == []
 
 
@@ -66,7 +68,7 @@ def test_a_clean_bundle_has_no_violations(bundle):
         ({"resources": ["run.py"]}, "None is not in the bundle"),
     ],
 )
-def test_the_datasets_metadata(bundle, changes, expected):
+def test_the_datasets_metadata(bundle: Any, changes: Any, expected: Any) -> None:
     edit(bundle / "dataset" / "dataset-metadata.json", **changes)
     found = [line for line in violations(bundle) if "dataset_sources" not in line]
     assert any(expected in line for line in found), found
@@ -99,14 +101,14 @@ def test_the_datasets_metadata(bundle, changes, expected):
         ({"code_file": "gone.ipynb"}, "code_file gone.ipynb is not in kernel/"),
     ],
 )
-def test_the_kernels_metadata(bundle, changes, expected):
+def test_the_kernels_metadata(bundle: Any, changes: Any, expected: Any) -> None:
     edit(bundle / "kernel" / "kernel-metadata.json", **changes)
     found = violations(bundle)
     assert any(expected in line for line in found), found
     assert all(line.startswith("kernel-metadata.json: ") for line in found)
 
 
-def test_owner_and_competition_may_be_missing_until_it_is_pushed(bundle):
+def test_owner_and_competition_may_be_missing_until_it_is_pushed(bundle: Any) -> None:
     edit(bundle / "dataset" / "dataset-metadata.json", id="OWNER/birdclef-kit")
     changes = {"dataset_sources": ["OWNER/birdclef-kit"], "competition_sources": []}
     edit(bundle / "kernel" / "kernel-metadata.json", id="OWNER/birdclef-kit-submission", **changes)
@@ -116,7 +118,7 @@ def test_owner_and_competition_may_be_missing_until_it_is_pushed(bundle):
     assert ["give --competition SLUG" in line for line in found] == [False, True]
 
 
-def test_metadata_that_is_no_json_is_a_mistake(bundle):
+def test_metadata_that_is_no_json_is_a_mistake(bundle: Any) -> None:
     (bundle / "kernel" / "kernel-metadata.json").write_text("{")
     with pytest.raises(UserError, match=r"kernel-metadata.json: can't be read as JSON"):
         violations(bundle)
@@ -141,7 +143,7 @@ def test_metadata_that_is_no_json_is_a_mistake(bundle):
         ("wheels/notes.txt", "only wheels of onnxruntime and openvino"),
     ],
 )
-def test_a_file_that_must_not_be_there(bundle, name, expected):
+def test_a_file_that_must_not_be_there(bundle: Any, name: str, expected: Any) -> None:
     path = bundle / "dataset" / name
     path.parent.mkdir(exist_ok=True)
     path.write_text("")
@@ -172,14 +174,14 @@ def test_a_file_that_must_not_be_there(bundle, name, expected):
         *((f"wheels/{name}", "none of") for name in WHEELS),
     ],
 )
-def test_a_file_that_is_missing(bundle, name, expected):
+def test_a_file_that_is_missing(bundle: Any, name: str, expected: Any) -> None:
     (bundle / "dataset" / name).unlink()
     manifest.write(bundle / "dataset")
     (found,) = violations(bundle)
     assert expected in found
 
 
-def test_a_missing_wheel_is_named_with_package_python_and_remedy(bundle):
+def test_a_missing_wheel_is_named_with_package_python_and_remedy(bundle: Any) -> None:
     (bundle / "dataset" / "wheels" / WHEELS[1]).unlink()
     manifest.write(bundle / "dataset")
     (found,) = violations(bundle)
@@ -189,7 +191,7 @@ def test_a_missing_wheel_is_named_with_package_python_and_remedy(bundle):
     assert "leave --wheels away to download it" in found
 
 
-def test_a_wheel_that_was_cut_short(bundle):
+def test_a_wheel_that_was_cut_short(bundle: Any) -> None:
     path = make_wheel(bundle / "dataset" / "wheels" / WHEELS[0])
     path.write_bytes(path.read_bytes()[:-1])
     manifest.write(bundle / "dataset")
@@ -197,13 +199,13 @@ def test_a_wheel_that_was_cut_short(bundle):
     assert found.startswith(f"wheels/{WHEELS[0]}: cut short or damaged")
 
 
-def test_a_file_dated_before_1980(bundle):
+def test_a_file_dated_before_1980(bundle: Any) -> None:
     os.utime(bundle / "dataset" / "run.py", (0, 0))
     (found,) = violations(bundle)
     assert found.startswith("run.py: dated before 1980")
 
 
-def test_a_file_that_differs_from_the_manifest_and_no_manifest(bundle):
+def test_a_file_that_differs_from_the_manifest_and_no_manifest(bundle: Any) -> None:
     (bundle / "dataset" / "run.py").write_text("print('other')")
     (found,) = violations(bundle)
     assert found.startswith("run.py: was altered")
@@ -212,7 +214,7 @@ def test_a_file_that_differs_from_the_manifest_and_no_manifest(bundle):
     assert found.startswith(f"{manifest.NAME}: missing")
 
 
-def test_the_size_limit(bundle, monkeypatch):
+def test_the_size_limit(bundle: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "LIMIT_BYTES", rules.total_bytes(bundle / "dataset"))
     assert violations(bundle) == []
     monkeypatch.setattr(rules, "LIMIT_BYTES", rules.LIMIT_BYTES - 1)
@@ -230,7 +232,7 @@ def test_the_size_limit(bundle, monkeypatch):
         ([CELL, "for _ in os.walk(inputs): ..."], "code cell 2: walking through all inputs"),
     ],
 )
-def test_the_notebook(bundle, sources, expected):
+def test_the_notebook(bundle: Any, sources: list[str], expected: Any) -> None:
     (bundle / "kernel" / "notebook.ipynb").write_text(json.dumps(notebook(*sources)))
     (found,) = violations(bundle)
     assert expected in found

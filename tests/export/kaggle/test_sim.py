@@ -8,7 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,7 +34,7 @@ ROOT_READS_ALL = os.geteuid() == 0
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     for k in range(3):
         write_sound(folder / "train_soundscapes" / f"S0{k}_20250501_040000.ogg", 60.0)
@@ -43,7 +45,7 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture
-def bundle(tmp_path):
+def bundle(tmp_path: Path) -> Any:
     folder = make_bundle(tmp_path / "made")
     shutil.copy(ROOT / "submission" / "notebook.ipynb", folder / "kernel" / "notebook.ipynb")
     return Bundle.read(folder)
@@ -51,21 +53,21 @@ def bundle(tmp_path):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_kit_and_notebook_find_competition_and_dataset_in_both_layouts(
-    layout, bundle, data, tmp_path, monkeypatch
-):
+    layout: Any, bundle: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tree = folders.build(tmp_path / "work", layout, bundle, data)
     assert mounts.find_competition(tree.root / "input") == tree.competition
     monkeypatch.setenv("BIRDKIT_KAGGLE_ROOT", str(tree.root))
     cells = json.loads(bundle.notebook.read_text())["cells"]
     (finding,) = ["".join(c["source"]) for c in cells if manifest.NAME in "".join(c["source"])]
-    names = {}
+    names: dict[str, Any] = {}
     exec(finding, names)
     assert names["kits"] == [tree.dataset]
 
 
 def test_the_tree_is_as_mounted_without_test_files_and_with_the_dataset_as_bundled(
-    bundle, data, tmp_path
-):
+    bundle: Any, data: Path, tmp_path: Path
+) -> None:
     tree = folders.build(tmp_path / "work", "nested", bundle, data)
     assert mounts.soundscapes(tree.competition / "test_soundscapes") == []
     assert len(mounts.soundscapes(tree.competition / "train_soundscapes")) == 3
@@ -77,7 +79,9 @@ def test_the_tree_is_as_mounted_without_test_files_and_with_the_dataset_as_bundl
     assert sorted(left) == [name for name in WHEELS if name.startswith("onnxruntime")]
 
 
-def test_each_of_twenty_bad_files_is_as_unreadable_as_it_says(bundle, data, tmp_path):
+def test_each_of_twenty_bad_files_is_as_unreadable_as_it_says(
+    bundle: Any, data: Path, tmp_path: Path
+) -> None:
     tree = folders.build(tmp_path / "work", "flat", bundle, data)
     hidden = folders.add_test_soundscapes(tree, data, 40)
     folder = tree.competition / "test_soundscapes"
@@ -96,12 +100,12 @@ def test_each_of_twenty_bad_files_is_as_unreadable_as_it_says(bundle, data, tmp_
     assert bad == expected | (set() if ROOT_READS_ALL else depends)
 
 
-def test_too_few_files_for_the_bad_files_are_refused():
+def test_too_few_files_for_the_bad_files_are_refused() -> None:
     with pytest.raises(UserError, match="--files 39"):
         kaggle_sim.parse(["--files", "39"])
 
 
-def table_of(stems):
+def table_of(stems: Sequence[str]) -> Any:
     ids = [row for stem in stems for row in row_ids(stem, 12, 5.0)]
     values = np.random.default_rng(0).random((len(ids), 2))
     table = pd.DataFrame(values, columns=COLUMNS)
@@ -109,7 +113,7 @@ def table_of(stems):
     return table
 
 
-def write_left(folder, table, **report):
+def write_left(folder: Path, table: pd.DataFrame, **report: Any) -> Left:
     """A table and its report as `birdkit.outcome` leaves them."""
     folder.mkdir(parents=True, exist_ok=True)
     out = folder / "submission.csv"
@@ -126,19 +130,19 @@ def write_left(folder, table, **report):
     return Left.read(out)
 
 
-def judged(left, hidden):
+def judged(left: Left, hidden: Hidden) -> str:
     line = Line("3.12", "flat", "scoring rerun")
     line.judge(left, hidden, COLUMNS, "openvino")
     return line.verdict
 
 
-def test_a_complete_table_with_its_bad_files_named_passes_in_any_order_of_rows(tmp_path):
+def test_a_complete_table_with_its_bad_files_named_passes_in_any_order_of_rows(tmp_path: Path) -> None:
     table = table_of(["a", "b"]).iloc[::-1]
     left = write_left(tmp_path, table, scored=1, failures={"b.ogg": "can't be decoded"})
     assert judged(left, Hidden(["a", "b"], {"b.ogg": "empty"})) == "passes"
 
 
-def change(column, value):
+def change(column: str, value: object) -> Any:
     return lambda table: table.assign(**{column: value})
 
 
@@ -154,7 +158,7 @@ def change(column, value):
         (lambda table: table.assign(wren1=0.5, **{"1234": 0.5}), "nothing was scored"),
     ],
 )
-def test_a_spoilt_table_fails(spoil, said, tmp_path):
+def test_a_spoilt_table_fails(spoil: Any, said: str, tmp_path: Path) -> None:
     left = write_left(tmp_path, spoil(table_of(["a", "b"])), scored=2)
     assert said in judged(left, Hidden(["a", "b"], {}))
 
@@ -171,24 +175,26 @@ def test_a_spoilt_table_fails(spoil, said, tmp_path):
         ({"csv_sha256": "0"}, {}, "the report is of another table"),
     ],
 )
-def test_a_report_that_is_not_the_truth_fails(report, bad_files, message, tmp_path):
+def test_a_report_that_is_not_the_truth_fails(
+    report: Any, bad_files: dict[str, str], message: str, tmp_path: Path
+) -> None:
     left = write_left(tmp_path, table_of(["a", "b"]), **report)
     assert message in judged(left, Hidden(["a", "b"], bad_files))
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_a_file_without_permission_may_be_scored_or_named(named, tmp_path):
+def test_a_file_without_permission_may_be_scored_or_named(named: bool, tmp_path: Path) -> None:
     report = {"scored": 1, "failures": {"b.ogg": "no permission"}} if named else {}
     left = write_left(tmp_path, table_of(["a", "b"]), **report)
     assert judged(left, Hidden(["a", "b"], {"b.ogg": "no permission"})) == "passes"
 
 
-def test_a_missing_table_is_one_line(tmp_path):
+def test_a_missing_table_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"submission\.csv or its report can't be read"):
         Left.read(tmp_path / "submission.csv")
 
 
-def test_engines_may_differ_by_1e_4_whatever_the_order_of_their_rows(tmp_path):
+def test_engines_may_differ_by_1e_4_whatever_the_order_of_their_rows(tmp_path: Path) -> None:
     table = table_of(["a", "b"])
     one = write_left(tmp_path / "one", table)
     near = write_left(tmp_path / "near", change("wren1", table.wren1 + 0.9e-4)(table).iloc[::-1])
@@ -200,33 +206,36 @@ def test_engines_may_differ_by_1e_4_whatever_the_order_of_their_rows(tmp_path):
     assert verdict.difference(one, None) != []
 
 
-def test_a_report_must_say_that_an_engine_is_missing(tmp_path):
+def test_a_report_must_say_that_an_engine_is_missing(tmp_path: Path) -> None:
     table = table_of(["a"])
     assert verdict.silence(write_left(tmp_path, table), "openvino") != []
     assert verdict.silence(write_left(tmp_path, table, notes=["openvino: no wheel"]), "openvino") == []
 
 
-def install(folder, tag="cp312-cp312-manylinux_2_28_x86_64", engine="openvino"):
+def install(
+    folder: Path, tag: str = "cp312-cp312-manylinux_2_28_x86_64", engine: str = "openvino"
+) -> Path:
     """A package as pip leaves it with --target."""
     (folder / engine).mkdir(parents=True)
-    facts = folder / f"{engine}-{PINS[engine]}.dist-info"
-    facts.mkdir()
-    (facts / "WHEEL").write_text(f"Wheel-Version: 1.0\nTag: {tag}\n")
+    metadata = folder / f"{engine}-{PINS[engine]}.dist-info"
+    metadata.mkdir()
+    (metadata / "WHEEL").write_text(f"Wheel-Version: 1.0\nTag: {tag}\n")
     return folder / engine / "__init__.py"
 
 
-def test_a_package_is_traced_to_the_wheel_it_was_installed_from(bundle, tmp_path):
+def test_a_package_is_traced_to_the_wheel_it_was_installed_from(bundle: Any, tmp_path: Path) -> None:
     wheels = bundle.folder / "dataset" / "wheels"
     scratch = tmp_path / "tmp"
-    found = verdict.wheel_of(install(scratch / "x"), wheels, scratch)
-    assert found.name == "openvino-2026.4.1-21234-cp312-cp312-manylinux_2_28_x86_64.whl"
+    wheel = verdict.wheel_of(install(scratch / "x"), wheels, scratch)
+    assert wheel is not None
+    assert wheel.name == "openvino-2026.4.1-21234-cp312-cp312-manylinux_2_28_x86_64.whl"
     assert verdict.wheel_of(install(tmp_path / "site-packages"), wheels, scratch) is None
     other = install(scratch / "y", "cp311-cp311-manylinux_2_28_x86_64")
     assert verdict.wheel_of(other, wheels, scratch) is None
 
 
-def test_what_was_there_before_the_notebook_is_a_fault():
-    clean = {"engines": [], "answers": [], "writable": []}
+def test_what_was_there_before_the_notebook_is_a_fault() -> None:
+    clean: dict[str, list[str]] = {"engines": [], "answers": [], "writable": []}
     assert verdict.surroundings(clean) == ("no engine, no network, inputs read-only", [])
     _, found = verdict.surroundings(
         {"engines": ["openvino"], "answers": ["1.1.1.1:53"], "writable": ["/i"]}
@@ -235,14 +244,14 @@ def test_what_was_there_before_the_notebook_is_a_fault():
     assert verdict.surroundings({})[1] == ["the notebook's runner did not start"]
 
 
-def test_a_line_of_the_table_is_one_line_with_its_columns():
+def test_a_line_of_the_table_is_one_line_with_its_columns() -> None:
     line = Line("3.12.1", "flat", "commit run", problems=["a | b\nc"])
     header, rule, row = verdict.markdown([line]).splitlines()
     assert header.count("|") == rule.count("|") == row.count("|")
     assert row.endswith("| FAILS: a / b c |")
 
 
-def fake_python(path, version):
+def fake_python(path: Path, version: str | None) -> Path:
     """An interpreter that says its version, or one that refuses to run, as pyenv's shims can."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!/bin/sh\necho {version}\n" if version else "#!/bin/sh\nexit 127\n")
@@ -250,7 +259,9 @@ def fake_python(path, version):
     return path
 
 
-def test_an_interpreter_that_does_not_run_gives_way_to_pyenvs_own(tmp_path, monkeypatch):
+def test_an_interpreter_that_does_not_run_gives_way_to_pyenvs_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shim = fake_python(tmp_path / "bin" / "python3.12", None)
     own = fake_python(tmp_path / "pyenv" / "versions" / "3.12.1" / "bin" / "python3.12", "3.12")
     monkeypatch.setenv("PATH", f"{shim.parent}:/usr/bin:/bin")
@@ -260,7 +271,9 @@ def test_an_interpreter_that_does_not_run_gives_way_to_pyenvs_own(tmp_path, monk
     assert pythons.interpreter("3.12") == shim
 
 
-def test_a_missing_python_is_skipped_and_none_at_all_is_an_error(tmp_path, monkeypatch, capsys):
+def test_a_missing_python_is_skipped_and_none_at_all_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     base = tmp_path / "python3.12"
     monkeypatch.setattr(pythons, "interpreter", lambda version: base if version == "3.12" else None)
     monkeypatch.setattr(pythons, "environment", lambda folder, version, base: folder / "bin" / "python")
@@ -271,13 +284,13 @@ def test_a_missing_python_is_skipped_and_none_at_all_is_an_error(tmp_path, monke
         pythons.interpreters(["3.13"], tmp_path)
 
 
-def test_neither_image_has_an_engine_and_every_package_of_it_is_pinned():
+def test_neither_image_has_an_engine_and_every_package_of_it_is_pinned() -> None:
     for pins in (*pythons.PACKAGES.values(), pythons.JUPYTER):
         assert all("==" in pin for pin in pins)
         assert not {"onnxruntime", "openvino"} & {pin.partition("==")[0] for pin in pins}
 
 
-def test_a_folder_with_other_things_is_not_written_to(tmp_path):
+def test_a_folder_with_other_things_is_not_written_to(tmp_path: Path) -> None:
     (tmp_path / "mine").touch()
     with pytest.raises(UserError, match="holds other things"):
         folders.prepare(tmp_path)
@@ -285,13 +298,15 @@ def test_a_folder_with_other_things_is_not_written_to(tmp_path):
     folders.prepare(tmp_path / "new")
 
 
-def test_where_the_network_cannot_be_cut_nothing_runs(tmp_path, monkeypatch):
+def test_where_the_network_cannot_be_cut_nothing_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(session, "CUTS", (("no-such-command",), ("false",)))
     with pytest.raises(UserError, match="the network can't be cut here"):
         session.cut(tmp_path)
 
 
-def test_the_cut_leaves_no_network_and_read_only_inputs(tmp_path):
+def test_the_cut_leaves_no_network_and_read_only_inputs(tmp_path: Path) -> None:
     (tmp_path / "input").mkdir()
     try:
         command = session.cut(tmp_path / "input")
@@ -307,7 +322,9 @@ def test_the_cut_leaves_no_network_and_read_only_inputs(tmp_path):
     assert touch.returncode != 0
 
 
-def test_a_session_inherits_nothing_of_the_callers_settings(bundle, data, tmp_path, monkeypatch):
+def test_a_session_inherits_nothing_of_the_callers_settings(
+    bundle: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYTHONPATH", "/ours")
     monkeypatch.setenv("PIP_FIND_LINKS", "/ours")
     tree = folders.build(tmp_path / "work", "flat", bundle, data)
@@ -316,7 +333,7 @@ def test_a_session_inherits_nothing_of_the_callers_settings(bundle, data, tmp_pa
     assert all(str(tmp_path) in found[name] for name in ("HOME", "TMPDIR", "BIRDKIT_KAGGLE_ROOT"))
 
 
-def test_options_are_put_before_the_notebooks_own(bundle, data, tmp_path):
+def test_options_are_put_before_the_notebooks_own(bundle: Any, data: Path, tmp_path: Path) -> None:
     tree = folders.build(tmp_path / "work", "flat", bundle, data)
     place = Place("3.12", Path("python"), "flat", tree, bundle.notebook)
     changed = json.loads(place.with_options("--precision", "f32").notebook.read_text())
@@ -325,12 +342,14 @@ def test_options_are_put_before_the_notebooks_own(bundle, data, tmp_path):
 
 
 @pytest.fixture
-def simulate(bundle, data, tmp_path, monkeypatch):
+def simulate(bundle: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Run the command with sessions that only write what a healthy kit would; its exit status."""
     sessions = []
     monkeypatch.setattr(bad_files, "MINUTE_S", 2.0)  # seconds of encoding otherwise
 
-    def write(tree, python, notebook, name, spoil=lambda name, table: table):
+    def write(
+        tree: Any, python: Any, notebook: Any, name: str, spoil: Any = lambda name, table: table
+    ) -> Any:
         test = mounts.soundscapes(tree.competition / "test_soundscapes")
         train = mounts.soundscapes(tree.competition / "train_soundscapes")
         engine = "openvino" if list(tree.dataset.glob("wheels/openvino-*")) else "onnxruntime"
@@ -352,7 +371,7 @@ def simulate(bundle, data, tmp_path, monkeypatch):
         seen = {"python": "3.12.1", "engines": [], "answers": [], "writable": []}
         return session.Ended(0, 1.0, log, seen)
 
-    def command(**spoil):
+    def command(**spoil: Any) -> Any:
         monkeypatch.setattr(session, "run", lambda *given: write(*given, **spoil))
         monkeypatch.setattr(pythons, "interpreters", lambda versions, work: {"3.12": Path("python")})
         paths = ["--bundle", str(bundle.folder), "--data", str(data), "--work", str(tmp_path / "w")]
@@ -362,7 +381,7 @@ def simulate(bundle, data, tmp_path, monkeypatch):
     return command
 
 
-def readable(path):
+def readable(path: Path) -> bool:
     try:
         audio.read(path, 32_000, max_s=1.0)
     except audio.AudioError:
@@ -370,7 +389,9 @@ def readable(path):
     return True
 
 
-def test_a_healthy_kit_passes_every_session_and_a_lower_precision_is_rerun_in_f32(simulate, capsys):
+def test_a_healthy_kit_passes_every_session_and_a_lower_precision_is_rerun_in_f32(
+    simulate: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     status, sessions = simulate()
     out = capsys.readouterr().out
     assert status == 0, out
@@ -378,8 +399,10 @@ def test_a_healthy_kit_passes_every_session_and_a_lower_precision_is_rerun_in_f3
     assert sum(line.endswith("| passes |") for line in out.splitlines()) == 4
 
 
-def test_one_failing_session_is_exit_status_1_and_its_last_lines_are_printed(simulate, capsys):
-    def spoil(name, table):
+def test_one_failing_session_is_exit_status_1_and_its_last_lines_are_printed(
+    simulate: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def spoil(name: str, table: pd.DataFrame) -> Any:
         return table.iloc[1:] if name == "scoring-rerun" else table
 
     status, _ = simulate(spoil=spoil)

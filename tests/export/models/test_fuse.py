@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from birdkit import audio
 from birdkit.contract import Contract
@@ -42,7 +45,7 @@ ENGINES = {"onnxruntime": OnnxRuntimeEngine, "openvino": OpenVinoEngine}
 
 
 @pytest.fixture(scope="module")
-def fused_dir(run_dir, competition, tmp_path_factory):
+def fused_dir(run_dir: Path, competition: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("fused") / "model"
     arguments = [str(run_dir), "--data", str(competition), "--out", str(out), "--fuse", "--fit"]
     assert to_onnx.main(arguments) == 0
@@ -51,7 +54,7 @@ def fused_dir(run_dir, competition, tmp_path_factory):
 
 
 @pytest.mark.parametrize("engine", [OnnxRuntimeEngine, OpenVinoEngine])
-def test_fused_and_separate_graphs_agree(contract, tmp_path, engine):
+def test_fused_and_separate_graphs_agree(contract: Contract, tmp_path: Path, engine: Any) -> None:
     members = {"one": tiny_predictor(contract), "two": tiny_predictor(contract)}
     with torch.no_grad():
         for parameter in members["two"].network.parameters():
@@ -75,7 +78,7 @@ def test_fused_and_separate_graphs_agree(contract, tmp_path, engine):
     assert np.abs(answers["one.segmentwise"] - answers["two.segmentwise"]).max() > 0.1
 
 
-def test_the_log_mel_is_in_a_fused_file_once(fused_dir):
+def test_the_log_mel_is_in_a_fused_file_once(fused_dir: Path) -> None:
     graph = onnx.load(fused_dir / "fused.onnx").graph
     assert sum("log_mel" in node.output for node in graph.node) == 1
     mels = [i for i in graph.initializer if list(i.dims) == [32, 512]]
@@ -83,7 +86,7 @@ def test_the_log_mel_is_in_a_fused_file_once(fused_dir):
     assert "log_mel" not in [output.name for output in graph.output]
 
 
-def test_members_of_another_front_end_get_a_file_of_their_own(run_dir):
+def test_members_of_another_front_end_get_a_file_of_their_own(run_dir: Path) -> None:
     final = Final.load(run_dir / "round0" / "test_resnet" / "final.pt")
     job = replace(final.job, frontend=replace(final.job.frontend, n_mels=40))
     other = replace(final, made_by=final.made_by | {"job": job.table()})
@@ -97,7 +100,9 @@ def test_members_of_another_front_end_get_a_file_of_their_own(run_dir):
     assert contract_of(finals, ["e"]) == longer.contract
 
 
-def test_a_fused_folder_writes_the_same_submission(fused_dir, model_dir, competition, tmp_path):
+def test_a_fused_folder_writes_the_same_submission(
+    fused_dir: Path, model_dir: Path, competition: Path, tmp_path: Path
+) -> None:
     spec = Spec.load(fused_dir)
     assert spec.files == {"fused": ["test_resnet", "test_resnet-2"]}
     assert not list(fused_dir.glob("test_resnet*"))
@@ -111,26 +116,29 @@ def test_a_fused_folder_writes_the_same_submission(fused_dir, model_dir, competi
     np.testing.assert_allclose(rows, expected, atol=1e-6)
 
 
-def test_every_member_of_a_fused_file_is_gated_by_name(fused_dir):
+def test_every_member_of_a_fused_file_is_gated_by_name(fused_dir: Path) -> None:
     report = model_folder.read_parity(fused_dir)
     assert sorted(report) == ["test_resnet", "test_resnet-2"]
     for engines in report.values():
         assert [each.engine for each in engines] == ["onnxruntime", "openvino", "openvino-ir"]
 
 
-def test_a_judgement_is_of_the_ensemble_that_is_submitted(fused_dir, competition):
-    found = Judgement.load(fused_dir)
+def test_a_judgement_is_of_the_ensemble_that_is_submitted(fused_dir: Path, competition: Path) -> None:
+    judgement = Judgement.load(fused_dir)
+    assert judgement is not None
     spec = Spec.load(fused_dir)
-    assert spec.output == max(found.outputs, key=lambda output: found.outputs[output])
-    assert found.n_soundscapes == 3
-    assert found.n_windows == 36
-    weighted = sum(auc * n for auc, n in found.groups.values()) / found.n_scored
-    assert weighted == pytest.approx(found.outputs[spec.output])
-    assert any("equal weights" in line or "fitted weights" in line for line in found.chosen)
-    assert any(line.startswith("averaging ") for line in found.chosen)
+    assert spec.output == max(judgement.outputs, key=lambda output: judgement.outputs[output])
+    assert judgement.n_soundscapes == 3
+    assert judgement.n_windows == 36
+    weighted = sum(auc * n for auc, n in judgement.groups.values()) / judgement.n_scored
+    assert weighted == pytest.approx(judgement.outputs[spec.output])
+    assert any("equal weights" in line or "fitted weights" in line for line in judgement.chosen)
+    assert any(line.startswith("averaging ") for line in judgement.chosen)
 
 
-def test_fitted_weights_are_taken_where_they_help_others_than_they_were_fitted_on(tmp_path):
+def test_fitted_weights_are_taken_where_they_help_others_than_they_were_fitted_on(
+    tmp_path: Path,
+) -> None:
     rng = np.random.default_rng(1)
     truth = rng.random((240, 3)) < 0.3
     files = tuple(SoundFile(tmp_path / f"{index}.ogg", 12) for index in range(20))
@@ -146,13 +154,15 @@ def test_fitted_weights_are_taken_where_they_help_others_than_they_were_fitted_o
     assert selection._fit(spec, alike, labelled)[0].members == {"good": 0.5, "noise": 0.5}
 
 
-def test_fit_without_labelled_soundscapes_is_refused(run_dir, tmp_path):
+def test_fit_without_labelled_soundscapes_is_refused(run_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--fit needs labelled soundscapes"):
         to_onnx.main([str(run_dir), "--fit", "--out", str(tmp_path / "model")])
     assert not (tmp_path / "model").exists()
 
 
-def test_members_whose_classes_differ_are_refused(fused_dir, contract, tmp_path):
+def test_members_whose_classes_differ_are_refused(
+    fused_dir: Path, contract: Contract, tmp_path: Path
+) -> None:
     predictor = tiny_predictor(contract).eval()
     other = replace(contract, classes=("b", "a", "1234"))
     for name, of in (("x", contract), ("y", other)):
@@ -163,7 +173,7 @@ def test_members_whose_classes_differ_are_refused(fused_dir, contract, tmp_path)
 
 
 @pytest.fixture(scope="module")
-def duo_dir(competition, tmp_path_factory):
+def duo_dir(competition: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fused folder of two members that answer differently; the heavier one is the second."""
     folder = tmp_path_factory.mktemp("duo")
     _, columns = table.read_sample(competition / "sample_submission.csv")
@@ -184,7 +194,7 @@ def duo_dir(competition, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def soundscape(competition):
+def soundscape(competition: Path) -> NDArray[np.float32]:
     first = mounts.soundscapes(competition / "validation" / "soundscapes")[0]
     return audio.read(first, 32000)
 
@@ -193,7 +203,9 @@ def soundscape(competition):
 @pytest.mark.parametrize(
     "engine, lower", [("onnxruntime", ()), ("openvino", ()), ("openvino", ("bf16",))]
 )
-def test_a_member_alone_scores_as_it_does_among_all(duo_dir, soundscape, engine, lower, shift):
+def test_a_member_alone_scores_as_it_does_among_all(
+    duo_dir: Path, soundscape: NDArray[np.float32], engine: Any, lower: Sequence[str], shift: float
+) -> None:
     whole = ensemble.load(duo_dir, LAYOUT, engine, lower)
     expected = whole.ensemble.score(soundscape, 12, shift)
     assert np.abs(expected[0] - expected[1]).max() > 0.1
@@ -208,7 +220,9 @@ def test_a_member_alone_scores_as_it_does_among_all(duo_dir, soundscape, engine,
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_the_golden_answers_of_a_member_alone_are_its_own(duo_dir, tmp_path, engine):
+def test_the_golden_answers_of_a_member_alone_are_its_own(
+    duo_dir: Path, tmp_path: Path, engine: Any
+) -> None:
     folder = shutil.copytree(duo_dir, tmp_path / "model")
     recorded = json.loads((folder / golden.NAME).read_text())
     recorded["fused"]["f32"]["two.segmentwise"][0][0] += 1.0
@@ -218,14 +232,14 @@ def test_the_golden_answers_of_a_member_alone_are_its_own(duo_dir, tmp_path, eng
         ensemble.load(folder, LAYOUT, engine, members=["two"])
 
 
-def outputs_of(engine):
+def outputs_of(engine: Any) -> list[str]:
     """What the engine's graph computes, whether or not it is asked for."""
     if isinstance(engine, OpenVinoEngine):
         return [name for output in engine.stages[-1].outputs for name in output.get_names()]
     return [output.name for output in engine._session.get_outputs()]
 
 
-def convolutions_run(engine):
+def convolutions_run(engine: Any) -> int:
     """How many convolutions one call executes, as the engine itself says."""
     if isinstance(engine, OpenVinoEngine):
         ops = [op for stage in engine.stages for op in stage.get_runtime_model().get_ops()]
@@ -241,9 +255,14 @@ def convolutions_run(engine):
     "engine, precision", [("onnxruntime", "f32"), ("openvino", "f32"), ("openvino", "bf16")]
 )
 def test_a_member_that_is_left_out_is_not_computed(
-    duo_dir, contract, tmp_path, monkeypatch, engine, precision
-):
-    def profiled(options=onnxruntime.SessionOptions):
+    duo_dir: Path,
+    contract: Contract,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    engine: Any,
+    precision: str,
+) -> None:
+    def profiled(options: Any = onnxruntime.SessionOptions) -> Any:
         found = options()
         found.enable_profiling, found.profile_file_prefix = True, str(tmp_path / "profile")
         return found
@@ -261,7 +280,7 @@ def test_a_member_that_is_left_out_is_not_computed(
         assert convolutions_run(alone) == n_of_one
 
 
-def test_an_onnx_file_is_cut_down_to_the_nodes_that_its_outputs_need(duo_dir):
+def test_an_onnx_file_is_cut_down_to_the_nodes_that_its_outputs_need(duo_dir: Path) -> None:
     file = (duo_dir / "fused.onnx").read_bytes()
     whole = onnx.load_from_string(file)
     names = [output.name for output in whole.graph.output]
@@ -279,7 +298,7 @@ def test_an_onnx_file_is_cut_down_to_the_nodes_that_its_outputs_need(duo_dir):
 SPEEDS = {2: 1.0, 1: 10.0}
 
 
-def pretend_speeds(monkeypatch, speeds):
+def pretend_speeds(monkeypatch: pytest.MonkeyPatch, speeds: dict[int, float]) -> None:
     monkeypatch.setattr(calibration, "windows_per_s", lambda of, streams: speeds[len(of.spec.members)])
 
 
@@ -288,9 +307,14 @@ def pretend_speeds(monkeypatch, speeds):
     "left_s, kept", [(116.0, ["one", "two"]), (114.0, ["two"]), (12.0, ["two"]), (11.0, ["two"])]
 )
 def test_the_heaviest_members_of_a_fused_file_stay_as_many_as_there_is_time_for(
-    duo_dir, soundscape, monkeypatch, engine, left_s, kept
-):
-    def open_in(layout, members):
+    duo_dir: Path,
+    soundscape: NDArray[np.float32],
+    monkeypatch: pytest.MonkeyPatch,
+    engine: Any,
+    left_s: float,
+    kept: list[str],
+) -> None:
+    def open_in(layout: Any, members: Any) -> Any:
         return ensemble.load(duo_dir, layout, engine, members=members)
 
     pretend_speeds(monkeypatch, SPEEDS)
@@ -305,12 +329,17 @@ def test_the_heaviest_members_of_a_fused_file_stay_as_many_as_there_is_time_for(
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_run_with_time_for_one_member_submits_that_members_table_and_says_so(
-    duo_dir, competition, tmp_path, monkeypatch, capsys, engine
-):
-    def table_of(folder, name, *arguments):
+    duo_dir: Path,
+    competition: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    engine: Any,
+) -> None:
+    def table_of(folder: Path, name: str, *arguments: str) -> Any:
         sounds = str(competition / "validation" / "soundscapes")
-        arguments = ["--soundscapes", sounds, "--engine", engine, *arguments]
-        assert submit(competition, folder, tmp_path / name, *arguments) == 0
+        where = ["--soundscapes", sounds, "--engine", engine]
+        assert submit(competition, folder, tmp_path / name, *where, *arguments) == 0
         report = json.loads((tmp_path / f"{name}.report.json").read_text())
         lines = (tmp_path / name).read_text().splitlines()
         return report, np.array([[float(x) for x in line.split(",")[1:]] for line in lines[1:]])

@@ -70,7 +70,7 @@ def test_runs_whose_models_answer_for_something_else_are_refused(
     one, other = copy_run("one"), copy_run("other")
     for path in other.rglob("final.pt"):
         final = Final.load(path)
-        contract = Contract(**{**vars(final.contract), **changes})  # type: ignore[arg-type]
+        contract = Contract(**{**vars(final.contract), **changes})
         replace(final, contract=contract).save(path)
     with pytest.raises(
         UserError, match=f"members one-test_resnet and other-test_resnet differ in {fact};"
@@ -125,5 +125,6 @@ def test_two_runs_of_different_mels_are_one_ensemble_that_the_submission_scores(
 
     alone = [score({n: float(n == name) for n in names}, f"{name}.csv") for name in names]
     together = score(dict.fromkeys(names, 1.0), "together.csv")
-    assert np.abs(alone[0] - alone[2]).to_numpy().max() > 0.01
-    np.testing.assert_allclose(together, sum(alone) / 3, atol=1e-5)
+    assert np.abs(alone[0].to_numpy() - alone[2].to_numpy()).max() > 0.01
+    mean = np.mean([table.to_numpy() for table in alone], axis=0)
+    np.testing.assert_allclose(together.to_numpy(), mean, atol=1e-5)

@@ -27,7 +27,8 @@ from train import run as train_run
 from train.models import checkpoint, pretrained
 from train.models.sed import Predictor
 from train.rounds import comparison, pseudo_labels, runner, teachers
-from train.scoring import evaluate, summary
+from train.scoring import summary
+from train.scoring.submitted import score_submission
 from train.scoring.truth import Truth
 
 # The write-up's recipe with its three backbones swapped for one that is small enough for a test.
@@ -173,7 +174,7 @@ def test_the_last_rounds_ensemble_submits_what_torch_says(competition: Path, tmp
     output = json.loads((model / "ensemble.json").read_text())["output"]
     table = pd.read_csv(run / "summary.csv").set_index(["round", "model", "set", "output"])
     in_torch = table.loc[(1, "ensemble", "validation", output), "macro_auc"]
-    assert evaluate.score_submission(out, hidden).macro == pytest.approx(in_torch, abs=1e-4)
+    assert score_submission(out, hidden).macro == pytest.approx(in_torch, abs=1e-4)
 
 
 @pytest.mark.slow
@@ -451,4 +452,4 @@ def test_members_of_other_mels_chunks_folds_and_losses_stand_in_one_ensemble(
     output = json.loads((model / "ensemble.json").read_text())["output"]
     table = pd.read_csv(run / "summary.csv").set_index(["round", "model", "set", "output"])
     in_torch = table.loc[(1, "ensemble", "validation", output), "macro_auc"]
-    assert evaluate.score_submission(out, hidden).macro == pytest.approx(in_torch, abs=1e-4)
+    assert score_submission(out, hidden).macro == pytest.approx(in_torch, abs=1e-4)

@@ -19,6 +19,7 @@ from train.models.checkpoint import Final
 from train.scoring import evaluate
 from train.scoring.auc import macro_auc
 from train.scoring.evaluate import TorchEngine, held_out_set, soundscape_set, validation_set
+from train.scoring.submitted import score_submission
 
 CPU = torch.device("cpu")
 
@@ -35,7 +36,7 @@ def test_the_validation_figure_is_that_of_the_submitted_table(
     spec = Spec.load(model_dir)
     truth_set = validation_set(validation, next(iter(finals.values())).contract)
     ours = evaluate.evaluate(engines, spec, truth_set)[spec.output]
-    submitted = evaluate.score_submission(out, validation)
+    submitted = score_submission(out, validation)
     assert ours.n_scored == submitted.n_scored > 0
     assert ours.macro == pytest.approx(submitted.macro, abs=1e-4)
     # The mask counts: without it the figure is another one.
