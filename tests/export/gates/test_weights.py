@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -7,23 +8,29 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from birdkit.errors import UserError
 from export.gates import weights
-from train.scoring.auc import macro_auc
+from export.gates.weights import Combine, Fitted
+from train.scoring.auc import Difference, macro_auc
 from train.scoring.truth import Truth
 
+Scores = NDArray[np.float32]
 
-def mean(scores: Any, shares: Any) -> Any:
+
+def mean(scores: Scores, shares: Sequence[float]) -> Scores:
     return np.tensordot(np.asarray(shares, dtype=np.float32), scores, axes=1)
 
 
-def mean_rank(scores: Any, shares: Any) -> Any:
+def mean_rank(scores: Scores, shares: Sequence[float]) -> Scores:
     ranks = scores.argsort(axis=1).argsort(axis=1) / scores.shape[1]
     return mean(ranks.astype(np.float32), shares)
 
 
-def library(seed: Any, noises: Any, n_groups: Any = 12, windows: Any = 8, classes: Any = 8) -> Any:
+def library(
+    seed: int, noises: Sequence[float], n_groups: int = 12, windows: int = 8, classes: int = 8
+) -> tuple[Scores, Truth]:
     """Scores of members, which are truth with noise of their own; everything is decided."""
     rng = np.random.default_rng(seed)
     truth = rng.random((n_groups * windows, classes)) < 0.2
@@ -33,7 +40,7 @@ def library(seed: Any, noises: Any, n_groups: Any = 12, windows: Any = 8, classe
     return scores, Truth.of(truth, groups=groups)
 
 
-def same(one: Any, other: Any) -> Any:
+def same(one: Fitted, other: Fitted) -> bool:
     return (
         str(one) == str(other)
         and one.weights == other.weights
@@ -42,7 +49,7 @@ def same(one: Any, other: Any) -> Any:
 
 
 @pytest.mark.parametrize("combine", [mean, mean_rank])
-def test_a_useless_member_beside_a_good_one_gets_the_least_weight_there_is(combine: Any) -> None:
+def test_a_useless_member_beside_a_good_one_gets_the_least_weight_there_is(combine: Combine) -> None:
     scores, truth = library(0, [0.7, 8.0])
     fitted = weights.fit(scores, truth, combine, draws=200)
     assert fitted.accepted
@@ -58,8 +65,8 @@ def test_a_useless_member_beside_a_good_one_gets_the_least_weight_there_is(combi
 def test_members_of_equal_worth_keep_equal_weights_though_others_fit_the_few_rows_better() -> None:
     refused = 0
     for seed in range(20):
-        few = library(seed, [1.0, 1.0, 1.0], n_groups=6, windows=4, classes=5)
-        fitted = weights.fit(*few, mean, draws=200)
+        scores, truth = library(seed, [1.0, 1.0, 1.0], n_groups=6, windows=4, classes=5)
+        fitted = weights.fit(scores, truth, mean, draws=200)
         assert fitted.in_sample >= fitted.equal
         if not fitted.accepted:
             refused += 1
@@ -70,9 +77,9 @@ def test_members_of_equal_worth_keep_equal_weights_though_others_fit_the_few_row
 
 
 def test_a_gain_that_may_be_chance_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    args = library(0, [0.7, 8.0])
-    monkeypatch.setattr(weights.Difference, "bound", lambda self, share: -0.001)
-    fitted = weights.fit(*args, mean, draws=20)
+    scores, truth = library(0, [0.7, 8.0])
+    monkeypatch.setattr(Difference, "bound", lambda self, share: -0.001)
+    fitted = weights.fit(scores, truth, mean, draws=20)
     assert not fitted.accepted
     assert fitted.weights == (0.5, 0.5)
     assert "may be chance" in str(fitted)
@@ -108,15 +115,15 @@ def test_undecided_cells_have_no_say() -> None:
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 4), st.integers(2, 7))
 def test_weights_are_a_share_each_and_the_same_every_time(
-    seed: int, n_members: Any, n_groups: Any
+    seed: int, n_members: int, n_groups: int
 ) -> None:
     noises = np.random.default_rng(seed).uniform(0.5, 4.0, n_members)
-    args = library(seed, noises, n_groups=n_groups, windows=4, classes=3)
-    fitted = weights.fit(*args, mean, draws=50)
+    scores, truth = library(seed, noises.tolist(), n_groups=n_groups, windows=4, classes=3)
+    fitted = weights.fit(scores, truth, mean, draws=50)
     assert len(fitted.weights) == n_members
     assert min(fitted.weights) > 0
     assert sum(fitted.weights) == pytest.approx(1.0, abs=1e-12)
-    assert same(fitted, weights.fit(*args, mean, draws=50))
+    assert same(fitted, weights.fit(scores, truth, mean, draws=50))
 
 
 @pytest.mark.parametrize("rename", [lambda g: 1000 - g, lambda g: np.array([f"s{x}" for x in g])])
