@@ -15,12 +15,14 @@ import scipy.fft
 import scipy.signal
 from numpy.typing import NDArray
 
+from birdkit import grid
+
 Rng = np.random.Generator
 Sound = NDArray[np.floating]
 Cells = NDArray[np.int_]
 
 RATE_HZ = 32_000
-WINDOW_S, N_WINDOWS = 5, 12
+WINDOW_S, N_WINDOWS = int(grid.WINDOW_S), grid.WINDOWS_A_MINUTE
 N_SAMPLES = RATE_HZ * WINDOW_S * N_WINDOWS  # of a soundscape
 FRAME_S = 0.01  # the grain at which song is judged audible
 AUDIBLE_DB, FAINT_DB = 0.0, -25.0  # of a frame over what else is in the species' band
