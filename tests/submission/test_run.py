@@ -21,6 +21,7 @@ from birdkit.contract import Contract
 from birdkit.errors import UserError
 from birdkit.grid import row_ids
 from birdkit.kaggle import manifest, mounts, session, table
+from birdkit.kaggle.bad_file_rows import fill_missing
 from birdkit.scoring import ensemble, predict
 from birdkit.scoring.predict import SoundFile
 from tests.conftest import ROOT, submit, write_sound
@@ -333,7 +334,7 @@ def test_scores_that_are_no_numbers_cost_their_file_only(tmp_path: Path, contrac
 def test_missing_files_get_each_classs_median() -> None:
     rows = np.array([[0.1, 0.5], [0.2, 0.6], [0.9, 0.7]], dtype=np.float32)
     unscored = np.full((2, 2), np.nan, dtype=np.float32)
-    filled = table.fill_missing(np.concatenate([rows, unscored]))
+    filled = fill_missing(np.concatenate([rows, unscored]))
     np.testing.assert_array_equal(filled[:3], rows)
     np.testing.assert_allclose(filled[3:], [[0.2, 0.6]] * 2)
 

@@ -2,7 +2,7 @@
 
     python train/pages/settings_table.py docs/recipes.md
 
-Names, types and defaults are those of the dataclasses in train/config/settings.py; the descriptions
+Names, types and defaults are those of the dataclasses in train/config/settings/; the descriptions
 are the texts under their fields.
 """
 

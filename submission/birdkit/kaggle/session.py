@@ -18,8 +18,8 @@ from birdkit.kaggle.report import Submission
 from birdkit.scoring import budget, calibration, ensemble
 from birdkit.scoring.budget import Budget
 from birdkit.scoring.calibration import Calibration
+from birdkit.scoring.engine_failover import Failover
 from birdkit.scoring.ensemble import Spec
-from birdkit.scoring.failover import Failover
 from birdkit.scoring.passes import Pass, Stopped, run_passes
 
 REPORT_EVERY_S = 5.0

