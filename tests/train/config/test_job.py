@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,7 +19,7 @@ def test_a_job_holds_what_its_checkpoint_depends_on_and_nothing_else(tmp_path: P
     path = write(tmp_path, ROUNDS)
     base = recipe.load(path)
 
-    def same(override: Any, index: Any, name: Any) -> Any:
+    def same(override: str, index: int, name: str) -> bool:
         return job_of(recipe.load(path, [override]), index, name) == job_of(base, index, name)
 
     assert same("models.1.drop_rate=0.1", 1, "a")
@@ -95,7 +94,7 @@ def test_a_rounds_fit_stands_above_a_models_own(tmp_path: Path) -> None:
         ("[[models]]\npseudo.output = 'clipwise'\n", "set it in the round's pseudo settings"),
     ],
 )
-def test_a_mistake_in_the_settings_of_a_model_is_named(tmp_path: Path, text: Any, message: str) -> None:
+def test_a_mistake_in_the_settings_of_a_model_is_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         every_job(recipe.load(write(tmp_path, text)))
 

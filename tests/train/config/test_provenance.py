@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,7 +19,7 @@ tables = st.recursive(
 
 
 @given(tables)
-def test_what_was_made_by_the_same_is_kept_whenever_it_is_read_back(made_by: Any) -> None:
+def test_what_was_made_by_the_same_is_kept_whenever_it_is_read_back(made_by: provenance.MadeBy) -> None:
     assert provenance.can_be_kept(made_by, json.loads(json.dumps(made_by)))
     assert provenance.differences(made_by, made_by) == []
     assert len(provenance.key(made_by)) == 64
@@ -35,7 +34,7 @@ def test_differences_are_named_by_their_place() -> None:
 
 
 @pytest.mark.parametrize("made_by", [None, "text", 3, []])
-def test_an_artefact_that_does_not_say_what_made_it_is_not_kept(made_by: Any) -> None:
+def test_an_artefact_that_does_not_say_what_made_it_is_not_kept(made_by: object) -> None:
     assert not provenance.can_be_kept({}, made_by)
 
 

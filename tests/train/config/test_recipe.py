@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -10,14 +9,14 @@ from birdkit.errors import UserError
 from train.config import recipe, settings
 
 
-def write(tmp_path: Any, text: Any) -> Any:
+def write(tmp_path: Path, text: str) -> str:
     path = tmp_path / "mine.toml"
     path.write_text(text)
     return str(path)
 
 
 @pytest.mark.parametrize("path", sorted(recipe.RECIPES.glob("*.toml")), ids=lambda path: path.stem)
-def test_every_recipe_of_the_kit_loads_and_survives_json(path: Any) -> None:
+def test_every_recipe_of_the_kit_loads_and_survives_json(path: Path) -> None:
     loaded = recipe.load(path.stem)
     assert loaded.name == path.stem
     assert recipe.from_json(recipe.to_json(loaded), "here") == loaded
@@ -48,7 +47,7 @@ def test_an_unknown_key_names_the_nearest_one(tmp_path: Path) -> None:
         ("[frontend]\nfmax_hz = 20000\n", "20000 Hz at 32000 Hz"),
     ],
 )
-def test_a_mistake_in_a_recipe_is_named(tmp_path: Path, text: Any, message: str) -> None:
+def test_a_mistake_in_a_recipe_is_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         recipe.load(write(tmp_path, text))
 
@@ -125,7 +124,7 @@ def test_rounds_are_listed_one_by_one_each_taught_by_the_one_before(tmp_path: Pa
         ('[data]\nspeech = "no"\n', "data.speech 'no' is unknown; choose keep, cut, half"),
     ],
 )
-def test_a_mistake_in_a_round_is_named(tmp_path: Path, text: Any, message: str) -> None:
+def test_a_mistake_in_a_round_is_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         recipe.load(write(tmp_path, text))
 

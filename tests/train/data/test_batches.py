@@ -11,6 +11,7 @@ import soundfile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from birdkit.contract import Contract
 from tests.conftest import tiny_recipe, write_sound
@@ -30,8 +31,10 @@ from train.data.batches import (
 from train.data.competition import LabelledSoundscape, Recording
 from train.data.waveforms import Waveforms
 
+Paths = tuple[Path, Path]
 
-def recording(primary: Any, author: Any, *secondary: Any, path: Any = "x.ogg") -> Any:
+
+def recording(primary: str, author: str, *secondary: str, path: str | Path = "x.ogg") -> Recording:
     return Recording(Path(path), primary, tuple(secondary), author)
 
 
@@ -65,16 +68,16 @@ def test_balance_0_draws_classes_alike_and_1_draws_recordings_alike() -> None:
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 5))
 def test_a_crop_is_a_stretch_of_the_recording_or_its_repetition(
-    size: Any, wanted: Any, seed: int
+    size: int, wanted: int, seed: int
 ) -> None:
-    waveform = np.arange(size, dtype=np.float32)
+    waveform = np.arange(size, dtype=np.int16)
     crop = random_crop(waveform, wanted, np.random.default_rng(seed))
     assert crop.shape == (wanted,)
     np.testing.assert_array_equal(np.diff(crop) % size, np.full(wanted - 1, 1 % size))
 
 
 @pytest.fixture
-def batches(tmp_path: Path, contract: Contract) -> Any:
+def batches(tmp_path: Path, contract: Contract) -> Batches:
     recordings = [
         recording(label, "x", path=str(write_sound(tmp_path / f"{label}{i}.ogg", 3.0 + 4 * i)))
         for label in ("a", "b", "1234")
@@ -83,7 +86,9 @@ def batches(tmp_path: Path, contract: Contract) -> Any:
     return make_batches(recordings, contract, "augment.mixup=0.5")
 
 
-def make_batches(recordings: Any, contract: Any, *overrides: Any, **more: Any) -> Any:
+def make_batches(
+    recordings: list[Recording], contract: Contract, *overrides: str, **more: Any
+) -> Batches:
     """Batches of recordings; `more` are other sources."""
     return Batches(
         Sources(recordings, Waveforms(contract.sample_rate), more.pop("speech", {}), **more),
@@ -92,7 +97,7 @@ def make_batches(recordings: Any, contract: Any, *overrides: Any, **more: Any) -
     )
 
 
-def test_a_batch_is_a_function_of_its_step(batches: Any, contract: Contract) -> None:
+def test_a_batch_is_a_function_of_its_step(batches: Batches, contract: Contract) -> None:
     once, again = batches[7], batches[7]
     assert torch.equal(once[0], again[0])
     assert torch.equal(once[1], again[1])
@@ -101,7 +106,7 @@ def test_a_batch_is_a_function_of_its_step(batches: Any, contract: Contract) -> 
     assert once[0].abs().max() <= 1.0
 
 
-def test_mixup_joins_the_labels_of_both(batches: Any) -> None:
+def test_mixup_joins_the_labels_of_both(batches: Batches) -> None:
     targets = torch.cat([batches[step][1] for step in range(8)])
     assert set(targets.unique().tolist()) == {0.0, 1.0}
     labels_each = Counter(targets.sum(dim=1).tolist())
@@ -111,9 +116,10 @@ def test_mixup_joins_the_labels_of_both(batches: Any) -> None:
 
 
 @pytest.mark.parametrize("levels_db", [(-6.0, 6.0), (-20.0, -3.0)])
-def test_a_mix_is_a_sum_within_the_levels(levels_db: Any) -> None:
+def test_a_mix_is_a_sum_within_the_levels(levels_db: tuple[float, float]) -> None:
     rng = np.random.default_rng(0)
-    first, second = np.float32([0.5, -0.5] * 50), np.float32([0.01] * 100)
+    first = np.array([0.5, -0.5] * 50, dtype=np.float32)
+    second = np.full(100, 0.01, dtype=np.float32)
     for _ in range(20):
         added = augment.mix(first, second, levels_db, rng) - first
         ratio_db = 20 * np.log10(augment.rms(added) / augment.rms(first))
@@ -152,7 +158,7 @@ def test_spec_augment_masks_bands_and_stretches_and_repeats_by_its_generator() -
     config = Augment(freq_masks=1, time_masks=1)
     picture = torch.rand(4, 1, 64, 100)
 
-    def run(seed: Any) -> Any:
+    def run(seed: int) -> torch.Tensor:
         return augment.spec_augment(picture, config, torch.Generator().manual_seed(seed))
 
     assert torch.equal(run(1), run(1))
@@ -167,10 +173,10 @@ def test_spec_augment_masks_bands_and_stretches_and_repeats_by_its_generator() -
 
 
 @pytest.fixture
-def tones(tmp_path: Path) -> Any:
+def tones(tmp_path: Path) -> Paths:
     """A recording of class a at 1 kHz, and a soundscape whose second window of two is at 6 kHz."""
 
-    def write(path: Any, *hz: Any) -> Any:
+    def write(path: Path, *hz: int) -> Path:
         t = np.arange(5 * 32000) / 32000
         sound = np.concatenate([0.3 * np.sin(2 * np.pi * f * t) for f in hz]).astype(np.float32)
         soundfile.write(path, sound, 32000)
@@ -179,21 +185,23 @@ def tones(tmp_path: Path) -> Any:
     return write(tmp_path / "r.wav", 1000), write(tmp_path / "s_20250101_050000.wav", 200, 6000)
 
 
-def has_tone(chunk: Any, hz: Any) -> Any:
+def has_tone(chunk: NDArray[np.float32], hz: int) -> bool:
     spectrum = np.abs(np.fft.rfft(chunk))
-    return spectrum[hz * 5] > 0.2 * spectrum.max()
+    return bool(spectrum[hz * 5] > 0.2 * spectrum.max())
 
 
 PLAIN = ("augment.mixup=0.0", "augment.noise=0.0", "rounds=[{}, {pseudo = {}}]")
 
 
-def opinion(path: Any) -> Any:
-    targets = np.float32([[0, 0, 0], [0, 0.7, 0]])
+def opinion(path: Path) -> LabelledWindows:
+    targets = np.array([[0, 0, 0], [0, 0.7, 0]], dtype=np.float32)
     zeros = np.zeros(2, dtype=np.int64)
     return LabelledWindows((path,), zeros, np.arange(2), targets, np.array([0.0, 1.0]))
 
 
-def test_pseudo_windows_are_samples_of_their_own_at_their_share(tones: Any, contract: Contract) -> None:
+def test_pseudo_windows_are_samples_of_their_own_at_their_share(
+    tones: Paths, contract: Contract
+) -> None:
     plain, soundscape = tones
     batches = make_batches(
         [recording("a", "x", path=plain)], contract, *PLAIN, "rounds.1.pseudo.share=0.25",
@@ -209,7 +217,7 @@ def test_pseudo_windows_are_samples_of_their_own_at_their_share(tones: Any, cont
 
 
 def test_pseudo_windows_are_mixed_into_labelled_samples_and_their_labels_join(
-    tones: Any, contract: Contract
+    tones: Paths, contract: Contract
 ) -> None:
     plain, soundscape = tones
     batches = make_batches(
@@ -224,7 +232,7 @@ def test_pseudo_windows_are_mixed_into_labelled_samples_and_their_labels_join(
         assert has_tone(chunk, 6000) == (target[1] > 0)
 
 
-def test_the_soundscapes_level_is_over_the_recordings(tones: Any, contract: Contract) -> None:
+def test_the_soundscapes_level_is_over_the_recordings(tones: Paths, contract: Contract) -> None:
     plain, soundscape = tones
     batches = make_batches(
         [recording("a", "x", path=plain)], contract, *PLAIN, "rounds.1.pseudo.share=1.0",
@@ -240,10 +248,11 @@ def test_the_soundscapes_level_is_over_the_recordings(tones: Any, contract: Cont
 
 
 def test_what_is_unsure_stays_so_in_a_mix_unless_the_other_is_certain(
-    tones: Any, contract: Contract
+    tones: Paths, contract: Contract
 ) -> None:
     plain, soundscape = tones
-    windows = replace(opinion(soundscape), targets=np.float32([[0, 0, 0], [np.nan, np.nan, 0]]))
+    targets = np.array([[0, 0, 0], [np.nan, np.nan, 0]], dtype=np.float32)
+    windows = replace(opinion(soundscape), targets=targets)
     batches = make_batches(
         [recording("a", "x", path=plain)], contract, *PLAIN, "rounds.1.pseudo.share=1.0",
         "rounds.1.pseudo.mixing=mixed", pseudo=windows,
@@ -252,7 +261,7 @@ def test_what_is_unsure_stays_so_in_a_mix_unless_the_other_is_certain(
 
 
 def test_labelled_soundscapes_train_on_their_truth_where_rows_cover_the_window(
-    tones: Any, contract: Contract
+    tones: Paths, contract: Contract
 ) -> None:
     plain, soundscape = tones
     truth = true_windows([LabelledSoundscape(soundscape, ((5.0, 10.0, ("b", "1234")),))], contract)
@@ -270,7 +279,7 @@ def test_labelled_soundscapes_train_on_their_truth_where_rows_cover_the_window(
     ("policy", "shares"), [("keep", (0.3, 0.9)), ("cut", (0, 0)), ("half", (0.1, 0.6))]
 )
 def test_speech_is_kept_cut_or_kept_half_of_the_time(
-    tones: Any, contract: Contract, policy: Any, shares: Any
+    tones: Paths, contract: Contract, policy: str, shares: tuple[float, float]
 ) -> None:
     _, soundscape = tones
     speech = {} if policy == "keep" else {soundscape: ((5.0, 10.0),)}

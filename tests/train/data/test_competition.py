@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +19,7 @@ from train.data.competition import (
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Any:
+def folder(tmp_path: Path) -> Path:
     """Two species, three recordings, one labelled soundscape whose rows are doubled as in 2026."""
     pd.DataFrame({"primary_label": ["amekes", "22774"]}).to_csv(tmp_path / "taxonomy.csv", index=False)
     rows = [
@@ -42,7 +41,7 @@ def folder(tmp_path: Path) -> Any:
     return tmp_path
 
 
-def edit(path: Any, **changes: Any) -> None:
+def edit(path: Path, **changes: str) -> None:
     """Change cells of the first row of a CSV."""
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     for column, value in changes.items():
@@ -50,30 +49,30 @@ def edit(path: Any, **changes: Any) -> None:
     table.to_csv(path, index=False)
 
 
-def test_labels_are_strings_and_empty_secondaries_are_empty(folder: Any) -> None:
+def test_labels_are_strings_and_empty_secondaries_are_empty(folder: Path) -> None:
     competition = read_competition(folder)
     assert competition.classes == ("amekes", "22774")
     assert [r.primary for r in competition.recordings] == ["amekes", "amekes", "22774"]
     assert [r.secondary for r in competition.recordings] == [("22774",), (), ()]
 
 
-def test_lengths_are_read_from_the_headers(folder: Any) -> None:
+def test_lengths_are_read_from_the_headers(folder: Path) -> None:
     write_sound(folder / "train_audio" / "22774" / "XC3.ogg", 2.5, 44100)
     lengths = [recording.duration_s for recording in read_competition(folder).recordings]
     assert lengths == pytest.approx([1.0, 1.0, 2.5])
 
 
-def test_a_recording_without_an_author_is_a_group_of_its_own(folder: Any) -> None:
+def test_a_recording_without_an_author_is_a_group_of_its_own(folder: Path) -> None:
     assert [r.author for r in read_competition(folder).recordings] == ["Ann", "amekes/XC2.ogg", "Bob"]
 
 
-def test_doubled_label_rows_count_once(folder: Any) -> None:
+def test_doubled_label_rows_count_once(folder: Path) -> None:
     (soundscape,) = read_competition(folder).soundscapes
     assert soundscape.labels == ((0.0, 5.0, ("amekes", "22774")), (5.0, 10.0, ()))
 
 
 @pytest.mark.parametrize("text", ["['']", "[]", "", " "])
-def test_every_way_to_write_no_secondary_label_is_read(text: Any) -> None:
+def test_every_way_to_write_no_secondary_label_is_read(text: str) -> None:
     assert parse_label_list(text, "here") == ()
 
 
@@ -82,7 +81,7 @@ def test_a_malformed_list_is_named() -> None:
         parse_label_list("[a", "train.csv:7")
 
 
-def test_a_missing_folder_or_table_is_named(folder: Any) -> None:
+def test_a_missing_folder_or_table_is_named(folder: Path) -> None:
     with pytest.raises(UserError, match=r"/nowhere: no such folder"):
         read_competition(folder / "nowhere")
     (folder / "taxonomy.csv").unlink()
@@ -90,13 +89,13 @@ def test_a_missing_folder_or_table_is_named(folder: Any) -> None:
         read_competition(folder)
 
 
-def test_an_unknown_label_is_named_with_its_row(folder: Any) -> None:
+def test_an_unknown_label_is_named_with_its_row(folder: Path) -> None:
     edit(folder / "train.csv", primary_label="nobird")
     with pytest.raises(UserError, match=r"train\.csv:2: unknown label 'nobird'"):
         read_competition(folder)
 
 
-def test_an_unknown_secondary_label_is_left_out_and_counted(folder: Any) -> None:
+def test_an_unknown_secondary_label_is_left_out_and_counted(folder: Path) -> None:
     edit(folder / "train.csv", secondary_labels="['nobird', '22774']")
     competition = read_competition(folder)
     assert competition.recordings[0].secondary == ("22774",)
@@ -105,7 +104,7 @@ def test_an_unknown_secondary_label_is_left_out_and_counted(folder: Any) -> None
     )
 
 
-def test_an_absent_or_garbage_recording_stops_training_and_is_named(folder: Any) -> None:
+def test_an_absent_or_garbage_recording_stops_training_and_is_named(folder: Path) -> None:
     (folder / "train_audio" / "amekes" / "XC1.ogg").unlink()
     with pytest.raises(UserError, match=r"train\.csv:2: .*XC1\.ogg is absent; restore it"):
         read_competition(folder)
@@ -114,14 +113,14 @@ def test_an_absent_or_garbage_recording_stops_training_and_is_named(folder: Any)
         read_competition(folder)
 
 
-def test_bad_recordings_can_be_left_out_and_are_then_listed(folder: Any) -> None:
+def test_bad_recordings_can_be_left_out_and_are_then_listed(folder: Path) -> None:
     (folder / "train_audio" / "amekes" / "XC1.ogg").write_bytes(b"")
     competition = read_competition(folder, skip_bad=True)
     assert len(competition.recordings) == 2
     assert any("XC1.ogg: is no sound file" in line for line in competition.left_out)
 
 
-def test_a_class_without_recordings_is_listed_and_keeps_its_column(folder: Any) -> None:
+def test_a_class_without_recordings_is_listed_and_keeps_its_column(folder: Path) -> None:
     shutil.copy(folder / "taxonomy.csv", folder / "t.csv")
     with (folder / "taxonomy.csv").open("a") as file:
         file.write("47158son16\n")
@@ -130,7 +129,7 @@ def test_a_class_without_recordings_is_listed_and_keeps_its_column(folder: Any) 
     assert any("1 of 3 classes have no recording (47158son16)" in x for x in competition.left_out)
 
 
-def test_an_unknown_label_or_time_in_a_soundscape_is_named(folder: Any) -> None:
+def test_an_unknown_label_or_time_in_a_soundscape_is_named(folder: Path) -> None:
     path = folder / "train_soundscapes_labels.csv"
     edit(path, primary_label="nobird")
     with pytest.raises(UserError, match=r"labels\.csv: unknown label 'nobird'"):
@@ -140,7 +139,7 @@ def test_an_unknown_label_or_time_in_a_soundscape_is_named(folder: Any) -> None:
         read_competition(folder)
 
 
-def test_windows_take_the_species_of_rows_that_overlap_them(folder: Any) -> None:
+def test_windows_take_the_species_of_rows_that_overlap_them(folder: Path) -> None:
     labels = ((0.0, 5.0, ("a",)), (5.0, 10.0, ("b",)), (10.0, 12.0, ("a",)))
     truth, labelled = window_truth(LabelledSoundscape(folder, labels), ("a", "b"), 5.0)
     np.testing.assert_array_equal(truth, [[1, 0], [0, 1]])
@@ -150,13 +149,13 @@ def test_windows_take_the_species_of_rows_that_overlap_them(folder: Any) -> None
     assert labelled.all()
 
 
-def test_a_window_that_no_row_covers_says_nothing(folder: Any) -> None:
+def test_a_window_that_no_row_covers_says_nothing(folder: Path) -> None:
     labels = ((0.0, 5.0, ("a",)), (10.0, 15.0, ()))
     _, labelled = window_truth(LabelledSoundscape(folder, labels), ("a",), 5.0)
     np.testing.assert_array_equal(labelled, [True, False, True])
 
 
-def further(folder: Any, other: Any, *labels: Any) -> Any:
+def further(folder: Path, other: Path, *labels: str) -> Path:
     """A second folder: the same recordings under these labels, and no taxonomy."""
     shutil.copytree(folder, other)
     (other / "taxonomy.csv").unlink()
@@ -167,7 +166,7 @@ def further(folder: Any, other: Any, *labels: Any) -> Any:
     return other
 
 
-def test_several_folders_join_into_one_training_set(folder: Any, tmp_path: Path) -> None:
+def test_several_folders_join_into_one_training_set(folder: Path, tmp_path: Path) -> None:
     own = read_competitions([folder])
     label = own.recordings[0].primary
     other = further(folder, tmp_path / "other", label, "a stranger")
@@ -181,7 +180,7 @@ def test_several_folders_join_into_one_training_set(folder: Any, tmp_path: Path)
 
 
 def test_a_wider_class_list_is_the_union_and_a_narrower_one_leaves_recordings_out(
-    folder: Any, tmp_path: Path
+    folder: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
     shutil.copytree(folder, other)

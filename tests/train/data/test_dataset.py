@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
 from tests.conftest import tiny_job, tiny_recipe
-from train.data import dataset
+from train.data import dataset, duplicates, speech
 from train.data.batches import Batches
 from train.data.folds import site_of
 from train.rounds import plan
 
 
-def read(folder: Any, cache: Any, *overrides: Any) -> Any:
+def read(folder: Path, cache: Path, *overrides: str) -> dataset.Dataset:
     return dataset.read([folder], tiny_recipe("data.cache=true", *overrides), cache)[0]
 
 
-def notes(folder: Any, cache: Any, *overrides: Any) -> Any:
+def notes(folder: Path, cache: Path, *overrides: str) -> list[str]:
     return dataset.read([folder], tiny_recipe("data.cache=true", *overrides), cache)[1]
 
 
-def prepare(folder: Any, cache: Any, *overrides: Any) -> Any:
+def prepare(folder: Path, cache: Path, *overrides: str) -> Any:
     recipe = tiny_recipe(*overrides)
     stages = plan.stages(recipe, cache / "run")
     jobs = [member.job for stage in stages for member in stage.members]
@@ -35,7 +38,7 @@ def prepare(folder: Any, cache: Any, *overrides: Any) -> Any:
 
 @pytest.mark.parametrize("policy", ["validate", "train", "split"])
 def test_labelled_soundscapes_validate_train_or_are_split_by_site(
-    competition: Path, tmp_path: Path, policy: Any
+    competition: Path, tmp_path: Path, policy: str
 ) -> None:
     found = read(competition, tmp_path, f"data.labelled={policy}")
     n_labelled = len(found.competition.soundscapes)
@@ -65,12 +68,13 @@ def test_truth_windows_are_a_source_where_labelled_soundscapes_train(
     assert read(competition, tmp_path).sources(tiny_job()).truth is None
     found = read(competition, tmp_path, "data.labelled=train")
     sources = found.sources(tiny_job("data.labelled=train"))
+    assert sources.truth is not None
     assert len(sources.truth) == 12 * len(found.training)
     assert sources.soundscapes() == tuple(sorted(s.path.name for s in found.training))
 
 
 @pytest.fixture
-def doubled(competition: Path, tmp_path: Path) -> Any:
+def doubled(competition: Path, tmp_path: Path) -> Path:
     """The demo with one recording listed a second time, under another label and file name."""
     folder = tmp_path / "doubled"
     shutil.copytree(competition, folder)
@@ -86,7 +90,7 @@ def doubled(competition: Path, tmp_path: Path) -> Any:
 
 
 def test_duplicates_are_said_and_their_labels_joined_where_the_recipe_drops_them(
-    doubled: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    doubled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = read(doubled, tmp_path, "data.fold=-1")
     said = notes(doubled, tmp_path, "data.fold=-1")
@@ -95,7 +99,7 @@ def test_duplicates_are_said_and_their_labels_joined_where_the_recipe_drops_them
     # One stays for each label: a class must not lose a recording to another.
     assert len(dropped.recordings) <= len(kept.recordings)
     both = {kept.recordings[0].primary, "demris1"}
-    monkeypatch.setattr(dataset.duplicates, "find_duplicates", None)  # found once, then kept
+    monkeypatch.setattr(duplicates, "find_duplicates", None)  # found once, then kept
     assert notes(doubled, tmp_path, "data.fold=-1") == said
     joined = [r for r in dropped.recordings if {r.primary, *r.secondary} >= both]
     assert joined
@@ -124,7 +128,7 @@ def test_with_and_without_the_cache_a_batch_is_the_same_bit_for_bit(
     ],
 )
 def test_soundscapes_are_in_the_cache_where_later_rounds_draw_from_them(
-    competition: Path, tmp_path: Path, rounds: Any, n_more: Any
+    competition: Path, tmp_path: Path, rounds: str, n_more: int
 ) -> None:
     found, (line,), (job, *_) = prepare(competition, tmp_path, "data.cache=true", rounds)
     n_recordings = len(found.recordings_of(job.data)[0])
@@ -152,14 +156,14 @@ def test_speech_is_looked_for_where_the_recipe_asks_and_once(
 ) -> None:
     searched = []
 
-    def detector() -> Any:
-        def detect(waveform: Any, sample_rate: Any) -> Any:
+    def detector() -> Callable[[NDArray[np.float32], int], speech.Stretches]:
+        def detect(waveform: NDArray[np.float32], sample_rate: int) -> speech.Stretches:
             searched.append(waveform.size)
             return ((0.0, 0.5),)
 
         return detect
 
-    monkeypatch.setattr(dataset.speech, "SpeechDetector", detector)
+    monkeypatch.setattr(speech, "SpeechDetector", detector)
     for policy in ("keep", "cut", "half"):
         found, lines, (job, _) = prepare(
             competition, tmp_path, "data.cache=true", f"data.speech={policy}"

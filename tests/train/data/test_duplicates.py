@@ -11,11 +11,19 @@ import soundfile
 import soxr
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from birdkit import audio
 from tests.conftest import REAL
 from train.data.competition import Recording, read_competition
-from train.data.duplicates import correlation, drop_duplicates, find_duplicates, fingerprint, line
+from train.data.duplicates import (
+    Group,
+    correlation,
+    drop_duplicates,
+    find_duplicates,
+    fingerprint,
+    line,
+)
 from train.synthetic import birdsong
 
 RATE = 32000
@@ -25,14 +33,14 @@ class Reader:
     """Reads files at 32 kHz and remembers which."""
 
     def __init__(self) -> None:
-        self.read = []
+        self.read: list[str] = []
 
-    def __call__(self, path: Any) -> Any:
+    def __call__(self, path: Path) -> NDArray[np.float32]:
         self.read.append(path.name)
         return audio.read(path, RATE)
 
 
-def song(seed: Any, seconds: Any = 6.0, label: Any = "demris1") -> Any:
+def song(seed: int, seconds: float = 6.0, label: str = "demris1") -> NDArray[np.float64]:
     """Of one species; each seed another singer, before noise."""
     rng = np.random.default_rng(seed)
     n = round(seconds * RATE)
@@ -40,7 +48,9 @@ def song(seed: Any, seconds: Any = 6.0, label: Any = "demris1") -> Any:
     return 0.1 * (sound + 0.05 * birdsong.coloured(n, 1.0, rng))
 
 
-def write(path: Any, sound: Any, quality: Any = 0.5, rate: Any = RATE) -> Any:
+def write(
+    path: Path, sound: NDArray[np.floating[Any]], quality: float = 0.5, rate: int = RATE
+) -> Recording:
     """Ogg Vorbis of a quality from 0 (best) to 1; the Recording of it."""
     if rate != RATE:
         sound = soxr.resample(sound, RATE, rate)
@@ -51,7 +61,7 @@ def write(path: Any, sound: Any, quality: Any = 0.5, rate: Any = RATE) -> Any:
     return Recording(path, "a", (), "Ann", soundfile.info(str(path)).duration)
 
 
-def found(*recordings: Any) -> Any:
+def found(*recordings: Recording) -> list[Group]:
     return find_duplicates(recordings, Reader(), RATE)
 
 
@@ -67,7 +77,7 @@ def test_a_file_uploaded_twice_is_found(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("label", ["demtri1", "9000001", "9000003son1"])
 def test_a_recording_encoded_anew_at_another_gain_or_rate_is_found(
-    tmp_path: Path, label: Any, quality: Any, gain: Any, rate: Any
+    tmp_path: Path, label: str, quality: float, gain: float, rate: int
 ) -> None:
     sound = song(0, label=label)
     first = write(tmp_path / "1.ogg", sound)
@@ -76,7 +86,7 @@ def test_a_recording_encoded_anew_at_another_gain_or_rate_is_found(
     # Far above the borders, as measured.
     sounds = [audio.read(each.path, RATE) for each in (first, second)]
     assert fingerprint(sounds[0], RATE) @ fingerprint(sounds[1], RATE) > 0.95
-    assert correlation(*sounds, RATE) > 0.85
+    assert correlation(sounds[0], sounds[1], RATE) > 0.85
 
 
 def test_another_sound_of_the_same_author_and_length_is_none(tmp_path: Path) -> None:
@@ -114,7 +124,7 @@ def test_like_calls_at_the_same_place_are_none(tmp_path: Path) -> None:
 
 @given(st.integers(16, 2000), st.sampled_from([1e-3, -0.5, 1.0]), st.integers(0, 700))
 def test_a_waveform_correlates_with_itself_at_any_gain_and_within_the_lag(
-    size: Any, gain: Any, n_late: Any
+    size: int, gain: float, n_late: int
 ) -> None:
     sound = np.random.default_rng(size).standard_normal(size).astype(np.float32)
     late = np.concatenate([np.zeros(n_late), gain * sound]).astype(np.float32)
@@ -123,14 +133,17 @@ def test_a_waveform_correlates_with_itself_at_any_gain_and_within_the_lag(
 
 def test_a_fingerprint_holds_no_gain_and_silence_has_none() -> None:
     sound = song(0, 2.0).astype(np.float32)
-    np.testing.assert_allclose(fingerprint(sound, RATE), fingerprint(sound / 64, RATE), atol=1e-6)
+    np.testing.assert_allclose(
+        fingerprint(sound, RATE), fingerprint(sound / np.float32(64), RATE), atol=1e-6
+    )
     assert np.linalg.norm(fingerprint(sound, RATE)) == pytest.approx(1.0)
     assert not fingerprint(np.zeros(1, dtype=np.float32), RATE).any()
     assert correlation(0 * sound, sound, RATE) == 0.0
 
 
 def test_silence_and_the_shortest_recordings_are_borne(tmp_path: Path) -> None:
-    sounds = [np.zeros(RATE), np.zeros(RATE), np.zeros(1), song(0, 0.3), song(0, 0.3)]
+    silence = np.zeros(RATE)
+    sounds: list[NDArray[np.float64]] = [silence, silence, np.zeros(1), song(0, 0.3), song(0, 0.3)]
     recordings = []
     for index, sound in enumerate(sounds):
         path = tmp_path / f"{index}.wav"
@@ -166,7 +179,7 @@ def test_groups_are_joined_by_a_third_and_come_in_order(tmp_path: Path) -> None:
 # What is dropped
 
 
-def listed(name: Any, primary: Any, *secondary: Any) -> Any:
+def listed(name: str, primary: str, *secondary: str) -> Recording:
     return Recording(Path("a") / name, primary, secondary, "Ann", 1.0)
 
 
@@ -189,7 +202,9 @@ def test_no_class_loses_its_last_recording() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("vwxyz"), st.sampled_from("vwxyz"), st.integers(0, 3))))
-def test_every_class_that_was_primary_still_is_and_each_group_keeps_its_labels(rows: Any) -> None:
+def test_every_class_that_was_primary_still_is_and_each_group_keeps_its_labels(
+    rows: list[tuple[str, str, int]],
+) -> None:
     recordings = [listed(f"{k}", first, second) for k, (first, second, _) in enumerate(rows)]
     members = [[r for r, row in zip(recordings, rows, strict=True) if row[2] == k] for k in range(3)]
     groups = [tuple(group) for group in members if len(group) > 1]

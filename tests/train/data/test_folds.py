@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,7 +15,7 @@ from train.data.competition import LabelledSoundscape, Recording
 from train.data.folds import left_out_of_fold, site_of, split_recordings, split_soundscapes
 
 
-def recording(primary: Any, author: Any, path: Any = "x.ogg") -> Any:
+def recording(primary: str, author: str, path: str = "x.ogg") -> Recording:
     return Recording(Path(path), primary, (), author)
 
 
@@ -34,7 +33,7 @@ many = st.lists(
 
 @given(many, st.integers(0, 4))
 def test_no_author_is_on_both_sides_but_for_classes_that_have_no_other_recording(
-    pairs: Any, fold: int
+    pairs: list[tuple[str, str]], fold: int
 ) -> None:
     recordings = [recording(p, a, path=f"{i}.ogg") for i, (p, a) in enumerate(pairs)]
     train, held_out, _ = split_recordings(recordings, Data(fold=fold), seed=0)
@@ -63,7 +62,7 @@ def test_fold_minus_one_holds_nothing_out_and_a_fold_too_many_is_named() -> None
         ("H01_20240501_0500.ogg", "H01"),
     ],
 )
-def test_the_site_is_read_off_both_years_names(name: Any, site: Any) -> None:
+def test_the_site_is_read_off_both_years_names(name: str, site: str) -> None:
     assert site_of(Path(name)) == site
 
 

@@ -11,6 +11,7 @@ import pytest
 import scipy.signal
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from birdkit import audio
 from birdkit.errors import UserError
@@ -22,7 +23,7 @@ from train.synthetic import birdsong
 FORMANTS_HZ = ((700, 1200, 2600), (300, 2300, 3000), (500, 1800, 2500), (320, 800, 2300))
 
 
-def speak(seconds: Any, rate: Any, seed: Any) -> Any:
+def speak(seconds: float, rate: int, seed: int) -> NDArray[np.float32]:
     """A voice of 120 Hz that says four vowels a second."""
     rng = np.random.default_rng(seed)
     n, n_vowel = round(seconds * rate), round(0.22 * rate)
@@ -40,7 +41,7 @@ def speak(seconds: Any, rate: Any, seed: Any) -> Any:
     return (0.5 * voice / np.abs(voice).max()).astype(np.float32)
 
 
-def announced(rate: Any, seed: Any = 3) -> Any:
+def announced(rate: int, seed: int = 3) -> NDArray[np.float32]:
     """A voice from 1 s to 3.5 s of 6 s, over faint noise."""
     sound = 0.001 * np.random.default_rng(seed).standard_normal(6 * rate).astype(np.float32)
     sound[rate : round(3.5 * rate)] += speak(2.5, rate, seed)
@@ -48,12 +49,12 @@ def announced(rate: Any, seed: Any = 3) -> Any:
 
 
 @pytest.fixture(scope="module")
-def detector() -> Any:
+def detector() -> SpeechDetector:
     return SpeechDetector()
 
 
 @pytest.mark.parametrize("rate", [16000, 32000, 44100])
-def test_a_voice_is_found_where_it_speaks(detector: Any, rate: Any) -> None:
+def test_a_voice_is_found_where_it_speaks(detector: SpeechDetector, rate: int) -> None:
     for seed in range(3):
         found = detector(announced(rate, seed), rate)
         spoken = np.zeros(600, dtype=bool)
@@ -65,7 +66,7 @@ def test_a_voice_is_found_where_it_speaks(detector: Any, rate: Any) -> None:
         assert not spoken[440:].any()
 
 
-def test_neither_songs_nor_noise_nor_silence_are_speech(detector: Any) -> None:
+def test_neither_songs_nor_noise_nor_silence_are_speech(detector: SpeechDetector) -> None:
     rate = birdsong.RATE_HZ
     rng = np.random.default_rng(0)
     sounds = [birdsong.recording(label, 0, rng)[0] for label in birdsong.LABELS for _ in range(2)]
@@ -75,7 +76,7 @@ def test_neither_songs_nor_noise_nor_silence_are_speech(detector: Any) -> None:
         assert detector(sound.astype(np.float32), rate) == ()
 
 
-def test_probabilities_are_those_of_the_package(detector: Any) -> None:
+def test_probabilities_are_those_of_the_package(detector: SpeechDetector) -> None:
     """Exactly so: it is the same network, run on a sequence at once rather than by frames."""
     torch = pytest.importorskip("torch")
     package = pytest.importorskip("silero_vad.utils_vad")
@@ -94,7 +95,7 @@ courses = st.lists(st.tuples(levels, st.integers(1, 10)), max_size=12).map(
 
 
 @given(courses)
-def test_runs_are_those_of_the_package(course: Any) -> None:
+def test_runs_are_those_of_the_package(course: NDArray[np.float32]) -> None:
     package = pytest.importorskip("silero_vad.utils_vad")
     expected = package.get_speech_timestamps_from_probs(course, speech_pad_ms=0)
     assert [(a * 512, b * 512) for a, b in runs(course)] == [(e["start"], e["end"]) for e in expected]
@@ -102,7 +103,7 @@ def test_runs_are_those_of_the_package(course: Any) -> None:
 
 @given(courses, st.integers(0, 511))
 def test_stretches_hold_the_runs_lie_apart_and_within_the_recording(
-    course: Any, n_lacking: Any
+    course: NDArray[np.float32], n_lacking: int
 ) -> None:
     duration_s = max(0, course.size * 512 - n_lacking) / 16000
     found = speech_stretches(course, duration_s)
@@ -117,7 +118,8 @@ def test_stretches_hold_the_runs_lie_apart_and_within_the_recording(
 def test_a_run_is_padded_on_both_sides() -> None:
     course = np.zeros(200, dtype=np.float32)
     course[50:100] = 1.0
-    assert speech_stretches(course, 6.4) == (pytest.approx((1.6 - 0.2, 3.2 + 0.2)),)
+    (stretch,) = speech_stretches(course, 6.4)
+    assert stretch == pytest.approx((1.6 - 0.2, 3.2 + 0.2))
 
 
 def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +132,7 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Any:
+def files(tmp_path: Path) -> list[Path]:
     paths = [tmp_path / f"{index}.wav" for index in range(4)]
     for index, path in enumerate(paths):
         path.write_bytes(bytes(index))
@@ -140,23 +142,25 @@ def files(tmp_path: Path) -> Any:
 class Reader:
     """Announced recordings where the number is odd; counts what is read."""
 
-    def __init__(self, stop_at: Any = None) -> None:
-        self.read = []
+    def __init__(self, stop_at: str | None = None) -> None:
+        self.read: list[str] = []
         self.stop_at = stop_at
 
-    def __call__(self, path: Any) -> Any:
+    def __call__(self, path: Path) -> NDArray[np.float32]:
         if path.name == self.stop_at:
             raise KeyboardInterrupt
         self.read.append(path.name)
         return announced(16000) if int(path.stem) % 2 else np.zeros(16000, dtype=np.float32)
 
 
-def search(files: Any, store: Any, **options: Any) -> Any:
-    reader = Reader(**options)
+def search(
+    files: list[Path], store: Path, stop_at: str | None = None
+) -> tuple[dict[Path, speech.Stretches], list[str]]:
+    reader = Reader(stop_at)
     return find_speech(files, reader, 16000, store), reader.read
 
 
-def test_a_second_search_reads_nothing_and_finds_the_same(files: Any, tmp_path: Path) -> None:
+def test_a_second_search_reads_nothing_and_finds_the_same(files: list[Path], tmp_path: Path) -> None:
     store = tmp_path / "new" / "speech.json"
     first, read = search(files, store)
     assert read == ["0.wav", "1.wav", "2.wav", "3.wav"]
@@ -167,7 +171,7 @@ def test_a_second_search_reads_nothing_and_finds_the_same(files: Any, tmp_path: 
     assert os.listdir(store.parent) == ["speech.json"]
 
 
-def test_only_a_changed_or_new_file_is_searched_again(files: Any, tmp_path: Path) -> None:
+def test_only_a_changed_or_new_file_is_searched_again(files: list[Path], tmp_path: Path) -> None:
     store = tmp_path / "speech.json"
     search(files[:3], store)
     files[0].write_bytes(b"longer")
@@ -176,7 +180,7 @@ def test_only_a_changed_or_new_file_is_searched_again(files: Any, tmp_path: Path
     assert search(files, store)[1] == ["0.wav", "1.wav", "3.wav"]
 
 
-def test_a_search_of_some_forgets_no_others(files: Any, tmp_path: Path) -> None:
+def test_a_search_of_some_forgets_no_others(files: list[Path], tmp_path: Path) -> None:
     store = tmp_path / "speech.json"
     search(files[:2], store)
     found, _ = search(files[2:], store)
@@ -184,7 +188,7 @@ def test_a_search_of_some_forgets_no_others(files: Any, tmp_path: Path) -> None:
     assert search(files, store)[1] == []
 
 
-def test_an_interrupted_search_goes_on(files: Any, tmp_path: Path) -> None:
+def test_an_interrupted_search_goes_on(files: list[Path], tmp_path: Path) -> None:
     store = tmp_path / "speech.json"
     with pytest.raises(KeyboardInterrupt):
         search(files, store, stop_at="2.wav")
@@ -192,13 +196,13 @@ def test_an_interrupted_search_goes_on(files: Any, tmp_path: Path) -> None:
 
 
 def test_a_killed_search_loses_no_more_than_it_has_not_saved(
-    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(speech, "SAVE_EVERY", 2)
     store = tmp_path / "speech.json"
     saved = []
 
-    def read(path: Any) -> Any:
+    def read(path: Path) -> NDArray[np.float32]:
         saved.append(len(json.loads(store.read_text())["found"]) if store.exists() else 0)
         return np.zeros(16000, dtype=np.float32)
 
@@ -210,7 +214,7 @@ def test_a_killed_search_loses_no_more_than_it_has_not_saved(
     "text", ["", "{", "[]", "{}", '{"made_by": "?"}', '{"made_by": MADE_BY, "found": [1]}', "\x00"]
 )
 def test_an_unreadable_store_or_one_of_other_settings_is_begun_anew(
-    files: Any, tmp_path: Path, text: Any
+    files: list[Path], tmp_path: Path, text: str
 ) -> None:
     store = tmp_path / "speech.json"
     search(files, store)
@@ -220,7 +224,7 @@ def test_an_unreadable_store_or_one_of_other_settings_is_begun_anew(
     assert search(files, store)[1] == []
 
 
-def test_another_sample_rate_is_another_search(files: Any, tmp_path: Path) -> None:
+def test_another_sample_rate_is_another_search(files: list[Path], tmp_path: Path) -> None:
     search(files, tmp_path / "speech.json")
     reader = Reader()
     find_speech(files, reader, 32000, tmp_path / "speech.json")
@@ -231,7 +235,7 @@ def test_another_sample_rate_is_another_search(files: Any, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
-def test_the_cut_takes_out_the_stretches_and_keeps_the_kind(dtype: Any) -> None:
+def test_the_cut_takes_out_the_stretches_and_keeps_the_kind(dtype: type[Any]) -> None:
     sound = np.arange(1000).astype(dtype)
     cut = without_speech(sound, ((1.0, 2.5), (9.0, 10.0)), 100, 1.0)
     assert cut.dtype == dtype
@@ -251,7 +255,7 @@ borders = st.integers(-20, 120)
 
 @given(st.integers(1, 100), st.lists(st.tuples(borders, borders), max_size=5), st.integers(0, 100))
 def test_what_remains_is_all_that_no_stretch_holds_or_everything(
-    size: Any, ends: Any, least: Any
+    size: int, ends: list[tuple[int, int]], least: int
 ) -> None:
     stretches = tuple((start / 10, end / 10) for start, end in ends)
     outside = [k for k in range(size) if not any(start <= k < end for start, end in ends)]
@@ -266,7 +270,7 @@ def test_people_read_how_much_speech_was_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no real recordings at {REAL}")
-def test_a_real_announcement_is_found_and_the_song_after_it_kept(detector: Any) -> None:
+def test_a_real_announcement_is_found_and_the_song_after_it_kept(detector: SpeechDetector) -> None:
     """A recordist speaks in the first 1.8 s of XC362025; then a troupial sings."""
     sound = audio.read(REAL / "train_audio" / "ventro1" / "XC362025.ogg", 32000)
     ((start, end),) = detector(sound, 32000)

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from birdkit import audio
 from tests.conftest import ROOT, write_sound
@@ -30,7 +31,7 @@ BYTES_PER_S = 2 * RATE
 
 
 @pytest.fixture
-def sounds(tmp_path: Path) -> Any:
+def sounds(tmp_path: Path) -> list[Path]:
     """Three recordings: at the right rate, to be resampled, and in stereo."""
     return [
         write_sound(tmp_path / "audio" / "right.ogg", 2.0),
@@ -40,17 +41,17 @@ def sounds(tmp_path: Path) -> Any:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Any:
+def folder(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
 @pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> Any:
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that were decoded, in the order of it."""
-    files = []
+    files: list[str] = []
     read = audio.read
 
-    def counting(path: Any, *args: Any, **kwargs: Any) -> Any:
+    def counting(path: Path, *args: Any, **kwargs: Any) -> NDArray[np.float32]:
         files.append(path.name)
         return read(path, *args, **kwargs)
 
@@ -58,23 +59,23 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Any:
     return files
 
 
-def whole(paths: Any) -> Any:
+def whole(paths: list[Path]) -> list[waveforms.Source]:
     return [(path, None) for path in paths]
 
 
-def entries(folder: Any) -> Any:
+def entries(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.npy"))
 
 
-def index_of(folder: Any) -> Any:
+def index_of(folder: Path) -> dict[str, str]:
     return json.loads((folder / INDEX).read_text())
 
 
-def disk_with(free: Any) -> Any:
+def disk_with(free: int) -> Callable[[Path], SimpleNamespace]:
     return lambda _: SimpleNamespace(free=free)
 
 
-def assert_the_same(cached: Any, uncached: Any) -> None:
+def assert_the_same(cached: NDArray[np.int16], uncached: NDArray[np.int16]) -> None:
     assert cached.dtype == uncached.dtype == np.int16
     assert not cached.flags.writeable
     assert not uncached.flags.writeable
@@ -82,7 +83,9 @@ def assert_the_same(cached: Any, uncached: Any) -> None:
 
 
 @pytest.mark.parametrize("max_s", [None, 0.7])
-def test_cached_and_uncached_are_the_same_bit_for_bit(sounds: Any, folder: Any, max_s: Any) -> None:
+def test_cached_and_uncached_are_the_same_bit_for_bit(
+    sounds: list[Path], folder: Path, max_s: float | None
+) -> None:
     line = fill(folder, [(path, max_s) for path in sounds], RATE)
     assert line == f"waveform cache {folder}: 3 recordings, 0.00 GB, 3 decoded now"
     cached, uncached = Waveforms(RATE, folder), Waveforms(RATE)
@@ -92,7 +95,7 @@ def test_cached_and_uncached_are_the_same_bit_for_bit(sounds: Any, folder: Any, 
     assert not cached._kept
 
 
-def test_a_waveform_is_the_decoded_one_to_half_a_step(sounds: Any) -> None:
+def test_a_waveform_is_the_decoded_one_to_half_a_step(sounds: list[Path]) -> None:
     for path in sounds:
         floats = to_float(Waveforms(RATE)(path))
         assert type(floats) is np.ndarray
@@ -102,7 +105,7 @@ def test_a_waveform_is_the_decoded_one_to_half_a_step(sounds: Any) -> None:
 
 
 @given(st.integers(-FULL_SCALE, FULL_SCALE))
-def test_every_int16_survives_the_way_to_float_and_back(value: Any) -> None:
+def test_every_int16_survives_the_way_to_float_and_back(value: int) -> None:
     there = to_float(np.array([value], dtype=np.int16))
     assert abs(there[0]) <= 1.0
     assert np.rint(there * FULL_SCALE)[0] == value
@@ -118,7 +121,7 @@ def test_full_scale_and_halves_are_quantised_as_documented(
     assert Waveforms(RATE)(path).tolist() == [-FULL_SCALE, FULL_SCALE, 0, 0, 2]
 
 
-def test_max_s_is_honoured_and_has_an_entry_of_its_own(sounds: Any, folder: Any) -> None:
+def test_max_s_is_honoured_and_has_an_entry_of_its_own(sounds: list[Path], folder: Path) -> None:
     path = sounds[0]
     fill(folder, [(path, None), (path, 0.5), (path, 60)], RATE)
     assert len(entries(folder)) == 3
@@ -129,14 +132,14 @@ def test_max_s_is_honoured_and_has_an_entry_of_its_own(sounds: Any, folder: Any)
     assert cached(path, 60.0).size == cached(path).size == 2 * RATE
 
 
-def test_another_rate_is_another_entry_in_place_of_the_first(sounds: Any, folder: Any) -> None:
+def test_another_rate_is_another_entry_in_place_of_the_first(sounds: list[Path], folder: Path) -> None:
     fill(folder, whole(sounds), RATE)
     assert Waveforms(RATE // 2, folder)(sounds[0]).size == RATE
     assert "3 recordings, 0.00 GB, 3 decoded now" in fill(folder, whole(sounds), RATE // 2)
     assert len(entries(folder)) == 3
 
 
-def test_a_second_fill_decodes_nothing(sounds: Any, folder: Any, decoded: Any) -> None:
+def test_a_second_fill_decodes_nothing(sounds: list[Path], folder: Path, decoded: list[str]) -> None:
     fill(folder, whole(sounds), RATE)
     assert sorted(decoded) == ["cd.ogg", "right.ogg", "stereo.flac"]
     line = fill(folder, whole([*sounds, sounds[0]]), RATE)
@@ -146,14 +149,14 @@ def test_a_second_fill_decodes_nothing(sounds: Any, folder: Any, decoded: Any) -
     assert line.endswith("3 recordings, 0.00 GB, 0 decoded now")
 
 
-def test_a_call_writes_nothing(sounds: Any, folder: Any) -> None:
+def test_a_call_writes_nothing(sounds: list[Path], folder: Path) -> None:
     folder.mkdir()
     Waveforms(RATE, folder)(sounds[0])
     assert list(folder.iterdir()) == []
 
 
 def test_a_changed_file_is_decoded_again_and_its_stale_entry_removed(
-    sounds: Any, folder: Any, decoded: Any
+    sounds: list[Path], folder: Path, decoded: list[str]
 ) -> None:
     fill(folder, whole(sounds), RATE)
     before = set(entries(folder))
@@ -171,14 +174,14 @@ def test_a_changed_file_is_decoded_again_and_its_stale_entry_removed(
     np.testing.assert_array_equal(old, old_values)  # who has it mapped keeps it
 
 
-def test_a_touched_file_is_another_entry(sounds: Any, folder: Any) -> None:
+def test_a_touched_file_is_another_entry(sounds: list[Path], folder: Path) -> None:
     fill(folder, whole(sounds), RATE)
     os.utime(sounds[0], (1e9, 1e9))
     assert not isinstance(Waveforms(RATE, folder)(sounds[0]), np.memmap)
 
 
 def test_entries_of_other_recordings_stay_until_their_source_is_gone(
-    sounds: Any, folder: Any, tmp_path: Path
+    sounds: list[Path], folder: Path, tmp_path: Path
 ) -> None:
     other = write_sound(tmp_path / "other" / "x.ogg", 1.0)
     fill(folder, whole([other]), RATE)
@@ -192,7 +195,7 @@ def test_entries_of_other_recordings_stay_until_their_source_is_gone(
 
 
 def test_a_short_disk_gets_nothing_and_is_named_with_the_need(
-    sounds: Any, folder: Any, monkeypatch: pytest.MonkeyPatch, decoded: Any
+    sounds: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch, decoded: list[str]
 ) -> None:
     # Right, at a seconds cap, at another rate: 2.0 + 1.5 + 0.5 s.
     wanted = [(sounds[0], 60.0), (sounds[1], None), (sounds[2], 0.5)]
@@ -211,7 +214,7 @@ def test_a_short_disk_gets_nothing_and_is_named_with_the_need(
 
 
 def test_a_short_disk_is_no_matter_where_all_is_there(
-    sounds: Any, folder: Any, monkeypatch: pytest.MonkeyPatch
+    sounds: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(folder, whole(sounds), RATE)
     monkeypatch.setattr(shutil, "disk_usage", disk_with(0))
@@ -219,7 +222,7 @@ def test_a_short_disk_is_no_matter_where_all_is_there(
 
 
 @pytest.fixture
-def limited_files() -> Iterator[Any]:
+def limited_files() -> Iterator[None]:
     """No file may grow beyond 100,000 bytes: a write fails midway, as on a full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
@@ -228,7 +231,7 @@ def limited_files() -> Iterator[Any]:
 
 
 def test_a_write_that_fails_midway_leaves_what_was_written_and_that_is_used(
-    sounds: Any, folder: Any, limited_files: Any, monkeypatch: pytest.MonkeyPatch
+    sounds: list[Path], folder: Path, limited_files: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(waveforms, "usable_cores", lambda: 1)
     by_size = sounds[::-1]  # of 64,000, 96,000 and 128,000 bytes
@@ -245,11 +248,11 @@ def test_a_write_that_fails_midway_leaves_what_was_written_and_that_is_used(
 
 
 def test_a_disk_that_fills_up_is_named_and_the_next_fill_goes_on(
-    sounds: Any, folder: Any, monkeypatch: pytest.MonkeyPatch
+    sounds: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sync, synced = os.fsync, []
 
-    def until_full(file: Any) -> None:
+    def until_full(file: int) -> None:
         synced.append(file)
         if len(synced) > 2:  # the index and one entry
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -264,7 +267,7 @@ def test_a_disk_that_fills_up_is_named_and_the_next_fill_goes_on(
     assert "2 decoded now" in fill(folder, whole(sounds), RATE)
 
 
-def test_a_folder_that_cannot_be_made_is_said_and_no_error(sounds: Any, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_said_and_no_error(sounds: list[Path], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     line = fill(tmp_path / "file" / "cache", whole(sounds), RATE)
     assert line.startswith("waveform cache: Not a directory in ")
@@ -283,7 +286,7 @@ waveforms.fill(Path(sys.argv[1]), [(Path(sys.argv[2]), None)], 32000)
 
 
 def test_a_fill_killed_in_mid_write_leaves_no_entry_and_its_litter_goes_later(
-    sounds: Any, folder: Any
+    sounds: list[Path], folder: Path
 ) -> None:
     path = os.pathsep.join([str(ROOT), str(ROOT / "submission")])
     arguments = [sys.executable, "-c", KILLED, str(folder), str(sounds[0])]
@@ -301,7 +304,7 @@ def test_a_fill_killed_in_mid_write_leaves_no_entry_and_its_litter_goes_later(
     assert not litter.exists()
 
 
-def damage_to(entry: Any) -> Iterator[Any]:
+def damage_to(entry: Path) -> Iterator[bytes]:
     good = entry.read_bytes()
     floats = entry.with_name("floats.npy")
     np.save(floats, np.zeros(1000, dtype=np.float32))
@@ -313,7 +316,9 @@ def damage_to(entry: Any) -> Iterator[Any]:
     yield square.read_bytes()
 
 
-def test_a_corrupt_entry_is_decoded_by_a_call_and_rewritten_by_a_fill(sounds: Any, folder: Any) -> None:
+def test_a_corrupt_entry_is_decoded_by_a_call_and_rewritten_by_a_fill(
+    sounds: list[Path], folder: Path
+) -> None:
     path, right = sounds[0], Waveforms(RATE)(sounds[0])
     fill(folder, whole([path]), RATE)
     (entry,) = entries(folder)
@@ -325,13 +330,13 @@ def test_a_corrupt_entry_is_decoded_by_a_call_and_rewritten_by_a_fill(sounds: An
         assert isinstance(Waveforms(RATE, folder)(path), np.memmap)
 
 
-def test_a_corrupt_index_is_begun_anew(sounds: Any, folder: Any) -> None:
+def test_a_corrupt_index_is_begun_anew(sounds: list[Path], folder: Path) -> None:
     fill(folder, whole(sounds[:1]), RATE)
     (folder / INDEX).write_text('{"a')
     assert "3 recordings, 0.00 GB, 2 decoded now" in fill(folder, whole(sounds), RATE)
 
 
-def test_a_recording_that_cannot_be_decoded_is_named(sounds: Any, folder: Any) -> None:
+def test_a_recording_that_cannot_be_decoded_is_named(sounds: list[Path], folder: Path) -> None:
     broken = sounds[0].with_name("broken.ogg")
     broken.write_bytes(b"OggS, and then nothing of the kind")
     absent = sounds[0].with_name("absent.ogg")
@@ -344,7 +349,11 @@ def test_a_recording_that_cannot_be_decoded_is_named(sounds: Any, folder: Any) -
 
 
 def test_a_fault_ends_the_fill_without_decoding_the_rest(
-    sounds: Any, folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoded: Any
+    sounds: list[Path],
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    decoded: list[str],
 ) -> None:
     monkeypatch.setattr(waveforms, "usable_cores", lambda: 1)
     broken = tmp_path / "broken.ogg"
@@ -356,7 +365,7 @@ def test_a_fault_ends_the_fill_without_decoding_the_rest(
     assert len(decoded) < 50
 
 
-def test_it_is_pickled_without_what_it_keeps(sounds: Any, folder: Any) -> None:
+def test_it_is_pickled_without_what_it_keeps(sounds: list[Path], folder: Path) -> None:
     kept = Waveforms(RATE, folder, 12_345_678)
     right = kept(sounds[0])
     pickled = pickle.dumps(kept)
@@ -366,7 +375,7 @@ def test_it_is_pickled_without_what_it_keeps(sounds: Any, folder: Any) -> None:
     assert_the_same(again(sounds[0]), right)
 
 
-def test_the_memory_holds_the_latest_within_its_bound(sounds: Any, decoded: Any) -> None:
+def test_the_memory_holds_the_latest_within_its_bound(sounds: list[Path], decoded: list[str]) -> None:
     right, cd, stereo = sounds  # of 2.0, 1.5 and 1.0 s
     waves = Waveforms(RATE, memory_bytes=round(3.5 * BYTES_PER_S))
     for path in (right, cd, right):
@@ -380,7 +389,7 @@ def test_the_memory_holds_the_latest_within_its_bound(sounds: Any, decoded: Any)
     assert sum(kept.nbytes for kept in waves._kept.values()) <= waves.memory_bytes
 
 
-def test_a_recording_larger_than_the_memory_is_given_and_not_kept(sounds: Any) -> None:
+def test_a_recording_larger_than_the_memory_is_given_and_not_kept(sounds: list[Path]) -> None:
     waves = Waveforms(RATE, memory_bytes=1000)
     assert waves(sounds[0]).size == 2 * RATE
     assert not waves._kept

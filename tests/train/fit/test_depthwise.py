@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,7 +10,9 @@ from torch.nn.functional import conv2d
 
 from train.fit import depthwise
 from train.fit.depthwise import FastDepthwise, of_input, of_weight
-from train.fit.trainer import Precision
+from train.fit.precision import Precision
+
+Pair = tuple[int, int]
 
 
 @settings(max_examples=60, deadline=None)
@@ -22,7 +22,7 @@ from train.fit.trainer import Precision
     pads=st.tuples(*[st.integers(0, 3)] * 2),
     size=st.tuples(*[st.integers(7, 17)] * 2),
 )
-def test_gradients_are_torchs_own(kernel: Any, stride: Any, pads: Any, size: Any) -> None:
+def test_gradients_are_torchs_own(kernel: Pair, stride: Pair, pads: Pair, size: Pair) -> None:
     padding = (min(pads[0], kernel[0] - 1), min(pads[1], kernel[1] - 1))
     generator = torch.Generator().manual_seed(0)
     # In f64, so that a wrong tap stands out from rounding.
@@ -37,17 +37,21 @@ def test_gradients_are_torchs_own(kernel: Any, stride: Any, pads: Any, size: Any
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_depthwise_layer_learns_as_without(bias: Any) -> None:
+def test_a_depthwise_layer_learns_as_without(bias: bool) -> None:
     torch.manual_seed(0)
     layer = torch.nn.Conv2d(8, 8, 5, stride=2, padding=2, groups=8, bias=bias)
     x = torch.randn(4, 8, 21, 30)
 
-    def gradients() -> Any:
+    def gradients() -> list[torch.Tensor]:
         layer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
             y = layer(x)
         y.float().square().sum().backward()
-        return [parameter.grad.clone() for parameter in layer.parameters()]
+        grads = []
+        for parameter in layer.parameters():
+            assert parameter.grad is not None
+            grads.append(parameter.grad.clone())
+        return grads
 
     wanted = gradients()
     with FastDepthwise():
@@ -58,7 +62,7 @@ def test_a_depthwise_layer_learns_as_without(bias: Any) -> None:
 
 
 def test_other_convolutions_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any) -> None:
+    def refuse(*_: object) -> None:
         raise AssertionError("taken for a depthwise convolution")
 
     monkeypatch.setattr(depthwise._Depthwise, "apply", refuse)
@@ -78,7 +82,7 @@ def test_other_convolutions_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_training_takes_it_in_bf16_and_only_there(dtype: Any) -> None:
+def test_training_takes_it_in_bf16_and_only_there(dtype: torch.dtype) -> None:
     layer = torch.nn.Conv2d(4, 4, 5, groups=4, bias=False)
     with Precision(torch.device("cpu"), dtype).autocast():
         y = layer(torch.randn(1, 4, 9, 9))

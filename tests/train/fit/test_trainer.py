@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from birdkit.contract import Contract
 from birdkit.errors import UserError
 from tests.conftest import ROOT, TINY, tiny_job, tiny_predictor
 from tests.train.config.test_job import version_3
 from train import run as train_run
+from train.config.job import Job
 from train.config.provenance import differences
 from train.config.settings import Fit
 from train.fit import trainer as fit
@@ -41,36 +43,39 @@ SETTINGS = [
 ]
 
 
+Outcome = tuple[dict[str, Any], dict[str, Tensor]]  # history and final weights
+
+
 class Killed(BaseException):
     """Stands for a kill: nothing in the code may catch it."""
 
 
-def train(competition: Any, out: Any, *overrides: Any) -> Any:
+def train(competition: Path, out: Path, *overrides: str) -> int:
     arguments = ["--recipe", "demo", "--data", str(competition), "--out", str(out), "--device", "cpu"]
     for override in [*SETTINGS, *overrides]:
         arguments += ["--set", override]
     return train_run.main(arguments)
 
 
-def outcome(out: Any) -> Any:
+def outcome(out: Path) -> Outcome:
     folder = out / "round0" / "efficientnet_lite0"
     history = json.loads((folder / "history.json").read_text())
     return history, checkpoint.Final.load(folder / "final.pt").state
 
 
 @pytest.fixture(scope="module")
-def whole(competition: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def whole(competition: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "whole"
     assert train(competition, out) == 0
     return out
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(whole: Any) -> Any:
+def uninterrupted(whole: Path) -> Outcome:
     return outcome(whole)
 
 
-def assert_same(found: Any, expected: Any) -> None:
+def assert_same(found: Outcome, expected: Outcome) -> None:
     assert found[0]["losses"] == expected[0]["losses"]
     assert found[0] == expected[0]
     assert found[1].keys() == expected[1].keys()
@@ -80,11 +85,15 @@ def assert_same(found: Any, expected: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("at_step", [4, 0, 1])
 def test_killed_mid_epoch(
-    competition: Path, uninterrupted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_step: Any
+    competition: Path,
+    uninterrupted: Outcome,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    at_step: int,
 ) -> None:
     step = fit.Trainer.step
 
-    def dies(self, waveforms: Any, targets: Any, number: Any) -> Any:
+    def dies(self: fit.Trainer, waveforms: Tensor, targets: Tensor, number: int) -> float:
         if number == at_step:
             raise Killed
         return step(self, waveforms, targets, number)
@@ -100,20 +109,20 @@ def test_killed_mid_epoch(
 @pytest.mark.parametrize("at_write", [4, 2])
 def test_killed_mid_checkpoint_write(
     competition: Path,
-    uninterrupted: Any,
+    uninterrupted: Outcome,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    at_write: Any,
+    at_write: int,
 ) -> None:
     """Half a file is on disk, under its temporary name; the last whole state is what counts."""
     writes = []
 
-    def dies(facts: Any, file: Any) -> None:
+    def dies(content: Any, file: Any) -> None:
         writes.append(1)
         if len(writes) == at_write:
             file.write(b"half a checkp")
             raise Killed
-        torch_save(facts, file)
+        torch_save(content, file)
 
     torch_save = torch.save
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -126,9 +135,9 @@ def test_killed_mid_checkpoint_write(
 
 @pytest.mark.slow
 def test_killed_in_validation(
-    competition: Path, uninterrupted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    competition: Path, uninterrupted: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def dies(*arguments: Any) -> None:
+    def dies(*arguments: object) -> None:
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -138,7 +147,7 @@ def test_killed_in_validation(
     assert_same(outcome(tmp_path), uninterrupted)
 
 
-def command(competition: Any, out: Any, *overrides: Any) -> Any:
+def command(competition: Path, out: Path, *overrides: str) -> list[str]:
     """The same training as a process of its own."""
     script = str(ROOT / "train" / "run.py")
     arguments = ["--recipe", "demo", "--data", str(competition), "--out", str(out), "--device", "cpu"]
@@ -147,7 +156,7 @@ def command(competition: Any, out: Any, *overrides: Any) -> Any:
     return [sys.executable, script, *arguments]
 
 
-def same_threads() -> Any:
+def same_threads() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
 
 
@@ -170,7 +179,7 @@ def test_a_setting_that_the_kit_has_learnt_since_redoes_nothing(
 ) -> None:
     wanted = checkpoint.made_by(tiny_job(), "data", {})
 
-    def changed(job: Any) -> Any:
+    def changed(job: dict[str, Any]) -> list[str]:
         predictor = tiny_predictor(contract)
         final = checkpoint.Final(contract, wanted | {"job": job}, "", "", {}, predictor.state_dict())
         final.save(tmp_path / "final.pt")
@@ -184,9 +193,9 @@ def test_a_setting_that_the_kit_has_learnt_since_redoes_nothing(
     assert "job.colour" in changed(old | {"colour": "blue"})
 
 
-def in_version_3(content: Any) -> Any:
+def in_version_3(content: dict[str, Any]) -> dict[str, Any]:
     """A checkpoint as the last version wrote it."""
-    job = checkpoint.Job.from_table(content["made_by"]["job"], "here")
+    job = Job.from_table(content["made_by"]["job"], "here")
     recipe = json.dumps(version_3(job))
     made_by = {"recipe": recipe, **{k: content["made_by"][k] for k in ("data", "parents")}}
     return content | {"version": 3, "made_by": made_by}
@@ -208,7 +217,9 @@ def test_a_run_of_version_3_is_read_and_neither_trained_again_nor_begun_anew(
 
 
 @pytest.mark.slow
-def test_loader_processes_change_nothing(competition: Path, uninterrupted: Any, tmp_path: Path) -> None:
+def test_loader_processes_change_nothing(
+    competition: Path, uninterrupted: Outcome, tmp_path: Path
+) -> None:
     """In a process of its own: torch's loader leaves signal handlers behind."""
     with_workers = command(competition, tmp_path, "data.workers=2")
     subprocess.run(with_workers, env=same_threads(), check=True, stdout=subprocess.DEVNULL)
@@ -225,7 +236,7 @@ def test_a_loss_that_is_no_number_stops_the_run_with_a_remedy(
 
 
 @pytest.mark.slow
-def test_the_moving_average_is_what_is_kept_and_it_lags_behind_the_weights(whole: Any) -> None:
+def test_the_moving_average_is_what_is_kept_and_it_lags_behind_the_weights(whole: Path) -> None:
     folder = whole / "round0" / "efficientnet_lite0"
     state, final = checkpoint.read(folder / "state.pt"), checkpoint.Final.load(folder / "final.pt")
     key = "network.att_block.cla.weight"
@@ -246,7 +257,7 @@ def test_the_learning_rate_warms_up_and_ends_at_zero() -> None:
 def test_from_average_from_on_the_rate_stays_and_the_plain_mean_of_the_weights_is_kept(
     contract: Contract,
 ) -> None:
-    def trainer() -> Any:
+    def trainer() -> fit.Trainer:
         job = tiny_job("fit.average_from=0.5", "fit.amp=f32")
         return fit.Trainer(tiny_predictor(contract), job, 8, torch.device("cpu"))
 
@@ -273,7 +284,7 @@ def test_every_frame_has_the_chunks_labels_and_its_share_of_the_loss() -> None:
     clipwise, framewise = torch.rand(2, 3), torch.randn(2, 3, 4)
     targets = torch.tensor([[1.0, 0.0, torch.nan], [0.0, 1.0, 0.0]])
 
-    def loss(share: Any) -> Any:
+    def loss(share: float) -> Tensor:
         return sed_loss(clipwise, framewise, targets, Fit(clipwise_weight=0.3, framewise=share), True)
 
     each = torch.stack([logit_loss(framewise[:, :, i], targets) for i in range(4)]).mean()
@@ -300,8 +311,8 @@ def test_precision_is_what_the_device_has() -> None:
 
 
 @pytest.mark.parametrize("amp", ["fp16", "bf16"])
-def test_half_precision_learns_and_its_scale_is_part_of_the_state(contract: Contract, amp: Any) -> None:
-    def trainer() -> Any:
+def test_half_precision_learns_and_its_scale_is_part_of_the_state(contract: Contract, amp: str) -> None:
+    def trainer() -> fit.Trainer:
         job = tiny_job(f"fit.amp={amp}", "augment.freq_masks=0", "augment.time_masks=0")
         return fit.Trainer(tiny_predictor(contract), job, 8, torch.device("cpu"))
 
@@ -326,7 +337,7 @@ def test_on_cuda_a_resumed_run_ends_within_a_hundredth(
     assert train_run.main([*arguments, "--out", str(tmp_path / "whole")]) == 0
     step = fit.Trainer.step
 
-    def dies(self, waveforms: Any, targets: Any, number: Any) -> Any:
+    def dies(self: fit.Trainer, waveforms: Tensor, targets: Tensor, number: int) -> float:
         if number == 4:
             raise Killed
         return step(self, waveforms, targets, number)
@@ -341,7 +352,7 @@ def test_on_cuda_a_resumed_run_ends_within_a_hundredth(
 
 def test_a_stranger_s_pickle_is_not_run(tmp_path: Path) -> None:
     class Evil:
-        def __reduce__(self) -> Any:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
             return (os.mkdir, (str(tmp_path / "owned"),))
 
     torch.save({"version": checkpoint.VERSION, "evil": Evil()}, tmp_path / "final.pt")

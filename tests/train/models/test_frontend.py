@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-from typing import Any
-
 import librosa
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from birdkit.contract import Contract
 from tests.conftest import tiny_predictor
@@ -16,7 +15,7 @@ N = 160_000
 RATE = 32000
 
 
-def signals() -> np.ndarray:
+def signals() -> NDArray[np.float32]:
     rng = np.random.default_rng(0)
     t = np.arange(N) / RATE
     chirp = np.sin(2 * np.pi * (500 * t + 1500 * t**2))
@@ -38,7 +37,7 @@ def signals() -> np.ndarray:
         FrontEnd(n_fft=2048, hop=320),  # more slices than are worth a node each
     ],
 )
-def test_mel_power_is_librosas_in_float64_to_a_thousandth_of_a_db(config: Any) -> None:
+def test_mel_power_is_librosas_in_float64_to_a_thousandth_of_a_db(config: FrontEnd) -> None:
     waveforms = signals()
     ours = LogMel(config).mel_power(torch.from_numpy(waveforms)).numpy()
     for waveform, mel in zip(waveforms, ours, strict=True):
@@ -54,7 +53,7 @@ def test_mel_power_is_librosas_in_float64_to_a_thousandth_of_a_db(config: Any) -
 
 
 @pytest.mark.parametrize("n_samples", [1, 511, 512, 513, 2047, 2048, 2049, N - 1, N, N + 1])
-def test_frames_are_one_more_than_the_hops_that_fit(n_samples: Any) -> None:
+def test_frames_are_one_more_than_the_hops_that_fit(n_samples: int) -> None:
     front_end = LogMel(FrontEnd())
     log_mel = front_end(torch.zeros(2, n_samples))
     assert log_mel.shape == (2, 1, 128, front_end.n_frames(n_samples))
@@ -83,7 +82,7 @@ def test_the_log_mel_stays_f32_inside_a_bf16_training_step(contract: Contract) -
     predictor = tiny_predictor(contract).train()
     waveforms = torch.from_numpy(signals())
     alone = predictor.front_end(waveforms)
-    seen = {}
+    seen: dict[str, torch.Tensor] = {}
     predictor.front_end.register_forward_hook(lambda module, given, made: seen.update(mel=made))
     predictor.network.hidden.register_forward_hook(lambda module, given, made: seen.update(net=made))
     with torch.autocast("cpu", torch.bfloat16):
@@ -112,7 +111,7 @@ def test_what_is_steady_in_a_band_can_be_taken_off() -> None:
     hum = 0.3 * np.sin(2 * np.pi * 2000 * t)
     call = np.where((t > 2) & (t < 2.5), 0.3 * np.sin(2 * np.pi * 6000 * t), 0.0)
     noise = 1e-3 * np.random.default_rng(0).standard_normal(N)
-    given = torch.from_numpy(np.float32(hum + call + noise)[None])
+    given = torch.from_numpy((hum + call + noise).astype(np.float32)[None])
     plain = LogMel(FrontEnd())(given)[0, 0]
     less = LogMel(FrontEnd(subtract_mean=1.0))(given)[0, 0]
     band_of_hum, band_of_call = plain.mean(dim=1).argmax(), plain[:, 140].clone()

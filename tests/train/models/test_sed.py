@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import timm
@@ -35,6 +35,7 @@ def test_the_fine_sigmoid_is_the_sigmoid_and_its_gradient_is_finite_everywhere()
     exact = torch.sigmoid(logits.detach().double())
     assert torch.allclose(fine.double(), exact, rtol=1e-6, atol=1e-30)
     fine.sum().backward()
+    assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
 
 
@@ -68,7 +69,7 @@ def test_the_write_ups_rates_are_the_defaults() -> None:
 @pytest.mark.parametrize(
     "name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "mixer_s16_224"]
 )
-def test_a_backbone_that_is_not_convolutional_is_refused_by_name(name: Any) -> None:
+def test_a_backbone_that_is_not_convolutional_is_refused_by_name(name: str) -> None:
     with pytest.raises(UserError, match=f"'{name}' is not convolutional"):
         SedNetwork(Model(name, "none"), 3)
 
@@ -85,7 +86,7 @@ def test_a_model_that_hears_more_answers_for_the_middle_only() -> None:
     must not: the highest logit is taken over the central frames."""
     contract = Contract(32000, 20.0, 5.0, ("a", "b"))
     predictor = tiny_predictor(contract).eval()
-    seen = {}
+    seen: dict[str, int] = {}
     predictor.network.att_block.register_forward_hook(
         lambda module, given, made: seen.update(frames=given[0].shape[2])
     )
@@ -98,7 +99,7 @@ def test_a_model_that_hears_more_answers_for_the_middle_only() -> None:
 
 @pytest.mark.parametrize("n_frames", [1, 2, 3, 10, 11, 40, 41])
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.25, 0.01])
-def test_central_frames_are_in_the_middle_and_at_least_one(n_frames: Any, share: Any) -> None:
+def test_central_frames_are_in_the_middle_and_at_least_one(n_frames: int, share: float) -> None:
     first, last = central_frames(n_frames, share)
     assert 0 <= first < last <= n_frames
     assert first == n_frames - last
@@ -115,9 +116,10 @@ def test_the_loss_is_bce_with_logits_on_both_outputs() -> None:
 def test_soft_labels_can_be_left_to_segmentwise_and_unknown_ones_count_for_neither() -> None:
     target = torch.tensor([[0.0, 0.3, 1.0, torch.nan]])
 
-    def heeded(loss: Any, *settings: Any) -> Any:
+    def heeded(loss: Callable[..., torch.Tensor], *settings: bool) -> list[bool]:
         answer = torch.rand(1, 4, requires_grad=True)
         loss(answer, target, *settings).backward()
+        assert answer.grad is not None
         return (answer.grad[0] != 0).tolist()
 
     assert heeded(clipwise_loss, False) == [True, False, True, False]
@@ -164,15 +166,15 @@ def test_timms_own_weights_are_taken_and_their_absence_is_an_error_with_remedies
     config = Model("test_resnet", "timm", 0.0)
     encoder = SedNetwork(config, 3).encoder
     source = timm.create_model("test_resnet")
-    monkeypatch.setattr(pretrained.timm, "create_model", lambda name, pretrained: source)
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained: source)
     assert "timm's pretrained weights" in pretrained.load_into(encoder, config)
     stem = source.state_dict()["conv1.0.weight"].sum(dim=1, keepdim=True)
     assert torch.equal(encoder.state_dict()["conv1.0.weight"], stem)
 
-    def offline(name: Any, pretrained: Any) -> None:
+    def offline(name: str, pretrained: bool) -> None:
         raise OSError("no route to the hub")
 
-    monkeypatch.setattr(pretrained.timm, "create_model", offline)
+    monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(UserError, match=r"no route to the hub.*a weight file's path, or 'none'"):
         pretrained.load_into(encoder, config)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
 
 from birdkit import audio
 from birdkit.contract import Contract
 from birdkit.errors import UserError
 from birdkit.scoring.ensemble import Ensemble, Spec
+from birdkit.scoring.predict import SoundFile, predict
 from tests.conftest import tiny_job, tiny_predictor, write_sound
 from train.config.settings import Alarms, Pseudo
 from train.fit.losses import logit_loss
@@ -39,13 +42,13 @@ def final(contract: Contract, seed: int, trained_on: tuple[str, ...] = ()) -> Fi
 
 
 @pytest.fixture
-def teacher(contract: Contract) -> Any:
+def teacher(contract: Contract) -> teachers.Teacher:
     finals = {"one": final(contract, 1), "two": final(contract, 2)}
     return teachers.Teacher(finals, {"one": "hash 1", "two": "hash 2"}, (1.0,), CPU)
 
 
 @pytest.fixture
-def files(tmp_path: Path, contract: Contract) -> Any:
+def files(tmp_path: Path, contract: Contract) -> list[SoundFile]:
     paths = [
         write_sound(tmp_path / "soundscapes" / f"S{i}_20250101_050000.ogg", 5.0 * (i + 1) + i)
         for i in range(3)
@@ -53,7 +56,14 @@ def files(tmp_path: Path, contract: Contract) -> Any:
     return teachers.soundscape_files(paths, contract.window_s)
 
 
-def expected(teacher: Any, names: Any, path: Any, n_windows: Any, output: Any, shifts: Any = ()) -> Any:
+def expected(
+    teacher: teachers.Teacher,
+    names: Iterable[str],
+    path: Path,
+    n_windows: int,
+    output: str,
+    shifts: tuple[float, ...] = (),
+) -> NDArray[np.float32]:
     spec = Spec(dict.fromkeys(names, 1.0), output)
     engines = {n: TorchEngine(teacher.finals[n].predictor(), CPU) for n in names}
     waveform = audio.read(path, teacher.contract.sample_rate)
@@ -61,13 +71,13 @@ def expected(teacher: Any, names: Any, path: Any, n_windows: Any, output: Any, s
     return np.mean(passes, axis=(0, 1))
 
 
-def scores_by_file(labels: Any) -> Any:
+def scores_by_file(labels: pseudo_labels.Labels) -> dict[str, NDArray[np.float32]]:
     return {name: labels.scores[labels.file == index] for index, name in enumerate(labels.names)}
 
 
 @pytest.mark.parametrize("output", ["clipwise", "segmentwise"])
 def test_labels_are_what_the_teachers_ensemble_would_submit(
-    teacher: Any, files: Any, tmp_path: Path, output: Any
+    teacher: teachers.Teacher, files: list[SoundFile], tmp_path: Path, output: str
 ) -> None:
     path = teachers.label(teacher, files, Pseudo(output=output, shifts=(0.5,)), tmp_path)
     found = scores_by_file(pseudo_labels.read(path))
@@ -79,7 +89,7 @@ def test_labels_are_what_the_teachers_ensemble_would_submit(
 
 
 def test_the_table_tells_what_made_it_and_the_summary_its_mass_and_share_kept(
-    teacher: Any, files: Any, tmp_path: Path
+    teacher: teachers.Teacher, files: list[SoundFile], tmp_path: Path
 ) -> None:
     settings = Pseudo(power=2.0)
     path = teachers.label(teacher, files, settings, tmp_path)
@@ -97,20 +107,20 @@ def test_the_table_tells_what_made_it_and_the_summary_its_mass_and_share_kept(
 
 
 @pytest.fixture
-def scored(monkeypatch: pytest.MonkeyPatch) -> Any:
+def scored(monkeypatch: pytest.MonkeyPatch) -> list[SoundFile]:
     """The files that were handed to be scored, so far."""
-    found = []
-    predict = teachers.predict
-    monkeypatch.setattr(
-        teachers,
-        "predict",
-        lambda group, *rest, **more: found.extend(group) or predict(group, *rest, **more),
-    )
-    return found
+    files: list[SoundFile] = []
+
+    def noting(group: Sequence[SoundFile], *rest: Any, **more: Any) -> Any:
+        files.extend(group)
+        return predict(group, *rest, **more)
+
+    monkeypatch.setattr(teachers, "predict", noting)
+    return files
 
 
 def test_only_what_changed_is_scored_again_and_the_table_is_written_once(
-    teacher: Any, files: Any, tmp_path: Path, scored: Any
+    teacher: teachers.Teacher, files: list[SoundFile], tmp_path: Path, scored: list[SoundFile]
 ) -> None:
     settings = Pseudo()
     path = teachers.label(teacher, files, settings, tmp_path)
@@ -129,7 +139,7 @@ def test_only_what_changed_is_scored_again_and_the_table_is_written_once(
 
 
 def test_a_table_of_a_kit_that_wrote_more_into_it_is_kept(
-    teacher: Any, files: Any, tmp_path: Path, scored: Any
+    teacher: teachers.Teacher, files: list[SoundFile], tmp_path: Path, scored: list[SoundFile]
 ) -> None:
     path = teachers.label(teacher, files, Pseudo(), tmp_path)
     table = pq.read_table(path)
@@ -145,7 +155,12 @@ def test_a_table_of_a_kit_that_wrote_more_into_it_is_kept(
 
 @pytest.mark.parametrize("at", [0, 1, 2])
 def test_killed_between_two_blocks_it_goes_on_to_the_same_table(
-    teacher: Any, files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scored: Any, at: Any
+    teacher: teachers.Teacher,
+    files: list[SoundFile],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scored: list[SoundFile],
+    at: int,
 ) -> None:
     monkeypatch.setattr(teachers, "BLOCK_FILES", 1)
     whole = teachers.label(teacher, files, Pseudo(), tmp_path / "whole")
@@ -154,7 +169,7 @@ def test_killed_between_two_blocks_it_goes_on_to_the_same_table(
     class Killed(BaseException):
         pass
 
-    def dies(blocks: Any, start: Any, *rest: Any) -> None:
+    def dies(blocks: teachers.Blocks, start: int, *rest: Any) -> None:
         if start == at:
             raise Killed
         save(blocks, start, *rest)
@@ -182,7 +197,7 @@ def test_kept_blocks_give_back_scores_gaps_and_reasons(tmp_path: Path) -> None:
 
 
 def test_out_of_fold_no_model_labels_what_it_was_trained_on(
-    contract: Contract, files: Any, tmp_path: Path
+    contract: Contract, files: list[SoundFile], tmp_path: Path
 ) -> None:
     names = [file.path.name for file in files]
     finals = {
@@ -201,7 +216,7 @@ def test_out_of_fold_no_model_labels_what_it_was_trained_on(
 
 
 def test_a_soundscape_that_cant_be_read_is_left_out_by_name(
-    teacher: Any, files: Any, tmp_path: Path
+    teacher: teachers.Teacher, files: list[SoundFile], tmp_path: Path
 ) -> None:
     files[1].path.write_bytes(b"not a sound")
     path = teachers.label(teacher, files, Pseudo(), tmp_path)
@@ -237,7 +252,7 @@ tables = hnp.arrays(
     st.sampled_from(["none", "max", "sum"]),
 )
 def test_transforms_keep_order_range_and_thresholds(
-    scores: Any, power: Any, zero: Any, one: Any, keep: Any, weighting: Any
+    scores: NDArray[np.float32], power: float, zero: float, one: float, keep: float, weighting: str
 ) -> None:
     settings = Pseudo(power=power, zero_below=zero, one_from=one, keep_above=keep, weighting=weighting)
     try:
@@ -262,7 +277,7 @@ def test_transforms_keep_order_range_and_thresholds(
 
 
 def test_what_a_teacher_is_unsure_of_is_not_learnt() -> None:
-    scores = np.float32([[0.01, 0.1, 0.3, 0.9]])
+    scores = np.array([[0.01, 0.1, 0.3, 0.9]], dtype=np.float32)
     settings = Pseudo(unsure=(0.1, 0.4), zero_below=0.05, weighting="sum", power=2.0)
     targets, _ = pseudo_labels.transformed(scores, settings)
     np.testing.assert_allclose(targets, [[0, np.nan, np.nan, 0.81]], rtol=1e-6)
@@ -270,11 +285,12 @@ def test_what_a_teacher_is_unsure_of_is_not_learnt() -> None:
     np.testing.assert_array_equal(sure, [[0, np.nan, np.nan, 1]])
     logits = torch.zeros(1, 4, requires_grad=True)
     logit_loss(logits, torch.from_numpy(targets)).backward()
+    assert logits.grad is not None
     assert (logits.grad[0] != 0).tolist() == [True, False, False, True]
 
 
 def test_a_student_leaves_out_the_soundscapes_of_another_fold(
-    teacher: Any, files: Any, tmp_path: Path
+    teacher: teachers.Teacher, files: list[SoundFile], tmp_path: Path
 ) -> None:
     labels = pseudo_labels.read(teachers.label(teacher, files, Pseudo(), tmp_path))
     paths = [file.path for file in files]
@@ -284,7 +300,7 @@ def test_a_student_leaves_out_the_soundscapes_of_another_fold(
         pseudo_labels.windows_of(labels, Pseudo(), paths, [path.name for path in paths])
 
 
-def summary(mass: Any, spread: Any = 1.0, output: Any = "segmentwise") -> Any:
+def summary(mass: dict[str, float], spread: float = 1.0, output: str = "segmentwise") -> Summary:
     return Summary(output, 100, 9, 1.0, mass, dict.fromkeys(mass, spread))
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from birdkit.errors import UserError
 from export import to_onnx
@@ -53,7 +54,7 @@ fit.framewise = 0.5
 """
 
 
-def arguments(competition: Any, out: Any, recipe: Any, *more: Any) -> Any:
+def arguments(competition: Path, out: Path, recipe: str | Path, *more: str) -> list[str]:
     found = ["--recipe", str(recipe), "--data", str(competition), "--out", str(out), "--device", "cpu"]
     for override in SWAPPED:
         found += ["--set", override]
@@ -61,7 +62,7 @@ def arguments(competition: Any, out: Any, recipe: Any, *more: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def write_up(competition: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def write_up(competition: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "birdclef2025"
     validation = ["--validation", str(competition / "validation")]
     assert train_run.main(arguments(competition, out, "birdclef2025", *validation)) == 0
@@ -69,7 +70,7 @@ def write_up(competition: Path, tmp_path_factory: pytest.TempPathFactory) -> Any
 
 
 @pytest.mark.slow
-def test_the_write_ups_recipe_runs_whole(write_up: Any) -> None:
+def test_the_write_ups_recipe_runs_whole(write_up: Path) -> None:
     trained = sorted(str(path.parent.relative_to(write_up)) for path in write_up.rglob("final.pt"))
     assert trained == [
         "round0/b3", "round1/b3", "round1/b5", "round1/v2_b3", "round2/b3", "round2/b5",
@@ -93,7 +94,7 @@ def test_the_write_ups_recipe_runs_whole(write_up: Any) -> None:
 
 
 @pytest.mark.slow
-def test_every_model_of_every_round_is_in_the_summary_and_the_gains_add_up(write_up: Any) -> None:
+def test_every_model_of_every_round_is_in_the_summary_and_the_gains_add_up(write_up: Path) -> None:
     table = pd.read_csv(write_up / "summary.csv")
     assert set(table["set"]) == {"soundscapes", "validation"}
     n_models = table.groupby("round")["model"].nunique().to_dict()
@@ -109,7 +110,7 @@ def test_every_model_of_every_round_is_in_the_summary_and_the_gains_add_up(write
 
 @pytest.mark.slow
 def test_the_plan_tells_rounds_teachers_and_what_is_done(
-    write_up: Any, competition: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    write_up: Path, competition: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train_run.main(arguments(competition, write_up, "birdclef2025", "--dry-run")) == 0
     out = capsys.readouterr().out
@@ -127,7 +128,7 @@ def test_the_plan_tells_rounds_teachers_and_what_is_done(
     assert not fresh.exists()
 
 
-def made_at(out: Any) -> Any:
+def made_at(out: Path) -> dict[str, int]:
     return {
         str(path.relative_to(out)): path.stat().st_mtime_ns
         for name in ("final.pt", "pseudo.parquet")
@@ -146,7 +147,7 @@ def made_at(out: Any) -> Any:
     ],
 )
 def test_a_changed_setting_redoes_only_what_depends_on_it(
-    write_up: Any, competition: Path, tmp_path: Path, override: Any, redone: Any
+    write_up: Path, competition: Path, tmp_path: Path, override: str, redone: set[str]
 ) -> None:
     out = tmp_path / "run"
     shutil.copytree(write_up, out)
@@ -178,7 +179,7 @@ def test_the_last_rounds_ensemble_submits_what_torch_says(competition: Path, tmp
 
 
 @pytest.mark.slow
-def test_an_earlier_round_is_exported_by_its_folder(write_up: Any) -> None:
+def test_an_earlier_round_is_exported_by_its_folder(write_up: Path) -> None:
     assert members.load([write_up / "round0"]).finals.keys() == {"b3"}
     with pytest.raises(UserError, match="the run's recipe has 4 rounds"):
         members.load([write_up / "round9"])
@@ -191,7 +192,7 @@ def two_rounds(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(competition: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def uninterrupted(competition: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     assert train_run.main(arguments(competition, folder / "run", two_rounds(folder))) == 0
     return folder / "run"
@@ -221,11 +222,11 @@ class Killed(BaseException):
     ],
 )
 def test_a_run_killed_between_its_steps_ends_as_the_one_that_was_not(
-    uninterrupted: Any, competition: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Any
+    uninterrupted: Path, competition: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     """At the last call of each kind: in round 1."""
     module = {
-        "run_fit": runner, "score_round": runner.summary, "label": teachers,
+        "run_fit": runner, "score_round": summary, "label": teachers,
     }.get(place, pseudo_labels)  # fmt: skip
     real = getattr(module, place)
     calls = []
@@ -247,7 +248,7 @@ def test_a_run_killed_between_its_steps_ends_as_the_one_that_was_not(
 
 @pytest.mark.slow
 def test_killed_by_sigkill_again_and_again_it_still_ends_the_same(
-    uninterrupted: Any, competition: Path, tmp_path: Path
+    uninterrupted: Path, competition: Path, tmp_path: Path
 ) -> None:
     """At moments that no test chose: after each of these, the run is begun again."""
     recipe, run = two_rounds(tmp_path), tmp_path / "run"
@@ -279,7 +280,7 @@ def test_an_alarm_warns_or_stops_as_the_recipe_says(
 
 
 def test_a_warm_round_goes_on_from_the_last_rounds_model_and_falls_with_it(
-    uninterrupted: Any, competition: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    uninterrupted: Path, competition: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start, end = (next(uninterrupted.glob(f"round{index}/*/final.pt")) for index in range(2))
     parents = checkpoint.Final.load(end).made_by["parents"]
@@ -297,7 +298,7 @@ def test_a_warm_round_goes_on_from_the_last_rounds_model_and_falls_with_it(
 
 
 def test_a_round_that_draws_no_windows_labels_none_and_still_falls_with_its_teacher(
-    uninterrupted: Any, competition: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    uninterrupted: Path, competition: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
     shutil.copytree(uninterrupted, out)
@@ -321,7 +322,7 @@ def test_members_of_equal_settings_train_to_different_weights(run_dir: Path) -> 
 
 
 def test_a_run_warm_starts_from_another_of_wider_classes(
-    uninterrupted: Any, competition: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    uninterrupted: Path, competition: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = next(uninterrupted.glob("round0/*/final.pt"))
     final = checkpoint.Final.load(path)
@@ -344,17 +345,23 @@ def test_a_run_warm_starts_from_another_of_wider_classes(
     assert pretrained.parents(model) == {str(path): checkpoint.sha256(path)}
 
 
-def scored(truth: Any, before: Any, after: Any, seed: Any, models: Any = ("a", "b", "ensemble")) -> Any:
+def scored(
+    truth: NDArray[np.bool_],
+    before: float,
+    after: float,
+    seed: int,
+    models: tuple[str, ...] = ("a", "b", "ensemble"),
+) -> comparison.Pair:
     """A pair of rounds whose tables are noise around the truth, of these sizes."""
     rng = np.random.default_rng(seed)
-    facts = summary.Header("validation", ("clipwise",), models, ("x", "y"), {})
+    header = summary.Header("validation", ("clipwise",), models, ("x", "y"), {})
     groups = np.repeat(np.arange(len(truth) // 4), 4)
 
-    def table(noise: Any) -> Any:
-        each = [truth + noise * rng.standard_normal(truth.shape) for _ in models]
-        return np.float32([each])
+    def table(noise: float) -> NDArray[np.float32]:
+        noisy = [truth + noise * rng.standard_normal(truth.shape) for _ in models]
+        return np.array([noisy], dtype=np.float32)
 
-    pairs = [summary.Scored(facts, table(n), Truth.of(truth, groups=groups)) for n in (before, after)]
+    pairs = [summary.Scored(header, table(n), Truth.of(truth, groups=groups)) for n in (before, after)]
     return comparison.Pair(*pairs)
 
 
@@ -380,7 +387,7 @@ def test_gains_are_means_over_seeds_of_one_resampling(tmp_path: Path) -> None:
     assert "| a | clipwise |" in comparison.markdown(found)
 
 
-def test_runs_that_cant_be_compared_are_named(uninterrupted: Any, run_dir: Path) -> None:
+def test_runs_that_cant_be_compared_are_named(uninterrupted: Path, run_dir: Path) -> None:
     with pytest.raises(UserError, match="has one round only"):
         comparison.pair(run_dir, "validation")
     with pytest.raises(UserError, match=r"scores-validation\.npz: not found; run train/run\.py again"):
@@ -392,7 +399,7 @@ def test_runs_that_cant_be_compared_are_named(uninterrupted: Any, run_dir: Path)
 
 
 def test_the_last_round_is_compared_with_another_recipes(
-    uninterrupted: Any, capsys: pytest.CaptureFixture[str]
+    uninterrupted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pair = comparison.pair(uninterrupted, "soundscapes", against=uninterrupted)
     assert [gain.mean.estimate for gain in comparison.gains([pair])] == [0.0, 0.0]
@@ -402,7 +409,7 @@ def test_the_last_round_is_compared_with_another_recipes(
 
 
 def test_a_runs_models_label_any_folder_of_soundscapes(
-    uninterrupted: Any, competition: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    uninterrupted: Path, competition: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hidden = competition / "validation" / "soundscapes"
     arguments = [str(uninterrupted), "--soundscapes", str(hidden), "--out", str(tmp_path)]

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from birdkit.errors import UserError
@@ -45,19 +46,21 @@ def test_nothing_to_score_is_nan_and_nan_scores_are_refused() -> None:
         macro_auc(Truth.of(np.eye(2, dtype=bool)), np.full((2, 2), np.nan))
 
 
-def random_case(seed: Any, n_rows: Any, n_classes: Any = 3, groups: Any = None) -> Any:
+def random_case(
+    seed: int, n_rows: int, n_classes: int = 3, groups: NDArray[Any] | None = None
+) -> tuple[Truth, NDArray[Any], NDArray[Any]]:
     """Truth with undecided cells, two tables of scores with ties; some classes can't be scored."""
     rng = np.random.default_rng(seed)
     shape = (n_rows, n_classes)
     truth = rng.random(shape) < rng.choice([0.0, 0.05, 0.5, 0.95, 1.0], n_classes)
-    tables = [(rng.integers(0, rng.integers(1, 12), shape) / 7).astype(kind) for kind in "fd"]
+    single, double = ((rng.integers(0, rng.integers(1, 12), shape) / 7).astype(kind) for kind in "fd")
     decided = rng.random(shape) >= rng.choice([0.0, 0.3])
-    return Truth(truth, decided, np.arange(n_rows) if groups is None else groups), *tables
+    return Truth(truth, decided, np.arange(n_rows) if groups is None else groups), single, double
 
 
 @given(st.integers(0, 10_000), st.integers(1, 40))
 def test_weights_of_one_give_scikit_learns_macro_and_of_n_that_of_n_copies_of_a_row(
-    seed: int, n_rows: Any
+    seed: int, n_rows: int
 ) -> None:
     truth, *tables = random_case(seed, n_rows)
     weights = np.random.default_rng(seed).integers(0, 4, (n_rows, 3))
@@ -73,14 +76,14 @@ def test_weights_of_one_give_scikit_learns_macro_and_of_n_that_of_n_copies_of_a_
 
 @pytest.mark.parametrize("cells_at_once", [1, 100, 2**18])
 def test_a_bootstrap_scores_both_tables_on_the_same_resamples_of_whole_groups(
-    cells_at_once: Any, monkeypatch: pytest.MonkeyPatch
+    cells_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(auc, "CELLS_AT_ONCE", cells_at_once)
     groups = np.repeat(list("dacbe"), 6)
     truth, baseline, candidate = random_case(4, 30, groups=groups)
     difference = paired_bootstrap(truth, baseline, candidate, draws=50, seed=3)
 
-    def on(times: Any) -> Any:
+    def on(times: int | NDArray[np.int64]) -> float:
         rows = np.repeat(np.arange(30), times)
         aucs = [macro_auc(truth.rows(rows), t[rows]).macro for t in (baseline, candidate)]
         return aucs[1] - aucs[0]
@@ -134,7 +137,7 @@ def test_a_bootstrap_of_nothing_to_score_is_nan_and_scores_must_be_finite() -> N
 
 
 @pytest.fixture
-def validation(tmp_path: Path) -> Any:
+def validation(tmp_path: Path) -> Path:
     truth = pd.DataFrame({"row_id": ["s_5", "s_10", "s_15"], "a": [1, 0, 0], "22": [0, 1, 1]})
     truth.to_csv(tmp_path / "truth.csv", index=False)
     mask = truth.assign(a=[0, 1, 0])
@@ -144,7 +147,7 @@ def validation(tmp_path: Path) -> Any:
 
 
 def test_a_submission_is_matched_by_row_and_column_name(
-    validation: Any, capsys: pytest.CaptureFixture[str]
+    validation: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = pd.DataFrame(
         {"row_id": ["s_15", "s_5", "s_10"], "22": [0.9, 0.1, 0.8], "a": [0.1, 0.5, 0.9]}
@@ -155,7 +158,7 @@ def test_a_submission_is_matched_by_row_and_column_name(
     assert "1.0000 over 2 classes" in capsys.readouterr().out
 
 
-def test_a_score_below_the_bar_is_exit_status_1_and_a_lost_row_is_named(validation: Any) -> None:
+def test_a_score_below_the_bar_is_exit_status_1_and_a_lost_row_is_named(validation: Path) -> None:
     table = pd.DataFrame({"row_id": ["s_5", "s_10", "s_15"], "a": [0.1, 0.5, 0.9], "22": [1, 0, 0]})
     table.to_csv(validation / "sub.csv", index=False)
     arguments = [str(validation / "sub.csv"), "--validation", str(validation), "--at-least", "0.9"]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from birdkit.contract import Contract
 from birdkit.errors import UserError
 from birdkit.scoring.ensemble import Spec
+from birdkit.scoring.predict import SoundFile
 from tests.conftest import submit, tiny_predictor, write_sound
 from train.data.competition import LabelledSoundscape, Recording
 from train.models.checkpoint import Final
@@ -48,10 +49,10 @@ def test_the_validation_figure_is_that_of_the_submitted_table(
 class Loudness:
     """Answers class 0 by a chunk's loudness, and the opposite for class 1."""
 
-    def __init__(self, contract: Any) -> None:
+    def __init__(self, contract: Contract) -> None:
         self.contract = contract
 
-    def __call__(self, chunks: Any) -> Any:
+    def __call__(self, chunks: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         loud = np.abs(chunks).mean(axis=1, keepdims=True)
         clipwise = np.concatenate([loud, 1 - loud, 0.5 + 0 * loud], axis=1).astype(np.float32)
         return {"clipwise": clipwise, "segmentwise": clipwise}
@@ -65,6 +66,7 @@ def test_a_held_out_recording_is_judged_by_its_best_window_and_not_on_its_second
     write_sound(quiet, 1.0)  # mostly silence once it is padded
     recordings = [Recording(loud, "a", (), "x", 12.0), Recording(quiet, "b", ("a",), "y", 1.0)]
     truth_set = held_out_set(recordings, contract)
+    assert truth_set is not None
     assert [file.n_windows for file in truth_set.files] == [3, 1]
     np.testing.assert_array_equal(truth_set.truth.decided[1], [False, True, True])
     found = evaluate.evaluate({"m": Loudness(contract)}, Spec({"m": 1.0}), truth_set)["clipwise"]
@@ -76,6 +78,7 @@ def test_windows_that_nobody_labelled_are_undecided(tmp_path: Path, contract: Co
     path = write_sound(tmp_path / "s.wav", 15.0)
     labels = ((0.0, 5.0, ("a",)), (10.0, 15.0, ("b",)))
     truth_set = soundscape_set([LabelledSoundscape(path, labels)], contract)
+    assert truth_set is not None
     np.testing.assert_array_equal(truth_set.truth.decided[:, 0], [True, False, True])
     np.testing.assert_array_equal(truth_set.truth.labels.argmax(axis=1)[[0, 2]], [0, 1])
     assert soundscape_set([], contract) is None
@@ -85,7 +88,7 @@ def test_undecided_cells_do_not_count(tmp_path: Path, contract: Contract) -> Non
     files = [write_sound(tmp_path / f"s{i}.wav", 5.0 - i) for i in range(3)]  # ever quieter
     truth = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0]], dtype=bool)
     decided = np.ones_like(truth)
-    sounds = tuple(evaluate.SoundFile(path, 1) for path in files)
+    sounds = tuple(SoundFile(path, 1) for path in files)
     everything = evaluate.TruthSet.of("x", sounds, truth, decided)
     wrong_left_out = evaluate.TruthSet.of("x", sounds, truth, decided & ~np.eye(3, dtype=bool)[::-1])
     engine, spec = {"m": Loudness(contract)}, Spec({"m": 1.0})
@@ -99,8 +102,10 @@ def test_a_file_that_cant_be_scored_stops_the_validation_by_name(
     (tmp_path / "bad.ogg").write_bytes(b"garbage")
     soundscape = LabelledSoundscape(tmp_path / "bad.ogg", ((0.0, 5.0, ("a",)),))
     engines = {"m": TorchEngine(tiny_predictor(contract).eval(), CPU)}
+    truth_set = soundscape_set([soundscape], contract)
+    assert truth_set is not None
     with pytest.raises(UserError, match=r"soundscapes: bad\.ogg can't be scored"):
-        evaluate.evaluate(engines, Spec({"m": 1.0}), soundscape_set([soundscape], contract))
+        evaluate.evaluate(engines, Spec({"m": 1.0}), truth_set)
 
 
 def test_the_order_of_truth_csv_does_not_matter(competition: Path, tmp_path: Path) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import filecmp
 from pathlib import Path
 
-import librosa
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
 import soxr
+from librosa.filters import mel as librosa_mel
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
@@ -20,7 +20,7 @@ from train.synthetic.birdsong import TAXONOMY, judge
 from train.synthetic.competition import make_competition, write_hidden, write_recordings
 
 RATE_HZ = 32_000
-MELS = librosa.filters.mel(sr=RATE_HZ, n_fft=2048, n_mels=64, fmin=50, fmax=14_000)
+MELS: NDArray[np.float32] = librosa_mel(sr=RATE_HZ, n_fft=2048, n_mels=64, fmin=50, fmax=14_000)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def classes(competition: Path) -> list[str]:
     return text(competition / "taxonomy.csv")["primary_label"].tolist()
 
 
-def cells(competition: Path, name: str) -> NDArray:
+def cells(competition: Path, name: str) -> NDArray[np.float64]:
     """(windows, classes)"""
     return pd.read_csv(competition / "validation" / name)[classes(competition)].to_numpy()
 
@@ -52,7 +52,7 @@ def stems_of(table: pd.DataFrame) -> list[str]:
 
 def test_one_seed_gives_the_same_tables_and_the_same_audio(small: Path, tmp_path: Path) -> None:
     again = make_competition(tmp_path / "again", scale=SMALL)
-    tables = sorted(p.relative_to(small) for p in small.rglob("*.csv"))
+    tables = sorted(str(p.relative_to(small)) for p in small.rglob("*.csv"))
     assert len(tables) == 6
     assert filecmp.cmpfiles(small, again, tables, shallow=False) == (tables, [], [])
     sounds = sorted(p.relative_to(small) for p in small.rglob("*.ogg"))
@@ -217,7 +217,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
     assert list(tmp_path.iterdir()) == []
 
 
-def mean_log_mel(waveform: NDArray) -> NDArray:
+def mean_log_mel(waveform: NDArray[np.float64]) -> NDArray[np.float64]:
     """(samples,) → (mels,)"""
     padded = np.pad(waveform, (0, max(0, 2048 - len(waveform))))
     frames = np.lib.stride_tricks.sliding_window_view(padded, 2048)[::1024]
@@ -225,7 +225,7 @@ def mean_log_mel(waveform: NDArray) -> NDArray:
     return np.log(power @ MELS.T + 1e-6).mean(0)
 
 
-def training_features(competition: Path) -> tuple[NDArray, NDArray]:
+def training_features(competition: Path) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
     """(recordings, mels) and the label of each."""
     train = text(competition / "train.csv")
     features = []
@@ -235,7 +235,7 @@ def training_features(competition: Path) -> tuple[NDArray, NDArray]:
     return np.stack(features), train["primary_label"].to_numpy()
 
 
-def hidden_features(competition: Path) -> NDArray:
+def hidden_features(competition: Path) -> NDArray[np.float64]:
     """(windows, mels) in the order of truth.csv."""
     folder = competition / "validation"
     files = [
@@ -245,7 +245,7 @@ def hidden_features(competition: Path) -> NDArray:
     return np.stack([mean_log_mel(window) for file in files for window in file.reshape(12, -1)])
 
 
-def masked_macro_auc(competition: Path, scores: NDArray) -> float:
+def masked_macro_auc(competition: Path, scores: NDArray[np.float64]) -> float:
     truth, mask = cells(competition, "truth.csv"), cells(competition, "mask.csv")
     decided = [(truth[mask[:, j] == 0, j], scores[mask[:, j] == 0, j]) for j in range(truth.shape[1])]
     assert all(0 < t.sum() < len(t) for t, _ in decided)
@@ -262,7 +262,7 @@ def test_the_nearest_mean_spectrum_tells_species_apart_no_better_than_080(tmp_pa
     windows = hidden_features(competition)
     mean, spread = recordings.mean(0), recordings.std(0)
 
-    def shape(mels: NDArray) -> NDArray:
+    def shape(mels: NDArray[np.float64]) -> NDArray[np.float64]:
         return (mels - mels.mean(1, keepdims=True)) / mels.std(1, keepdims=True)
 
     views = {
