@@ -33,8 +33,8 @@ class ContractError(UserError):
 class Contract:
     """What one model file takes and answers.
 
-    A model hears `chunk_s` seconds at `sample_rate` Hz and answers for the `window_s` seconds in the
-    middle of them, with one column for each of `classes`, in that order. A fused file holds several
+    A model's input is `chunk_s` seconds at `sample_rate` Hz; its outputs are for the `window_s` seconds
+    in the middle of them, one column for each of `classes`, in that order. A fused file holds several
     `members` behind one front end; the file of a single model names none.
     """
 

@@ -1,6 +1,6 @@
 """Recording length → windows → row ids. Validation, pseudo labelling and submission all call this.
 
-A *window* is what a row of the submission answers for (5 s); a *chunk* is what the model hears. The
+A *window* is the time that a row of the submission is for (5 s); a *chunk* is a model's input. The
 chunk is centred on its window and may be longer; what lies outside the recording is silence.
 """
 
@@ -29,7 +29,7 @@ def n_windows(n_samples: int, contract: Contract) -> int:
 def cut_chunks(
     waveform: NDArray[np.float32], count: int, contract: Contract, shift: float = 0.0
 ) -> NDArray[np.float32]:
-    """The chunks heard for the first `count` windows, padded with silence or cut to fit.
+    """The chunks of the first `count` windows, padded with silence or cut to fit.
 
     Parameters
     ----------
@@ -44,24 +44,24 @@ def cut_chunks(
     before = _margin(contract) + earlier
     needed = (count - 1) * contract.window_samples + contract.chunk_samples
     padded = np.zeros(needed, dtype=np.float32)
-    heard = waveform[: needed - before]
-    padded[before : before + heard.size] = heard
+    inside = waveform[: needed - before]
+    padded[before : before + inside.size] = inside
     every_start = np.lib.stride_tricks.sliding_window_view(padded, contract.chunk_samples)
     return every_start[:: contract.window_samples].copy()
 
 
 def cut_chunk(waveform: Samples, index: int, contract: Contract) -> Samples:
-    """The chunk heard for one window, (chunk_samples,): `cut_chunks(…)[index]`, without the others."""
+    """The chunk of one window, (chunk_samples,): `cut_chunks(…)[index]`, without the others."""
     start = index * contract.window_samples - _margin(contract)
     first = max(0, start)
-    heard = waveform[first : max(first, start + contract.chunk_samples)]
+    inside = waveform[first : max(first, start + contract.chunk_samples)]
     chunk = np.zeros(contract.chunk_samples, dtype=waveform.dtype)
-    chunk[first - start : first - start + heard.size] = heard
+    chunk[first - start : first - start + inside.size] = inside
     return chunk
 
 
 def _margin(contract: Contract) -> int:
-    """How many samples a chunk hears before its window."""
+    """Samples of a chunk that lie before its window."""
     return (contract.chunk_samples - contract.window_samples) // 2
 
 

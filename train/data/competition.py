@@ -55,7 +55,7 @@ class Competition:
         return [path for path in found if path not in labelled]
 
     def fingerprint(self) -> str:
-        """Of the tables and of every recording's name and size: what training reads, not decoded."""
+        """A hash of the tables and of every recording's name and size, which needs no decoding."""
         digest = hashlib.sha256()
         for root in self.roots:
             for name in ("taxonomy.csv", "train.csv", "train_soundscapes_labels.csv"):

@@ -65,7 +65,7 @@ class Dataset:
         return Sources(train, self.waveforms, stretches, truth)
 
     def soundscapes(self, *, validating: bool) -> list[Path]:
-        """Those that a teacher labels."""
+        """The soundscapes that a teacher labels."""
         more = [soundscape.path for soundscape in self.validating] if validating else []
         return sorted([*self.unlabelled, *more])
 

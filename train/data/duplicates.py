@@ -109,7 +109,7 @@ def _bands(sample_rate: int) -> NDArray[np.float32]:
 
 
 def correlation(first: NDArray[np.float32], second: NDArray[np.float32], sample_rate: int) -> float:
-    """Of two waveforms (samples,), aligned as it is highest: 0 … 1, whichever way up they are."""
+    """Highest correlation (0 … 1, without sign) of two waveforms (samples,) over small lags."""
     n_fft = scipy.fft.next_fast_len(first.size + second.size, real=True)
     frequency_hz = scipy.fft.rfftfreq(n_fft, 1 / sample_rate)
     inside = (frequency_hz > BAND_HZ[0]) & (frequency_hz < BAND_HZ[1])
@@ -145,7 +145,7 @@ def drop_duplicates(
 
 
 def _labels(group: Group) -> list[str]:
-    """Of all recordings of a group: primary labels, then secondary ones."""
+    """The labels of all recordings of a group, primary ones first."""
     primary = [recording.primary for recording in group]
     return list(dict.fromkeys([*primary, *(label for each in group for label in each.secondary)]))
 

@@ -29,7 +29,7 @@ FRAME = 512  # samples that a probability is of: 32 ms
 CONTEXT = 64  # samples before a frame that the network sees with it
 BLOCK = 512  # frames a call: 16 s
 # The package's get_speech_timestamps has these too, and pads less: what is left shall hold no voice.
-# Of birdclef-mini (224 recordings, 60 minutes) they find both announcements, and take 18 s of song
+# In birdclef-mini (224 recordings, 60 minutes) they find both announcements, and take 18 s of song
 # of 11 others for speech. Speech over birds is found to 98 % at 0 dB, to 73 % at -5 dB.
 SPEECH, QUIET = 0.5, 0.35  # speech begins at the one probability and lasts down to the other
 LEAST_SPEECH_S, LEAST_QUIET_S, PAD_S = 0.25, 0.1, 0.2

@@ -51,7 +51,7 @@ class Precision:
 
 
 def choose_device(name: str) -> torch.device:
-    """Of a command's `--device`. Raises `UserError` for one that is unknown or not there."""
+    """The device that `--device` names. Raises `UserError` for one that is unknown or not there."""
     try:
         device = torch.device(name)
     except RuntimeError as error:

@@ -25,7 +25,7 @@ from train.models.sed import Predictor
 from train.scoring.auc import MacroAuc, macro_auc
 from train.scoring.truth import Truth, read_truth
 
-# Of a held-out recording: enough to hear its species, and an epoch's validation stays short.
+# Seconds of a held-out recording: enough for its species, and an epoch's validation stays short.
 HELD_OUT_S = 20.0
 
 
@@ -76,7 +76,7 @@ class TruthSet:
         return np.concatenate(found)
 
     def auc(self, scores: Sequence[Scores]) -> MacroAuc:
-        """Of each file's (windows, classes)."""
+        """Macro-AUC of each file's scores (windows, classes)."""
         return macro_auc(self.truth, self.rows(scores))
 
 

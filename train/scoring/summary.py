@@ -32,7 +32,7 @@ DRAWS = 500
 
 @dataclass(frozen=True)
 class Header:
-    """Of a set of data, for as long as scores on it are kept."""
+    """What kept scores on a set of data are of, and what made them."""
 
     name: str
     outputs: tuple[str, ...]

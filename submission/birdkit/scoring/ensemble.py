@@ -25,7 +25,7 @@ from birdkit.scoring.predict import Scores
 SPEC_NAME = "ensemble.json"
 SPEC_VERSION = 2
 AVERAGINGS = ("probability", "rank")
-# In windows: half a window hears most of what the unshifted windows cut in two, then the quarters.
+# In windows. A shift of half a window helps most with calls that the plain windows cut in two.
 SHIFTS = (0.5, 0.25, 0.75)
 
 

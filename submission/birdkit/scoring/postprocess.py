@@ -14,7 +14,7 @@ from birdkit.errors import UserError
 
 
 def smooth(scores: NDArray[np.float32], kernel: Sequence[float]) -> NDArray[np.float32]:
-    """Weigh each window with its neighbours: a caller is rarely heard in one window only.
+    """Weigh each window with its neighbours: a species rarely calls in one window only.
 
     The 2025 winners used [.1, .2, .4, .2, .1]. At the ends the outermost window stands in for the
     ones that aren't there.

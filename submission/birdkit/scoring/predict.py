@@ -116,7 +116,7 @@ def _pools(streams: int) -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecuto
 
 
 def _decode(file: SoundFile, contract: Contract) -> NDArray[np.float32]:
-    """(samples,): as much of a file as its windows hear."""
+    """As much of a file as its windows need, (samples,)."""
     overhang_s = (contract.chunk_s - contract.window_s) / 2
     # One window more than asked for: where windows are time-shifted, there is one more of them.
     heard_s = (file.n_windows + 1) * contract.window_s + overhang_s
