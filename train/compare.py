@@ -1,4 +1,4 @@
-"""What rounds of pseudo labels gained, over the seeds of a recipe.
+"""Compare macro-AUC before and after rounds of pseudo labels, over the seeds of a recipe.
 
     python train/compare.py RUN [RUN …] [--against RUN [RUN …]] [--set validation] [--into FILE]
 

@@ -40,7 +40,7 @@ WRITE_UP_CLASSES = 206
 
 
 class ConvMel(LogMel):
-    """The log-mel with its DFT as one strided Conv1d: (b)'s front end."""
+    """The front end of baseline (b): a log-mel with its DFT as one strided Conv1d."""
 
     def __init__(self, config: FrontEnd) -> None:
         super().__init__(config)
@@ -62,7 +62,7 @@ class ConvMel(LogMel):
 
 
 class EagerEngine:
-    """librosa's mel, then the members' networks in torch eager: (a)."""
+    """The engine of baseline (a): librosa's mel, then the members' networks in torch eager."""
 
     def __init__(self, predictors: Mapping[str, Predictor], threads: int) -> None:
         torch.set_num_threads(threads)
@@ -123,7 +123,7 @@ class Setup:
 
 
 def write_up() -> dict[str, Final]:
-    """The write-up's two final models, with random weights: for speed."""
+    """The two final models of the 6th place of BirdCLEF+ 2025, with random weights, for timing."""
     contract = Contract(32000, 5.0, 5.0, tuple(f"class{i:03}" for i in range(WRITE_UP_CLASSES)))
     names = ("b3", "v2_b3")
     return {
@@ -181,7 +181,7 @@ def export_fused(finals: Mapping[str, Final], folder: Path, front_end: type[LogM
 
 
 def quantise(folder: Path) -> None:
-    """Add INT8 beside a folder's IR, calibrated on noise: right for speed and for nothing else."""
+    """Add INT8 beside a folder's IR. It is calibrated on noise, so only its speed is meaningful."""
     source = folder / f"{FUSED_STEM}.xml"
     model = openvino.read(source)
     contract = contract_of(model, str(source))

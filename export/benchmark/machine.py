@@ -1,4 +1,4 @@
-"""What this machine is, and the most that its cores can do."""
+"""Describes this machine, and measures the peak rate of its cores."""
 
 from __future__ import annotations
 

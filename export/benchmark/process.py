@@ -26,7 +26,7 @@ START = "import sys; from export.benchmark.process import child; child(sys.argv[
 
 @dataclass(frozen=True)
 class Cost:
-    """What a process took from the first decode to the CSV."""
+    """Time and memory of a process from the first decode to the CSV."""
 
     seconds: float  # of wall time
     cpu_seconds: float  # of all its threads; a busy neighbour hardly moves it
@@ -54,7 +54,7 @@ def score_alone(
 
 
 def child(text: str) -> None:
-    """What the fresh process does; the figures are its last line."""
+    """The work of the fresh process; the figures are its last line of output."""
     asked = json.loads(text)
     files = [SoundFile(Path(path), n_windows) for path, n_windows in asked["files"]]
     layout, folder = Layout.parse(asked["layout"]), Path(asked["folder"])

@@ -78,7 +78,7 @@ def _front_ends(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _left_over(report: Mapping[str, Any]) -> str:
-    """What each step gave, and what the rest is bound by."""
+    """The gain of each step, and what bounds the remaining time."""
     rows, gflop = report["rows"], report["gflop_per_minute"]
     published, ours = _named(rows, "(b) Conv1d mel, OpenVINO"), _named(rows, "(c) ours, OpenVINO")
     less = {part: published[part] - ours[part] for part in ("ms", "front_end_ms")}

@@ -63,7 +63,7 @@ PRECISION_FIGURES = {
 
 @dataclass(frozen=True)
 class Member:
-    """What a model file says of one of its members."""
+    """The metadata of one member in a model file."""
 
     name: str
     contract: Contract
@@ -145,7 +145,7 @@ Detects which of {len(contract.classes)} classes call in soundscapes, window by 
 
 
 def files(folder: Path, spec: Spec) -> str:
-    """Sizes of the model files. bf16 has none: it is the f32 one, compiled otherwise."""
+    """Sizes of the model files. bf16 has no file of its own; it is the f32 file, compiled otherwise."""
     ir = {"f32": ""} | {name: f".{name}" for name in STORED_PRECISIONS if name in spec.precisions}
     rows = []
     for stem in spec.stems:

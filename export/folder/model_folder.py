@@ -15,12 +15,12 @@ from export.gates.parity import Parity
 
 DEFAULT = Path(__file__).resolve().parents[2] / "submission" / "model"
 PARITY_NAME = "parity.json"
-# Two minutes of real audio are 24 windows: every batch size, and seconds of work.
+# Two minutes of real audio are 24 windows, enough for every batch size in seconds.
 GATE_RECORDINGS = 2
 
 
 def refuse_foreign(folder: Path) -> None:
-    """Raise `UserError` where a folder holds something, but no models of ours."""
+    """Raise `UserError` where a folder holds something other than models of this kit."""
     if folder.exists() and not (folder / SPEC_NAME).is_file() and any(folder.iterdir()):
         raise UserError(f"{folder}: not a model folder, so it is not replaced; give another --out")
 
@@ -53,8 +53,8 @@ def with_parity(
     """Comparisons with a newer one for some members; it replaces the one in the same engine."""
     merged = {member: list(compared) for member, compared in report.items()}
     for member, comparison in added.items():
-        kept = [older for older in merged.get(member, []) if older.engine != comparison.engine]
-        merged[member] = [*kept, comparison]
+        others = [older for older in merged.get(member, []) if older.engine != comparison.engine]
+        merged[member] = [*others, comparison]
     return merged
 
 

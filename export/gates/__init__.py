@@ -1,4 +1,4 @@
-"""What refuses to publish a model that differs: parity, lower precisions, choices by macro-AUC.
+"""Gates that refuse a model that differs: parity, lower precisions, choices by macro-AUC.
 
 Imports export.models, train and birdkit.
 """

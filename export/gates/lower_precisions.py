@@ -29,7 +29,7 @@ from export.models import openvino, quantize
 from train.scoring.auc import macro_auc
 from train.scoring.evaluate import TruthSet
 
-# Precisions that were taken out → when and why.
+# Removed precisions → when and why.
 REMOVED = {"fp16": "removed in November 2026, it halved the file and ran as f32; docs/experiments.md"}
 
 Make = Callable[[Any, Contract], Any]
@@ -63,7 +63,7 @@ class LowerPrecisions:
     def judge(self, name: str) -> precision.Verdict:
         """Figures of one precision; its files stay in the folder only where it is accepted."""
         verdict = self._try(name, self._int8 if name == "int8" else None)
-        # The mode mends a loss of macro-AUC, for minutes, and nothing else that is refused here.
+        # Accuracy-aware quantisation takes minutes and can only mend a loss of macro-AUC.
         if name == "int8" and verdict.loss > precision.MAX_LOSS:
             print(f"{verdict}; trying accuracy-aware quantisation", flush=True)
             verdict = self._try(name, self._int8_accuracy_aware)
@@ -77,7 +77,7 @@ class LowerPrecisions:
         return verdict
 
     def _try(self, name: str, make: Make | None) -> precision.Verdict:
-        """Judge a precision whose graphs `make` makes from those in f32; None where it has none."""
+        """Judge a precision. `make` makes its graphs from f32 ones; None where it has no own."""
         if make is not None:
             for stem in self.spec.stems:
                 model = openvino.read(self.folder / f"{stem}.xml")
@@ -122,7 +122,7 @@ class LowerPrecisions:
         every = soundscapes(self.data / "train_soundscapes")
         chosen = sorted(every, key=lambda path: path in judged)
         enough = chosen[: -(-quantize.CALIBRATION_WINDOWS // WINDOWS_A_MINUTE)]
-        # In one call, since each compiles the front end.
+        # One call for all, since each call compiles the front end.
         waveforms = [audio.read(path, contract.sample_rate) for path in enough]
         return quantize.log_mels(model, contract, waveforms, WINDOWS_A_MINUTE)
 

@@ -1,4 +1,4 @@
-"""Model files and their parity: each is written, then held against what it was made from.
+"""Writes model files, and compares each with the model that it was made from.
 
 An ONNX file is compared with its checkpoints in torch, an IR with its ONNX file in ONNX Runtime.
 """

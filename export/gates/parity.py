@@ -1,7 +1,7 @@
 """The gate: an exported model answers as its torch original does, or it is not written.
 
 Inputs are noise, a chirp, digital silence, a -80 dB signal, a clipped one and real audio, in batches
-of 1, 5 and 12. They must spread the answers, or agreement would say nothing.
+of 1, 5 and 12. They must spread the answers, or agreement would prove nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from birdkit.grid import cut_chunks, n_windows
 from birdkit.scoring.ensemble import probabilities
 
 BATCHES = (1, 5, 12)
-# In f32 the engines agree with torch to about 1e-6; what is much further off is another model.
+# In f32 the engines agree with torch to about 1e-6; a much larger error means another model.
 PROBABILITY_TOLERANCE = 1e-4
 LOGIT_TOLERANCE = 1e-3
 # Clipwise values come out small, so they are held to their own size; below the floor is rounding.
@@ -34,7 +34,7 @@ Answer = Callable[[NDArray[np.float32]], Outputs]
 
 @dataclass(frozen=True)
 class Parity:
-    """How far an engine is from torch, worst case over all inputs."""
+    """The largest differences of an engine from torch over all inputs."""
 
     engine: str
     probability: float

@@ -1,8 +1,8 @@
 """The second gate: a lower precision ships only where it ranks labelled soundscapes as f32 does.
 
-Parity to rounding is not to be had there, so the judgement is on what a competition scores: the loss of
-macro-AUC of the whole ensemble, with a paired bootstrap over soundscapes, and the rank correlation of
-its window scores. Figures of random weights say nothing; where there are no labelled soundscapes,
+Parity to rounding can't be reached there, so a precision is judged by the competition's metric: the
+loss of macro-AUC of the whole ensemble, with a paired bootstrap over soundscapes, and the rank
+correlation of its window scores. Figures of random weights prove nothing. Without labelled soundscapes
 nothing below f32 is accepted.
 """
 
@@ -36,7 +36,7 @@ MIN_RANK_CORRELATION = 0.999
 
 @dataclass(frozen=True)
 class Table:
-    """What an ensemble in one precision answers on labelled soundscapes, and how fast."""
+    """The scores of an ensemble in one precision on labelled soundscapes, and its speed."""
 
     rows: NDArray[np.float32]  # (rows, classes), as submitted
     auc: float
@@ -57,7 +57,7 @@ class Verdict:
     ms_per_minute_f32: float
 
     def faults(self) -> list[str]:
-        """Why it is refused; empty where it is accepted. Written so that NaN is a fault."""
+        """Why the precision is refused; empty where it is accepted. NaN is a fault."""
         limits = (
             ("macro-AUC falls by", self.loss, MAX_LOSS),
             ("the bootstrap's bound of that is", self.loss_bound, MAX_LOSS_BOUND),
@@ -114,7 +114,7 @@ def compare(precision: str, f32: Table, lower: Table, labelled: TruthSet) -> Ver
 
 
 def rank_correlation(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> float:
-    """Spearman's, of each class over all rows; the mean over classes that are not constant."""
+    """Spearman's rank correlation over all rows, as the mean over classes that are not constant."""
     by_class = pd.DataFrame(reference).rank().corrwith(pd.DataFrame(candidate).rank())
     return float(by_class.mean())
 

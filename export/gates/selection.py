@@ -1,4 +1,4 @@
-"""How good an exported ensemble is on labelled soundscapes, and what is chosen on them.
+"""Scores an exported ensemble on labelled soundscapes, and chooses its settings on them.
 
 What is chosen here (output, weights, averaging) is chosen on few soundscapes: the figures are a little
 kind to it. `--validation` of train/run.py, never chosen on, is for reporting.
@@ -52,8 +52,9 @@ def untested_spec(
 ) -> tuple[Spec, list[str]]:
     """Equal weights, and the output that ranked better in training's own validation.
 
-    The write-up does not say which one its submission used; at the stage it reports, clipwise ranked
-    better, so that is the choice where there were no labelled soundscapes.
+    The write-up of the 6th place of BirdCLEF+ 2025 does not say which output its submission used. At
+    the stage that it reports, clipwise ranked better, so clipwise is the choice without labelled
+    soundscapes.
     """
     figures = [final.metrics.get("soundscapes", {}) for final in finals.values()]
     output, why = "clipwise", "output clipwise: there are no labelled soundscapes to choose on"
@@ -102,7 +103,7 @@ def judge(folder: Path, data: Path, labelled: TruthSet, fit: bool) -> tuple[Spec
 def _fit(
     spec: Spec, scores: Sequence[NDArray[np.float32]], labelled: TruthSet
 ) -> tuple[Spec, list[str]]:
-    """Averaging first (the better one with equal weights), then the weights under it."""
+    """Choose the averaging that is better with equal weights, then fit the weights under it."""
     specs = {name: replace(spec, averaging=name) for name in AVERAGINGS}
     aucs = {name: labelled.auc(combine(scores, of)).macro for name, of in specs.items()}
     averaging = max(aucs, key=lambda name: aucs[name])
@@ -113,9 +114,9 @@ def _fit(
         for member in spec.members
     ]
     of_members = np.stack([labelled.rows(combine(scores, of)) for of in alone])
-    found = weights.fit(of_members, labelled.truth, _mean)
-    members = dict(zip(spec.members, found.weights, strict=True))
-    lines = [f"averaging {averaging}: macro-AUC with equal weights {listed}", str(found)]
+    fitted = weights.fit(of_members, labelled.truth, _mean)
+    members = dict(zip(spec.members, fitted.weights, strict=True))
+    lines = [f"averaging {averaging}: macro-AUC with equal weights {listed}", str(fitted)]
     return replace(specs[averaging], members=members), lines
 
 
@@ -126,7 +127,7 @@ def _shifts(
     labelled: TruthSet,
     layout: Layout,
 ) -> tuple[tuple[float, ...], str]:
-    """The time shifts that do not hurt: the best one first, each on top of those before it."""
+    """Choose the time shifts that do not lower macro-AUC, by adding one after another."""
     shifted = {
         shift: member_scores(loaded, labelled, layout.streams, shift)[spec.output] for shift in SHIFTS
     }
@@ -136,16 +137,18 @@ def _shifts(
         mean = [np.mean(np.stack(of), axis=0) for of in zip(*passes, strict=True)]
         return labelled.auc(combine(mean, spec)).macro
 
-    kept: list[float] = []
-    best = auc(kept)
+    chosen: list[float] = []
+    best = auc(chosen)
     tried = [f"plain {best:.4f}"]
     for shift in sorted(SHIFTS, key=lambda shift: -auc([shift])):
-        with_it = auc([*kept, shift])
+        with_it = auc([*chosen, shift])
         tried.append(f"+{shift:g} {with_it:.4f}")
         if with_it >= best:
-            kept, best = [*kept, shift], with_it
-    passes = ", ".join(f"{shift:g}" for shift in kept) or "none"
-    return tuple(kept), f"time shifts worth a pass, in windows: {passes}; macro-AUC {', '.join(tried)}"
+            chosen, best = [*chosen, shift], with_it
+    passes = ", ".join(f"{shift:g}" for shift in chosen) or "none"
+    return tuple(
+        chosen
+    ), f"time shifts worth a pass, in windows: {passes}; macro-AUC {', '.join(tried)}"
 
 
 def _mean(tables: NDArray[np.float32], members: Sequence[float]) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""How much each member of an ensemble counts, fitted to truth under a guard against overfitting.
+"""Fits the weights of an ensemble's members to truth, with a guard against overfitting.
 
 Fitted weights ship only where held-out groups show that they beat equal ones. On a few soundscapes
 they mostly don't, and equal weights are the safer guess.
@@ -18,10 +18,10 @@ from birdkit.errors import UserError
 from train.scoring.auc import Difference, macro_auc, macro_aucs, paired_bootstrap, require_finite
 from train.scoring.truth import Truth
 
-# After so many picks a member that is never picked weighs 3 % in a pair, and less among more.
+# Number of greedy steps; it bounds the smallest weight (3 % in a pair, less among more members).
 N_PICKS = 30
 MAX_FOLDS = 5
-# The gain is believed where all but this share of the resamples lie above zero.
+# The gain is accepted where all but this share of the resamples lie above zero.
 DOUBT = 0.1
 
 # (members, rows, classes) and a weight a member, their sum 1 → (rows, classes)
@@ -42,13 +42,13 @@ class Fitted:
     def __str__(self) -> str:
         if len(self.weights) == 1:
             return f"one member, so nothing to weigh; macro-AUC {self.equal:.4f}"
-        found = (
+        scores = (
             f"macro-AUC {self.held_out:.4f} held out, {self.equal:.4f} with equal weights: {self.gain}"
         )
         if self.accepted:
-            return f"fitted weights {', '.join(f'{w:.3f}' for w in self.weights)} ({found})"
+            return f"fitted weights {', '.join(f'{w:.3f}' for w in self.weights)} ({scores})"
         why = "may be chance" if self.gain.estimate > 0 else "are no gain"
-        return f"equal weights, as fitted ones {why} ({found})"
+        return f"equal weights, as fitted ones {why} ({scores})"
 
 
 def fit(
@@ -59,7 +59,7 @@ def fit(
     draws: int = 1000,
     seed: int = 0,
 ) -> Fitted:
-    """Weights that raise macro-AUC, or equal ones where the gain may be chance.
+    """Weights that raise macro-AUC, or equal ones where the gain may be due to chance.
 
     Fitted weights are accepted where the cross-fitted table beats equal weights, and does so in
     90 % of the resamples of whole groups. Cross-fitting errs on the side of equal weights: they see
@@ -97,7 +97,7 @@ def _cross_fitted(
     truth: Truth,
     combine: Combine,
 ) -> NDArray[np.float64]:
-    """Each row by the weights that the folds without its group give: (rows, classes)."""
+    """(rows, classes): each row combined with the weights fitted to the folds without its group."""
     codes, labels = pd.factorize(truth.groups, use_na_sentinel=False)
     if len(labels) < 2:
         raise UserError(

@@ -23,7 +23,7 @@ from export.kaggle import rules
 from export.kaggle.rules import DATASET, DATASET_METADATA, KERNEL, KERNEL_METADATA
 
 NOTEBOOK = "notebook.ipynb"
-# What is taken of submission/; the models and the wheels come beside it.
+# Parts of submission/ in the bundle; the models and the wheels lie beside them.
 KIT = ("run.py", "requirements.txt", "birdkit")
 # 2000-01-01 in seconds: one date for all, and late enough for zip.
 DATE_S = 946_684_800
@@ -31,7 +31,7 @@ DATE_S = 946_684_800
 
 @dataclass(frozen=True)
 class Sources:
-    """Where a bundle comes from, and who uploads it for which competition."""
+    """The sources of a bundle, its owner on Kaggle and its competition."""
 
     submission: Path
     model: Path

@@ -23,7 +23,7 @@ from birdkit.files import sha256
 from birdkit.kaggle import manifest
 from export.kaggle.rules import DATASET, DATASET_METADATA, KERNEL, read_json
 
-# What it prints though it exits 0 → what to do.
+# Failures that it prints though it exits 0 → their remedy.
 COMPLAINTS = {
     "The following are not valid dataset sources": "check owner and slug in kaggle_dataset_meta.json",
     "The following are not valid competition sources": "check --competition, and accept its rules",
@@ -51,7 +51,7 @@ PATIENCE_S = 30 * 60
 
 @dataclass(frozen=True)
 class Said:
-    """What a command printed, standard error included, and its exit status."""
+    """The output of a command, standard error included, and its exit status."""
 
     status: int
     output: str
@@ -97,19 +97,19 @@ def complaints(output: str) -> list[str]:
     ]
 
 
-def demand(said: Said, what: str, success: str | re.Pattern[str]) -> str:
+def demand(result: Said, what: str, success: str | re.Pattern[str]) -> str:
     """The line that reports success. Raises `UserError` where there is none, or any complaint."""
-    if NO_LOGIN in said.output:
+    if NO_LOGIN in result.output:
         raise UserError(
             f"kaggle {what}: not logged in; run `{sys.executable} -m kaggle auth login` once"
         )
-    failures = complaints(said.output)
+    failures = complaints(result.output)
     if failures:
         raise UserError(f"kaggle {what}: {failures[0]}")
-    last = said.lines[-1] if said.lines else "it printed nothing"
-    if said.status != 0:
-        raise UserError(f"kaggle {what}: exit status {said.status}: {last}; mend that and push again")
-    good = [line for line in said.lines if re.search(success, line)]
+    last = result.lines[-1] if result.lines else "it printed nothing"
+    if result.status != 0:
+        raise UserError(f"kaggle {what}: exit status {result.status}: {last}; mend that and push again")
+    good = [line for line in result.lines if re.search(success, line)]
     if not good:
         raise UserError(f"kaggle {what}: no word of success; its last line: {last}; look at kaggle.com")
     return good[-1]
@@ -126,10 +126,10 @@ class Status:
 def status(dataset: str, run: Run) -> Status | None:
     """None where there is no such dataset. Raises `UserError` where Kaggle answers neither way."""
     fields = "json(status,current_version_number)"
-    said = run("datasets", "status", dataset, "--format", fields)
-    if said.status != 0 and ABSENT.search(said.output):
+    result = run("datasets", "status", dataset, "--format", fields)
+    if result.status != 0 and ABSENT.search(result.output):
         return None
-    answer = json.loads(demand(said, "datasets status", r"^\{.*\}$"))
+    answer = json.loads(demand(result, "datasets status", r"^\{.*\}$"))
     return Status(str(answer["status"]), int(answer.get("current_version_number") or 0))
 
 
@@ -173,7 +173,7 @@ def push(bundle: Path, run: Run = run, sleep: Callable[[float], None] = time.sle
     else:
         wait_until_ready(dataset, before.version - 1, run, sleep)
         note = f"manifest {sha256(folder / manifest.NAME)[:12]}"
-        said = run("datasets", "version", *upload, "-m", note)
-        demand(said, "datasets version", re.escape(VERSIONED))
+        result = run("datasets", "version", *upload, "-m", note)
+        demand(result, "datasets version", re.escape(VERSIONED))
     wait_until_ready(dataset, before.version if before else 0, run, sleep)
     return demand(run("kernels", "push", "-p", str(bundle / KERNEL)), "kernels push", PUSHED)

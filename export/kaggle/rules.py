@@ -1,4 +1,4 @@
-"""What Kaggle, or its command line, would refuse, drop or misread, found before anything is uploaded.
+"""Checks a bundle before its upload for all that Kaggle or its command line would refuse or drop.
 
 Each violation is a line that says what, where and what to do. The rules are those of Kaggle's own
 command line (kaggle 2.2.4 and 2.2.5, `kaggle_api_extended.py`: dataset_create_new, kernels_push,
@@ -37,7 +37,7 @@ TITLE = re.compile("[A-Za-z0-9 .+_()'-]+")
 FILE_NAME = re.compile(r"[A-Za-z0-9._+=-]+")
 # Kaggle unpacks archives, so that the mounted files would not be the bundled ones. Wheels it leaves.
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
-# What `kaggle datasets create` leaves out without a word.
+# Names that `kaggle datasets create` leaves out silently.
 DROPPED_FILES = (
     *("datapackage.json", "kernel-metadata.json", "model-metadata.json"),
     *(
@@ -217,7 +217,7 @@ def kernel_metadata(
 
 
 def kernel_values(metadata: Mapping[str, Any], dataset: str) -> Iterator[str]:
-    """What a submission needs; no other value will do, and none is left to Kaggle's defaults."""
+    """The metadata values that a submission needs; none is left to Kaggle's defaults."""
     required: dict[str, Any] = {
         "language": "python",
         "kernel_type": "notebook",

@@ -67,7 +67,7 @@ def _pins(requirements: str) -> Iterator[tuple[str, Version]]:
 
 @functools.cache
 def tags(python: Python) -> frozenset[Tag]:
-    """What CPython of this version can install on Kaggle."""
+    """The tags of wheels that CPython of this version can install on Kaggle."""
     abi = f"cp{python[0]}{python[1]}"
     return frozenset(cpython_tags(python, [abi], PLATFORMS))
 
@@ -130,7 +130,7 @@ def pip_download(engine: str, version: Version, python: Python, folder: Path) ->
 
 
 def violations(folder: Path, pins: Mapping[str, Version]) -> Iterator[str]:
-    """What is wrong with a bundled folder of wheels."""
+    """The faults of a bundled folder of wheels, one line each."""
     for engine, version, python in needed(pins):
         if find(folder, engine, version, python) is None:
             yield (

@@ -1,4 +1,4 @@
-"""Models behind one front end as one graph, so that the log-mel is computed once for all of them.
+"""Fuses models that share a front end into one graph, which computes the log-mel once.
 
 Fused in torch, before export: weights and averaging stay in `ensemble.json`.
 """

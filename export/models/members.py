@@ -1,4 +1,4 @@
-"""The final checkpoints that are exported: those of one finished run, or of several in one ensemble."""
+"""Finds the final checkpoints to export, from one finished run or from several for one ensemble."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Checkpoints:
 
 
 def made_by(final: Final, path: Path) -> dict[str, Any]:
-    """What a model file says of the checkpoint that it was exported from."""
+    """The metadata of a model file on the checkpoint that it was exported from."""
     return {
         "job": final.job.table(),
         "commit": final.commit,

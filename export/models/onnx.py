@@ -1,4 +1,4 @@
-"""Writes ONNX files that describe themselves: the contract and what made each member are inside."""
+"""Writes ONNX files with the contract and the origin of each member in their metadata."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write(
     predictors: Sequence[Predictor], contract: Contract, path: Path, metadata: Mapping[str, str]
 ) -> None:
     """One file of one or more members: dynamic batch, weights inside, `metadata` as its properties."""
-    # A batch of one would be taken for a constant.
+    # The exporter would take a batch of one for a constant.
     example = torch.zeros(2, contract.chunk_samples)
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own exporter raises them
@@ -51,7 +51,7 @@ def write(
         )
     model = onnx.load(path)
     refuse_training_mode(model, path.name)
-    # The log-mel was made an output so that it has a name; as one it would be copied with every call.
+    # The log-mel was an output only to get a name; an engine would copy it in every call.
     assert model.graph.output[0].name == LOG_MEL_NAME
     del model.graph.output[0]
     onnx.helper.set_model_props(model, dict(metadata))
@@ -59,7 +59,7 @@ def write(
 
 
 def refuse_training_mode(model: onnx.ModelProto, name: str) -> None:
-    """Raise `UserError` for a BatchNorm that still learns: OpenVINO would read it without a word."""
+    """Raise `UserError` for a BatchNorm in training mode, which OpenVINO would accept silently."""
     for node in model.graph.node:
         for attribute in node.attribute:
             if attribute.name == "training_mode" and attribute.i == 1:

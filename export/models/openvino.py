@@ -1,4 +1,4 @@
-"""Writes OpenVINO IR. Whether it still answers as its source does is for `export/gates` to say."""
+"""Writes OpenVINO IR. `export/gates` checks that it answers as its source does."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read(path: Path) -> Any:
 
 
 def save(model: Any, target: Path) -> None:
-    """Without compression to fp16, which OpenVINO does by default."""
+    """Save an IR without the compression to fp16 that is OpenVINO's default."""
     openvino.save_model(model, target, compress_to_fp16=False)
 
 

@@ -1,7 +1,7 @@
-"""Smaller numbers for the networks of an OpenVINO graph; its front end stays f32.
+"""Quantises the networks of an OpenVINO graph to INT8; its front end stays f32.
 
-INT8 is NNCF's post-training quantisation, calibrated on log-mels of real soundscapes: OpenVINO's own
-tool for it. Whether what comes out is still the same model is for `export/gates/precision.py` to say.
+INT8 is NNCF's post-training quantisation, calibrated on log-mels of real soundscapes (NNCF is
+OpenVINO's own tool). `export/gates/precision.py` judges whether the result is as good as the f32 one.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from birdkit.grid import cut_chunks
 
 openvino = import_openvino()
 
-# NNCF's own default: more hardly moves the ranges.
+# NNCF's own default; more windows hardly change the ranges.
 CALIBRATION_WINDOWS = 300
-# What accuracy-aware quantisation may lose in macro-AUC; the gate's own limit on the estimate.
+# Loss of macro-AUC allowed in accuracy-aware quantisation; it equals the gate's limit on the estimate.
 MAX_DROP = 0.001
-# Rounds of it: each gives one more layer back to f32.
+# Rounds of accuracy-aware quantisation; each returns one more layer to f32.
 MAX_ROUNDS = 20
 
 LogMels = NDArray[np.float32]  # (windows, 1, mels, frames), as the front end gives them
@@ -54,7 +54,7 @@ def to_int8(model: Any, calibration: LogMels) -> Any:
 def to_int8_accuracy_aware(
     model: Any, calibration: LogMels, judged_on: LogMels, validate: Validate
 ) -> Any:
-    """As `to_int8`, and layers go back to f32, the most harmful first, until `validate` is content."""
+    """As `to_int8`, but the most harmful layers return to f32 until the loss is within `MAX_DROP`."""
     import nncf
 
     front_end, networks = split(model)
@@ -83,9 +83,9 @@ def to_int8_accuracy_aware(
 
 
 def without_time_and_frequency(networks: Any) -> list[str]:
-    """Products whose answer has neither mel bands nor frames: squeeze-and-excitation and the head.
+    """Names of products without mel bands and frames in their output: squeeze-and-excitation, head.
 
-    They cost next to nothing, and are what quantisation hurts first.
+    They cost little time, and quantisation harms them most.
     """
     products = ("Convolution", "GroupConvolution", "MatMul")
     names = []
@@ -114,7 +114,7 @@ def join(front_end: Any, networks: Any, original: Any) -> Any:
 def log_mels(
     model: Any, contract: Contract, waveforms: Sequence[NDArray[np.float32]], n_windows: int
 ) -> LogMels:
-    """The log-mels of waveforms' (samples,) first `n_windows` windows, by the graph's front end."""
+    """Log-mels of the first `n_windows` windows of each waveform (samples,), by its front end."""
     front_end, _ = split(model)
     compiled = openvino.Core().compile_model(
         front_end, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
@@ -128,7 +128,7 @@ def log_mels(
 
 @contextlib.contextmanager
 def _quiet(nncf: Any) -> Iterator[None]:
-    """NNCF's bars, hundreds of them where there is no terminal, and its info lines; warnings stay."""
+    """Hide NNCF's progress bars and info lines; warnings still appear."""
     nncf.set_log_level(logging.WARNING)
     with contextlib.redirect_stdout(io.StringIO()):
         yield

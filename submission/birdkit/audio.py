@@ -50,9 +50,9 @@ def read(path: Path, sample_rate: int, *, max_s: float | None = None) -> NDArray
 
 
 def _read_mono(file: soundfile.SoundFile, limit: int | None) -> NDArray[np.float32]:
-    # By blocks, for a forged header can ask for more memory than there is. And a lost Ogg page, which
-    # libsndfile skips without an error, moves no more than the rest of its block: soundfile seeks to
-    # where each block should begin.
+    # The file is read in blocks, since a forged header can ask for more memory than there is. A lost
+    # Ogg page, which libsndfile skips without an error, then shifts only the rest of its block, because
+    # soundfile seeks to where each block should begin.
     blocks: list[NDArray[np.float32]] = []
     read_so_far = 0
     while limit is None or read_so_far < limit:

@@ -1,6 +1,6 @@
-"""What a model file promises: rate, chunk, window, classes, outputs.
+"""The contract of a model file: sample rate, chunk, window, classes and outputs.
 
-Export embeds the contract in the model's metadata, engines hand it back, and nobody retypes it.
+Export embeds the contract in the model's metadata, and every engine reads it back from there.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ KNOWN_OUTPUTS = ("clipwise", "segmentwise", "framewise")
 
 
 class ContractError(UserError):
-    """A model file whose promise is missing, of another version or contradicts itself."""
+    """A model file whose contract is missing, has another version or contradicts itself."""
 
 
 @dataclass(frozen=True)
 class Contract:
-    """What one model file takes and answers.
+    """The inputs and outputs of one model file.
 
-    A model's input is `chunk_s` seconds at `sample_rate` Hz; its outputs are for the `window_s` seconds
-    in the middle of them, one column for each of `classes`, in that order. A fused file holds several
+    A model takes `chunk_s` seconds at `sample_rate` Hz and scores the `window_s` seconds in the middle
+    of them, with one column for each of `classes`, in that order. A fused file holds several
     `members` behind one front end; the file of a single model names none.
     """
 

@@ -1,4 +1,4 @@
-"""Mistakes that a person can mend, and how a command reports them."""
+"""Errors that the user can mend, and how a command reports them."""
 
 from __future__ import annotations
 

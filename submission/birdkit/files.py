@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and what identifies their content."""
+"""Writes files in one step, and hashes their content."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Recording length → windows → row ids. Validation, pseudo labelling and submission all call this.
 
-A *window* is the time that a row of the submission is for (5 s); a *chunk* is a model's input. The
-chunk is centred on its window and may be longer; what lies outside the recording is silence.
+A *window* is the 5 s that a row of the submission is for; a *chunk* is the model's input. The chunk is
+centred on its window and may be longer. Outside the recording it is padded with silence.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from birdkit.contract import Contract
 from birdkit.errors import UserError
 
-WINDOW_S = 5.0  # of a row of the submission, in every BirdCLEF so far
+WINDOW_S = 5.0  # length of the window of a row, in every BirdCLEF so far
 MINUTE_S = 60.0  # how long the soundscapes of every BirdCLEF so far last
 WINDOWS_A_MINUTE = round(MINUTE_S / WINDOW_S)
 
@@ -44,8 +44,8 @@ def cut_chunks(
     before = _margin(contract) + earlier
     needed = (count - 1) * contract.window_samples + contract.chunk_samples
     padded = np.zeros(needed, dtype=np.float32)
-    inside = waveform[: needed - before]
-    padded[before : before + inside.size] = inside
+    samples = waveform[: needed - before]
+    padded[before : before + samples.size] = samples
     every_start = np.lib.stride_tricks.sliding_window_view(padded, contract.chunk_samples)
     return every_start[:: contract.window_samples].copy()
 
@@ -54,21 +54,21 @@ def cut_chunk(waveform: Samples, index: int, contract: Contract) -> Samples:
     """The chunk of one window, (chunk_samples,): `cut_chunks(…)[index]`, without the others."""
     start = index * contract.window_samples - _margin(contract)
     first = max(0, start)
-    inside = waveform[first : max(first, start + contract.chunk_samples)]
+    samples = waveform[first : max(first, start + contract.chunk_samples)]
     chunk = np.zeros(contract.chunk_samples, dtype=waveform.dtype)
-    chunk[first - start : first - start + inside.size] = inside
+    chunk[first - start : first - start + samples.size] = samples
     return chunk
 
 
 def _margin(contract: Contract) -> int:
-    """Samples of a chunk that lie before its window."""
+    """Samples of a chunk before its window."""
     return (contract.chunk_samples - contract.window_samples) // 2
 
 
 def onto_rows(scores: NDArray[np.float32], shift: float) -> NDArray[np.float32]:
     """Scores of time-shifted windows → scores of the rows.
 
-    A row takes from the two windows that overlap it, from each by the share of the row that it covers.
+    A row is the mean of the two windows that overlap it, each weighted by the share that it covers.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def split_row_id(row_id: str) -> tuple[str, float]:
 
 
 def window_index(end_s: float, window_s: float) -> int | None:
-    """Which window ends at `end_s`; None where no window of the grid does."""
+    """Index of the window that ends at `end_s`; None where no window of the grid does."""
     index = round(end_s / window_s) - 1
     on_grid = index >= 0 and abs((index + 1) * window_s - end_s) < 1e-6
     return index if on_grid else None

@@ -1,4 +1,4 @@
-"""What is asked for: settings with their defaults, recipes, and the job of one model of one round.
+"""Settings with their defaults, recipes, and the job of one model of one round.
 
 Imports birdkit only.
 """

@@ -51,10 +51,10 @@ def _complaint(kind: str, key: str, known: list[str]) -> str:
 
 
 def without_removed(kind: str, table: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """An earlier version's table without removed settings, and those of them that did something."""
+    """An earlier version's table without removed settings, and the removed ones that had an effect."""
     removed = {key: value for key, value in table.items() if (kind, key) in REMOVED}
-    kept = {key: value for key, value in table.items() if key not in removed}
-    return kept, [f"{key}={v}" for key, v in removed.items() if v != REMOVED[kind, key][0]]
+    current = {key: value for key, value in table.items() if key not in removed}
+    return current, [f"{key}={v}" for key, v in removed.items() if v != REMOVED[kind, key][0]]
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

@@ -1,7 +1,7 @@
-"""A job: all that one model of one round is made from.
+"""A job: all the settings that one model of one round is trained with.
 
-Trainer, batches, checkpoint, plan and export take a job, so nobody asks a recipe for its first model.
-What other models and other rounds are set to is no part of it: changing that redoes nothing.
+Trainer, batches, checkpoint, plan and export take a job, and never a whole recipe.
+The settings of other models and rounds are no part of it, so changing them retrains nothing here.
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ class Job:
         return zlib.crc32(f"{self.fit.seed} {self.model.name}".encode())
 
     def table(self) -> dict[str, Any]:
-        """The job as JSON gives it back."""
+        """The job as a table of JSON values."""
         return dict(json.loads(json.dumps(asdict(self))))
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], where: str) -> Job:
-        """Raises `UserError` for a table of other settings than today's."""
+        """Read back what `table` gave. Raises `UserError` for unknown or removed settings."""
         return build(cls, table, where)
 
 
@@ -97,7 +97,7 @@ def _later(job: Job, this_round: Round, index: int, own_pseudo: Mapping[str, Any
     # Alarms look at the labels and change nothing in a student.
     pseudo = replace(_override(this_round.pseudo, own_pseudo, "models"), alarms=Alarms())
     fit = job.fit
-    if this_round.warm:  # or the student would train on the very batches that its start has seen
+    if this_round.warm:  # another seed, or the student would see the batches of its first weights again
         fit = replace(fit, seed=fit.seed + SEEDS_APART * index)
     among = this_round.models if pseudo.out_of_fold else ()
     return replace(job, pseudo=pseudo, fit=fit, warm=this_round.warm, folds_among=among)
@@ -107,8 +107,8 @@ def every_job(recipe: Recipe) -> list[Job]:
     """The jobs of all rounds, in order. Raises `UserError` as `job_of` does."""
     return [
         job_of(recipe, index, name)
-        for index, each in enumerate(rounds_of(recipe))
-        for name in each.models
+        for index, one_round in enumerate(rounds_of(recipe))
+        for name in one_round.models
     ]
 
 
@@ -134,7 +134,7 @@ def from_version_3(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
 
     Returns
     -------
-    The table, and those of its settings that are gone and did something.
+    The table, and the removed settings that had an effect.
     """
     (model,), (own_round,) = recipe["models"], recipe["rounds"]
     pseudo, removed = without_removed("Pseudo", own_round["pseudo"])

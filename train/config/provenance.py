@@ -1,8 +1,8 @@
-"""What an artefact was made by, and whether it can be kept.
+"""The inputs that an artefact was made from, and whether it can be kept.
 
 `made_by` is a table of JSON values by the names of the inputs: versions, settings, hashes, states of
 files. Checkpoints, pseudo labels, scores, the caches and the demo competition all keep one, and all
-are kept exactly where the table that is wanted now equals the one that they were made by.
+are kept exactly where that table equals the one that is wanted now.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _differing(wanted: MadeBy, made_by: MadeBy, key: str, within: str) -> Iterat
 
 
 def can_be_kept(wanted: MadeBy, made_by: object) -> bool:
-    """Whether an artefact is the one that would be made now; one that does not say is not."""
+    """Whether an artefact equals what would be made now; one without `made_by` does not."""
     return isinstance(made_by, Mapping) and not differences(as_json(wanted), made_by)
 
 
@@ -47,6 +47,6 @@ def key(made_by: MadeBy) -> str:
 
 
 def file_state(path: Path) -> str:
-    """A file as it is now, unread: one that is written anew is another. Raises `OSError`."""
+    """A file's path, size and modification time; its content is not read. Raises `OSError`."""
     stat = path.stat()
     return f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"

@@ -50,7 +50,7 @@ def load(name_or_file: str, overrides: Iterable[str] = ()) -> Recipe:
     for override in overrides:
         _apply(table, override)
     recipe = build(Recipe, table, str(path))
-    rounds_of(recipe)  # raises where a round names what is not there
+    rounds_of(recipe)  # raises where a round names an unknown model
     return recipe
 
 
@@ -70,10 +70,10 @@ def to_json(recipe: Recipe) -> str:
 def from_json(text: str, where: str) -> Recipe:
     """Read back what `to_json` wrote, in an earlier version too.
 
-    Raises `UserError` where it is of other settings, such as one that is gone and did something.
+    Raises `UserError` for unknown settings, and for a removed one that had an effect.
     """
     table = dict(json.loads(text))
-    table["rounds"] = [_of_today(each, where) for each in table.get("rounds", [])]
+    table["rounds"] = [_of_today(one_round, where) for one_round in table.get("rounds", [])]
     return build(Recipe, table, where)
 
 
@@ -85,7 +85,7 @@ def _of_today(of_round: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def member_names(recipe: Recipe) -> list[str]:
-    """A folder name for each model, distinct."""
+    """The name of each model's folder; all are distinct."""
     names: list[str] = []
     for model in recipe.models:
         base = model.name or model.encoder.partition(".")[0]
@@ -97,7 +97,7 @@ def member_names(recipe: Recipe) -> list[str]:
 def rounds_of(recipe: Recipe) -> list[Round]:
     """The rounds one by one, with the names of their models and of their teacher's models.
 
-    Raises `UserError` for a name that is not there.
+    Raises `UserError` for an unknown name.
     """
     known = member_names(recipe)
     expanded: list[Round] = []

@@ -1,4 +1,4 @@
-"""What training does to a chunk: other recordings, noise, masks. Validation sees none of it."""
+"""Augmentation of training chunks: mixing, noise, distance, masks. Validation uses none of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BANK_S = 30
 
 
 def noise_bank(sample_rate: int, seed: int) -> NDArray[np.float32]:
-    """Coloured noises of unit power, (slopes, samples): made once, cut at random afterwards."""
+    """Coloured noises of unit power, (slopes, samples). `add_noise` cuts random pieces of them."""
     rng = np.random.default_rng(seed)
     n = _BANK_S * sample_rate
     hz = np.fft.rfftfreq(n, 1 / sample_rate)
@@ -31,7 +31,7 @@ def noise_bank(sample_rate: int, seed: int) -> NDArray[np.float32]:
 def from_afar(
     chunk: NDArray[np.float32], sample_rate: int, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """As a recording sounds from a distance: with its highs taken by the air, and reverberated.
+    """(samples,) as from a distance: the air absorbs the highs, and reverberation is added.
 
     A first-order low-pass and a decaying noise tail (Polack's model of late reverberation); the power
     stays what it was.
@@ -55,7 +55,7 @@ def add_noise(
     snr_db: tuple[float, float],
     rng: np.random.Generator,
 ) -> NDArray[np.float32]:
-    """Add a random piece of the bank at a random signal-to-noise ratio."""
+    """(samples,) plus a random piece of the bank at a random signal-to-noise ratio in dB."""
     n = min(chunk.size, bank.shape[1])
     start = rng.integers(bank.shape[1] - n + 1)
     noise = np.resize(bank[rng.integers(len(bank)), start : start + n], chunk.size)
@@ -69,10 +69,10 @@ def mix(
     levels_db: tuple[float, float],
     rng: np.random.Generator,
 ) -> NDArray[np.float32]:
-    """The sum of two chunks, the second's power over the first's within `levels_db`.
+    """The sum of two chunks (samples,); the second's power over the first's lies within `levels_db`.
 
-    Both stay audible, so the target is the union of their labels: under the write-up's loss on
-    clipwise, weighted targets of 0.5 or less would act as negatives.
+    Both stay audible, so the target is the union of their labels: under the loss on clipwise
+    of the 6th place of BirdCLEF+ 2025, weighted targets of 0.5 or less would act as negatives.
     """
     level = 10 ** (rng.uniform(*levels_db) / 20) * rms(first) / max(rms(second), 1e-6)
     return first + np.float32(level) * second
@@ -83,7 +83,7 @@ def rms(chunk: NDArray[np.float32]) -> float:
 
 
 def to_full_scale(chunk: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scale down what sums left outside [-1, 1]; the log-mel does not see the gain."""
+    """Scale a chunk down into [-1, 1] where it exceeds that; the log-mel ignores the gain."""
     peak = float(np.abs(chunk).max())
     return chunk / np.float32(peak) if peak > 1.0 else chunk
 

@@ -1,7 +1,6 @@
 """Recordings → training batches. Every batch is a function of the seed and its step alone.
 
-So a run that was killed goes on with the batches it would have seen, and the number of loader
-processes changes nothing.
+A resumed run therefore sees the same batches, and the number of loader processes changes nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from train.data.competition import LabelledSoundscape, Recording, window_truth
 from train.data.speech import Stretches, without_speech
 from train.data.waveforms import Waveforms, to_float
 
-# What is left of a recording without its speech is used where it is at least so long.
+# Speech is cut from a recording only where at least this much of it remains.
 LEAST_WITHOUT_SPEECH_S = 1.0
 
 Samples = NDArray[np.int16]
@@ -34,7 +33,7 @@ Sample = tuple[NDArray[np.float32], NDArray[np.float32]]  # (samples,) and (clas
 
 
 def crop_notes(recordings: Sequence[Recording], data: Data) -> list[str]:
-    """What cropping does to recordings that are longer or shorter than it would like."""
+    """Lines on how many recordings cropping cuts or repeats."""
     longer = sum(recording.duration_s > data.first_s for recording in recordings)
     shorter = sum(recording.duration_s < data.chunk_s for recording in recordings)
     notes = []
@@ -62,14 +61,14 @@ def target_matrix(
 
 
 def sampling_weights(recordings: Sequence[Recording], balance: float) -> NDArray[np.float64]:
-    """Chance of each recording to be drawn: a class of n is drawn in proportion to n**balance."""
+    """(recordings,) probabilities of being drawn, sum 1; a class of n weighs n**balance in all."""
     counts = Counter(recording.primary for recording in recordings)
     weights = np.array([counts[recording.primary] ** (balance - 1.0) for recording in recordings])
     return weights / weights.sum()
 
 
 def random_crop(waveform: Samples, n_samples: int, rng: np.random.Generator) -> Samples:
-    """A random stretch of a recording; one shorter than that is repeated, begun at random."""
+    """A random crop (n_samples,); a shorter recording is repeated from a random start."""
     if waveform.size < n_samples:
         turned = np.roll(waveform, rng.integers(waveform.size))
         return np.resize(turned, n_samples)
@@ -79,13 +78,13 @@ def random_crop(waveform: Samples, n_samples: int, rng: np.random.Generator) -> 
 
 @dataclass(frozen=True)
 class LabelledWindows:
-    """Windows of soundscapes and what is to be learnt of them: the truth, or a teacher's opinion."""
+    """Windows of soundscapes with their targets: true labels, or a teacher's probabilities."""
 
     paths: tuple[Path, ...]
     file: NDArray[np.int64]  # (windows,) index into `paths`
     window: NDArray[np.int64]  # (windows,) on the grid of its file
-    targets: NDArray[np.float32]  # (windows, classes) in 0..1, NaN: not to be learnt
-    chance: NDArray[np.float64]  # (windows,) to be drawn; their sum is 1
+    targets: NDArray[np.float32]  # (windows, classes) in 0..1, NaN cells don't count in the loss
+    chance: NDArray[np.float64]  # (windows,) probability of being drawn, sum 1
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -94,13 +93,13 @@ class LabelledWindows:
 def true_windows(
     soundscapes: Sequence[LabelledSoundscape], contract: Contract
 ) -> LabelledWindows | None:
-    """The windows that label rows cover, all drawn alike."""
-    truths = [window_truth(each, contract.classes, contract.window_s) for each in soundscapes]
+    """The windows that label rows cover, each with the same probability of being drawn."""
+    truths = [window_truth(s, contract.classes, contract.window_s) for s in soundscapes]
     file = np.concatenate([[i] * int(known.sum()) for i, (_, known) in enumerate(truths)] or [[]])
     if not file.size:
         return None
     return LabelledWindows(
-        tuple(each.path for each in soundscapes),
+        tuple(soundscape.path for soundscape in soundscapes),
         file.astype(np.int64),
         np.concatenate([np.flatnonzero(known) for _, known in truths]),
         np.concatenate([truth[known] for truth, known in truths]).astype(np.float32),
@@ -197,9 +196,9 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
 def _joined(
     first: Sample, second: Sample, levels_db: tuple[float, float], rng: np.random.Generator
 ) -> Sample:
-    """Both sounds, and the labels of both: their union, where they are doubtful the higher.
+    """The mix of two chunks with the union of their labels: the higher target of the two.
 
-    What is unsure in one is so in both, unless the other is certain of it.
+    A target that is NaN in one stays NaN, unless the other is 1.
     """
     target = np.maximum(first[1], second[1])
     target[(first[1] == 1.0) | (second[1] == 1.0)] = 1.0

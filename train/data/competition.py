@@ -39,7 +39,7 @@ class LabelledSoundscape:
 
 @dataclass(frozen=True)
 class Competition:
-    """What training reads of one folder or several, and a line for everything that it left out."""
+    """The training data of one folder or several, and a line for everything that was left out."""
 
     roots: tuple[Path, ...]
     classes: tuple[str, ...]
@@ -49,13 +49,13 @@ class Competition:
 
     def unlabelled(self) -> list[Path]:
         """The soundscapes of all folders that no label row names."""
-        labelled = {each.path for each in self.soundscapes}
+        labelled = {soundscape.path for soundscape in self.soundscapes}
         folders = [root / "train_soundscapes" for root in self.roots]
-        found = [path for folder in folders if folder.is_dir() for path in mounts.soundscapes(folder)]
-        return [path for path in found if path not in labelled]
+        paths = [path for folder in folders if folder.is_dir() for path in mounts.soundscapes(folder)]
+        return [path for path in paths if path not in labelled]
 
     def fingerprint(self) -> str:
-        """A hash of the tables and of every recording's name and size, which needs no decoding."""
+        """SHA-256 over the tables and over each recording's name and size. No sound is decoded."""
         digest = hashlib.sha256()
         for root in self.roots:
             for name in ("taxonomy.csv", "train.csv", "train_soundscapes_labels.csv"):
@@ -77,7 +77,7 @@ def read_competitions(
 
     Parameters
     ----------
-    classes : "first", those of the first folder; or "union", of all folders, the first one's first
+    classes : "first" takes the classes of the first folder, "union" those of all, in order of folder
 
     Raises
     ------
@@ -85,19 +85,20 @@ def read_competitions(
         Naming the file or row and the remedy.
     """
     first, *others = roots
-    found = [read_competition(first, skip_bad=skip_bad)]
+    folders = [read_competition(first, skip_bad=skip_bad)]
     for root in others:
-        found.append(read_competition(root, skip_bad=skip_bad, fallback=found[0].classes))
-    wanted = found[0].classes
+        folders.append(read_competition(root, skip_bad=skip_bad, fallback=folders[0].classes))
+    wanted = folders[0].classes
     if classes == "union":
-        wanted = tuple(dict.fromkeys(name for each in found for name in each.classes))
-    every = [_for_classes(each, wanted) for each in found]
+        wanted = tuple(dict.fromkeys(name for folder in folders for name in folder.classes))
+    folders = [_for_classes(folder, wanted) for folder in folders]
     return Competition(
         tuple(roots),
         wanted,
-        tuple(recording for each in every for recording in each.recordings),
-        tuple(soundscape for each in every for soundscape in each.soundscapes),
-        tuple(line for each in every for line in each.left_out) + _without_recordings(every, wanted),
+        tuple(recording for folder in folders for recording in folder.recordings),
+        tuple(soundscape for folder in folders for soundscape in folder.soundscapes),
+        tuple(line for folder in folders for line in folder.left_out)
+        + _without_recordings(folders, wanted),
     )
 
 
@@ -127,31 +128,33 @@ def read_competition(
     return Competition((root,), classes, recordings, soundscapes, tuple(left_out))
 
 
-def _for_classes(found: Competition, classes: Sequence[str]) -> Competition:
-    """The same with what these classes have; what is lost is said."""
+def _for_classes(folder: Competition, classes: Sequence[str]) -> Competition:
+    """A folder restricted to these classes; `left_out` says how many recordings that drops."""
     known = set(classes)
-    if known >= set(found.classes):
-        return found
-    kept = [r for r in found.recordings if r.primary in known]
-    recordings = tuple(replace(r, secondary=tuple(s for s in r.secondary if s in known)) for r in kept)
+    if known >= set(folder.classes):
+        return folder
+    recordings_left = [r for r in folder.recordings if r.primary in known]
+    recordings = tuple(
+        replace(r, secondary=tuple(s for s in r.secondary if s in known)) for r in recordings_left
+    )
     soundscapes = tuple(
         replace(
-            each,
+            soundscape,
             labels=tuple(
                 (start, end, tuple(name for name in species if name in known))
-                for start, end, species in each.labels
+                for start, end, species in soundscape.labels
             ),
         )
-        for each in found.soundscapes
+        for soundscape in folder.soundscapes
     )
-    lost = len(found.recordings) - len(kept)
-    line = f"{found.roots[0]}: {lost} recordings of classes that the first folder does not have"
-    left_out = (*found.left_out, line) if lost else found.left_out
-    return replace(found, recordings=recordings, soundscapes=soundscapes, left_out=tuple(left_out))
+    lost = len(folder.recordings) - len(recordings_left)
+    line = f"{folder.roots[0]}: {lost} recordings of classes that the first folder does not have"
+    left_out = (*folder.left_out, line) if lost else folder.left_out
+    return replace(folder, recordings=recordings, soundscapes=soundscapes, left_out=tuple(left_out))
 
 
-def _without_recordings(found: Sequence[Competition], classes: Sequence[str]) -> tuple[str, ...]:
-    silent = sorted(set(classes) - {r.primary for each in found for r in each.recordings})
+def _without_recordings(folders: Sequence[Competition], classes: Sequence[str]) -> tuple[str, ...]:
+    silent = sorted(set(classes) - {r.primary for folder in folders for r in folder.recordings})
     if not silent:
         return ()
     return (
@@ -235,7 +238,7 @@ def _read_recordings(
 
 
 def _look_at(path: Path) -> tuple[float, str | None]:
-    """A recording's length in s, and why it can't be one; by its header: decoding takes minutes."""
+    """A recording's length in s, and its fault if it has one. Only the header is read."""
     if not path.is_file():
         return 0.0, "is absent"
     try:
@@ -260,9 +263,9 @@ def _read_soundscapes(root: Path, classes: Sequence[str]) -> tuple[LabelledSound
         return ()
     table = read_table(path, ["filename", "start", "end", "primary_label"])
     known = set(classes)
-    # In 2026 every row is listed twice.
+    # The file of 2026 lists every row twice.
     table = table.drop_duplicates()
-    found = []
+    soundscapes = []
     for name, rows in table.groupby("filename", sort=True):
         audio = root / "train_soundscapes" / str(name)
         if not audio.is_file():
@@ -274,8 +277,8 @@ def _read_soundscapes(root: Path, classes: Sequence[str]) -> tuple[LabelledSound
                 if label not in known:
                     raise UserError(f"{path}: unknown label '{label}'; add it to taxonomy.csv")
             labels.append((_seconds(start, str(path)), _seconds(end, str(path)), species))
-        found.append(LabelledSoundscape(audio, tuple(labels)))
-    return tuple(found)
+        soundscapes.append(LabelledSoundscape(audio, tuple(labels)))
+    return tuple(soundscapes)
 
 
 def _seconds(text: str, where: str) -> float:
@@ -297,7 +300,7 @@ def window_truth(
     Returns
     -------
     truth : (windows, classes), whether a label row that overlaps the window names the class
-    labelled : (windows,), whether label rows cover the whole window; others say nothing
+    labelled : (windows,), whether label rows cover the whole window; nothing is known of the others
     """
     column = {name: index for index, name in enumerate(classes)}
     count = max(1, round(max(end for _, end, _ in soundscape.labels) / window_s))

@@ -1,4 +1,4 @@
-"""What a run trains and validates on: its data folders, read, split and searched once."""
+"""The data of a run: its folders, read, split and searched for duplicates and speech once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from train.data.waveforms import Waveforms, to_float
 
 Fold = tuple[list[Recording], list[Recording], str]
 
-# Speech is searched in the seconds that training uses of a recording, so its store is of that length.
+# Speech is searched in the first seconds of a recording that training uses; the name has their number.
 SPEECH_NAME, DUPLICATES_NAME = "speech-{:g}s.json", "duplicates.json"
 
 
@@ -41,12 +41,12 @@ class Dataset:
     unlabelled: tuple[Path, ...]  # soundscapes for a teacher to label
     fingerprint: str
     waveforms: Waveforms
-    seed: int  # of the folds: the same in every round
+    seed: int  # for the folds; the same in every round
     speech: Mapping[float, Mapping[Path, Stretches]] = field(default_factory=dict)  # by data.first_s
     _folds: dict[tuple[int, int], Fold] = field(default_factory=dict, repr=False, compare=False)
 
     def contract(self, job: Job) -> Contract:
-        """What a model of this job promises."""
+        """The contract of a model of this job."""
         rate, data = job.frontend.sample_rate, job.data
         return Contract(rate, data.chunk_s, data.window_s, self.competition.classes)
 
@@ -58,14 +58,14 @@ class Dataset:
         return self._folds[key]
 
     def sources(self, job: Job) -> Sources:
-        """What a model of this job trains on, without pseudo labels."""
+        """The training data of a model of this job, without pseudo labels."""
         train, _, _ = self.recordings_of(job.data)
         truth = true_windows(self.training, self.contract(job))
         stretches = {} if job.data.speech == "keep" else self.speech[job.data.first_s]
         return Sources(train, self.waveforms, stretches, truth)
 
     def soundscapes(self, *, validating: bool) -> list[Path]:
-        """The soundscapes that a teacher labels."""
+        """The soundscapes that a teacher labels, sorted; `validating` adds the validating ones."""
         more = [soundscape.path for soundscape in self.validating] if validating else []
         return sorted([*self.unlabelled, *more])
 
@@ -120,7 +120,7 @@ def fold_notes(dataset: Dataset, jobs: Sequence[Job]) -> list[str]:
 def _duplicates(
     competition: Competition, decoded: Waveforms, first_s: float, store: Path, fingerprint: str
 ) -> list[duplicates.Group]:
-    """Found once for a set of recordings; `store` keeps them by number."""
+    """Groups of duplicates, searched once for a set of recordings; `store` keeps them by number."""
     recordings = competition.recordings
     made_by = {
         "version": duplicates.VERSION,
@@ -150,7 +150,7 @@ def prepare(
 
     Parameters
     ----------
-    unlabelled : unlabelled soundscapes train, too, with pseudo labels
+    unlabelled : whether unlabelled soundscapes train, too, with pseudo labels
     """
     rate, lines = dataset.waveforms.sample_rate, []
     if jobs[0].data.cache:
@@ -190,5 +190,5 @@ def _training(dataset: Dataset, jobs: Sequence[Job], first_s: float) -> list[Rec
 
 
 def _first_seconds(decoded: Waveforms, first_s: float, path: Path) -> NDArray[np.float32]:
-    """(samples,) in [-1, 1]."""
+    """The first seconds of a recording, (samples,) in [-1, 1]."""
     return to_float(decoded(path, first_s))

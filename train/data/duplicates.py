@@ -1,4 +1,4 @@
-"""Recordings uploaded twice: one author, one length and one waveform, whatever the codec and gain."""
+"""Finds recordings uploaded twice: one author, one length, one waveform, whatever codec and gain."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from train.data.competition import Recording
 
 VERSION = 1  # raise it when the same recordings give other groups
 SAME_LENGTH_S = 0.05
-BAND_HZ = (300.0, 8000.0)  # without rumble and hum, and what codecs leave out
+BAND_HZ = (300.0, 8000.0)  # excludes rumble, hum and the highs that codecs drop
 N_STRETCHES, N_BANDS, N_FFT = 24, 24, 1024
-FLOOR = 0.01  # of the loudest cell's power: what a codec does below that doesn't count
-LAG_S = 0.1  # that a codec may begin later
+FLOOR = 0.01  # share of the loudest cell's power; codecs alter what lies below it
+LAG_S = 0.1  # largest delay that a codec may add
 # Measured on birdclef-mini, on different recordings of one author and species, and on one re-encoded
 # (Vorbis, MP3, 22 to 44 kHz, gains down to -34 dB): fingerprints to 0.64, from 0.87 on; waveforms to
-# 0.10, from 0.52 on (from 0.82, but for -34 dB in Vorbis' lowest quality). Fingerprints are to find
-# what to compare: two clips with a like call at one place can have one.
+# 0.10, from 0.52 on (from 0.82, but for -34 dB in Vorbis' lowest quality). Fingerprints only select
+# what to compare: two clips with a similar call at the same place can share one.
 LIKE, SAME = 0.7, 0.4
 
 Group = tuple[Recording, ...]
@@ -43,8 +43,8 @@ def find_duplicates(recordings: Sequence[Recording], read: Reader, sample_rate: 
     groups: list[list[int]] = []
     blocks = _of_one_length(recordings)
     for block in tqdm(blocks, desc="searching for duplicates", leave=False, disable=None):
-        found = _alike([recordings[index] for index in block], read, sample_rate)
-        groups += [sorted(block[k] for k in group) for group in found]
+        alike = _alike([recordings[index] for index in block], read, sample_rate)
+        groups += [sorted(block[k] for k in group) for group in alike]
     return [tuple(recordings[index] for index in group) for group in sorted(groups)]
 
 
@@ -67,7 +67,7 @@ def _of_one_length(recordings: Sequence[Recording]) -> list[list[int]]:
 
 
 def _alike(block: Sequence[Recording], read: Reader, sample_rate: int) -> list[list[int]]:
-    """Which of these are one sound, also by way of a third."""
+    """Groups of indices into the block that hold one sound, joined through a third where need be."""
     prints = np.stack([fingerprint(read(recording.path), sample_rate) for recording in block])
     lengths_s = np.array([recording.duration_s for recording in block])
     near = np.abs(lengths_s[:, None] - lengths_s) <= SAME_LENGTH_S
@@ -83,9 +83,9 @@ def _alike(block: Sequence[Recording], read: Reader, sample_rate: int) -> list[l
 
 
 def fingerprint(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
-    """Which band is loud when: (stretches * bands,) of length 1, and 0 of silence.
+    """(samples,) → (stretches * bands,), which band is loud when, with norm 1; silence gives zeros.
 
-    Neither gain, nor the colour of a microphone, nor a fade of all bands at once is in it.
+    It does not depend on the gain, a microphone's frequency response or a fade of all bands at once.
     """
     n_lacking = max(0, N_STRETCHES * N_FFT - waveform.size)
     parts = np.array_split(np.pad(waveform, (0, n_lacking)), N_STRETCHES)
@@ -100,7 +100,7 @@ def fingerprint(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.f
 
 @functools.cache
 def _bands(sample_rate: int) -> NDArray[np.float32]:
-    """(n_fft // 2 + 1, bands)"""
+    """Mel filters, (n_fft // 2 + 1, bands)."""
     low_hz, high_hz = BAND_HZ
     filters: NDArray[np.float32] = librosa_mel(
         sr=sample_rate, n_fft=N_FFT, n_mels=N_BANDS, fmin=low_hz, fmax=min(high_hz, sample_rate / 2)
@@ -109,15 +109,15 @@ def _bands(sample_rate: int) -> NDArray[np.float32]:
 
 
 def correlation(first: NDArray[np.float32], second: NDArray[np.float32], sample_rate: int) -> float:
-    """Highest correlation (0 … 1, without sign) of two waveforms (samples,) over small lags."""
+    """Highest correlation of two waveforms (samples,) over the lags, 0 … 1; polarity does not count."""
     n_fft = scipy.fft.next_fast_len(first.size + second.size, real=True)
     frequency_hz = scipy.fft.rfftfreq(n_fft, 1 / sample_rate)
     inside = (frequency_hz > BAND_HZ[0]) & (frequency_hz < BAND_HZ[1])
-    one, other = (inside * scipy.fft.rfft(each, n_fft) for each in (first, second))
+    one, other = (inside * scipy.fft.rfft(waveform, n_fft) for waveform in (first, second))
     by_lag = scipy.fft.irfft(one * np.conj(other), n_fft)
     n_lags = max(1, min(round(LAG_S * sample_rate), n_fft // 2))
     highest = np.abs(np.r_[by_lag[: n_lags + 1], by_lag[-n_lags:]]).max()
-    norms = [np.linalg.norm(scipy.fft.irfft(each, n_fft)) for each in (one, other)]
+    norms = [np.linalg.norm(scipy.fft.irfft(spectrum, n_fft)) for spectrum in (one, other)]
     return float(highest / max(norms[0] * norms[1], 1e-9))
 
 
@@ -129,25 +129,27 @@ def drop_duplicates(
     Where primary labels differ, one for each of them stays, so that no class loses its last recording.
     """
     group_of = {recording: number for number, group in enumerate(groups) for recording in group}
-    kept: list[Recording] = []
+    remaining: list[Recording] = []
     stays: list[dict[str, Recording]] = [{} for _ in groups]  # by primary label
     for recording in recordings:
         number = group_of.get(recording)
         if number is None:
-            kept.append(recording)
+            remaining.append(recording)
         elif recording.primary not in stays[number]:
             others = [label for label in _labels(groups[number]) if label != recording.primary]
-            kept.append(replace(recording, secondary=tuple(others)))
+            remaining.append(replace(recording, secondary=tuple(others)))
             stays[number][recording.primary] = recording
-    return kept, [
+    return remaining, [
         _what_stays(group, list(stay.values())) for group, stay in zip(groups, stays, strict=True)
     ]
 
 
 def _labels(group: Group) -> list[str]:
-    """The labels of all recordings of a group, primary ones first."""
+    """Labels of all recordings of a group: the primary ones, then the secondary ones."""
     primary = [recording.primary for recording in group]
-    return list(dict.fromkeys([*primary, *(label for each in group for label in each.secondary)]))
+    return list(
+        dict.fromkeys([*primary, *(label for recording in group for label in recording.secondary)])
+    )
 
 
 def _what_stays(group: Group, stay: Sequence[Recording]) -> str:
@@ -161,12 +163,12 @@ def _what_stays(group: Group, stay: Sequence[Recording]) -> str:
 
 
 def line(groups: Sequence[Group]) -> str:
-    """How many recordings are there twice, and the first of them by name."""
+    """How many recordings are duplicates, with the names of the first groups."""
     n_more = sum(len(group) - 1 for group in groups)
     named = "; ".join(_names(group, " = ") for group in groups[:3])
     return f"{n_more} recordings are there already ({named}{'; …' if len(groups) > 3 else ''})"
 
 
 def _names(recordings: Sequence[Recording], between: str) -> str:
-    """By class folder and file."""
+    """The recordings by class folder and file name."""
     return between.join("/".join(recording.path.parts[-2:]) for recording in recordings)

@@ -1,4 +1,4 @@
-"""Who trains and who validates: recordings, labelled soundscapes, and soundscapes out of fold."""
+"""Splits recordings and soundscapes into training, validation and out-of-fold parts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from birdkit.errors import UserError
 from train.config.settings import Data
 from train.data.competition import LabelledSoundscape, Recording
 
-# What follows the site in a soundscape's name: `[site]_[date]_[local time]`.
+# The end of a soundscape's name after the site: `[site]_[date]_[local time]`.
 _DATE_AND_TIME = re.compile(r"_\d{8}_\d{4,6}$")
 
 
@@ -62,7 +62,7 @@ def split_soundscapes(
 ) -> tuple[Sequence[LabelledSoundscape], Sequence[LabelledSoundscape]]:
     """Labelled soundscapes that train, and those that validate, as `data.labelled` says.
 
-    Split, every n_folds-th site validates, from the fold-th on.
+    For "split", every n_folds-th site validates, from the fold-th on.
     """
     if data.labelled == "train":
         return labelled, ()
@@ -81,7 +81,7 @@ def split_soundscapes(
 
 
 def site_of(soundscape: Path) -> str:
-    """`H01_20240501_050000.ogg` → H01; of 2026's `BC2026_Train_<id>_<site>_…` the last part."""
+    """The site: `H01_20240501_050000.ogg` → H01, and `BC2026_Train_<id>_<site>_…` → <site>."""
     return _DATE_AND_TIME.sub("", soundscape.stem).rpartition("_")[2]
 
 

@@ -1,6 +1,6 @@
-"""Human speech in recordings, such as a recordist who announces the species.
+"""Finds human speech in recordings, such as a recordist who announces the species.
 
-Found by Silero VAD (https://github.com/snakers4/silero-vad, MIT), whose wheel holds its network.
+The detector is Silero VAD (https://github.com/snakers4/silero-vad, MIT), whose wheel holds its network.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ Stretches = tuple[tuple[float, float], ...]  # (start s, end s), in order and ap
 Sound = TypeVar("Sound", NDArray[np.float32], NDArray[np.int16])
 
 RATE_HZ = 16_000
-FRAME = 512  # samples that a probability is of: 32 ms
-CONTEXT = 64  # samples before a frame that the network sees with it
+FRAME = 512  # samples for each probability: 32 ms
+CONTEXT = 64  # samples before a frame that the network gets with it
 BLOCK = 512  # frames a call: 16 s
-# The package's get_speech_timestamps has these too, and pads less: what is left shall hold no voice.
+# The package's get_speech_timestamps has the same thresholds. It pads less; here no voice may remain.
 # In birdclef-mini (224 recordings, 60 minutes) they find both announcements, and take 18 s of song
-# of 11 others for speech. Speech over birds is found to 98 % at 0 dB, to 73 % at -5 dB.
+# in 11 other recordings for speech. Speech over birds is found to 98 % at 0 dB, to 73 % at -5 dB.
 SPEECH, QUIET = 0.5, 0.35  # speech begins at the one probability and lasts down to the other
 LEAST_SPEECH_S, LEAST_QUIET_S, PAD_S = 0.25, 0.1, 0.2
 
@@ -50,29 +50,29 @@ class SpeechDetector:
         )
 
     def __call__(self, waveform: NDArray[np.float32], sample_rate: int) -> Stretches:
-        """Where somebody speaks in a waveform (samples,)."""
+        """Stretches of speech in a waveform (samples,) in [-1, 1] at `sample_rate`."""
         sound = soxr.resample(waveform, sample_rate, RATE_HZ)
         return speech_stretches(self.probabilities(sound), waveform.size / sample_rate)
 
     def probabilities(self, sound: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(samples,) at 16 kHz → (frames,), the last of them filled up with silence."""
+        """(samples,) at 16 kHz → speech probabilities (frames,); silence pads the last frame."""
         frames = np.zeros((-(-sound.size // FRAME), FRAME), dtype=np.float32)
         frames.reshape(-1)[: sound.size] = sound
         before = np.zeros((len(frames), CONTEXT), dtype=np.float32)
         before[1:] = frames[:-1, -CONTEXT:]
         seen = np.hstack([before, frames])
         hidden = cell = np.zeros((1, 1, 128), dtype=np.float32)
-        found = [np.zeros(0, dtype=np.float32)]
+        parts = [np.zeros(0, dtype=np.float32)]
         for start in range(0, len(seen), BLOCK):
             inputs = {"input": seen[start : start + BLOCK], "h": hidden, "c": cell}
             block, hidden, cell = self._session.run(["speech_probs", "hn", "cn"], inputs)
-            found.append(block.reshape(-1))
-        return np.concatenate(found)
+            parts.append(block.reshape(-1))
+        return np.concatenate(parts)
 
 
 def _network() -> Path:
-    """The packaged model that takes a sequence at once. The package is found, not imported: that
-    would ask for more libraries."""
+    """The packaged model that takes a whole sequence. The package is located and not imported,
+    because its import needs more libraries."""
     spec = importlib.util.find_spec("silero_vad")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(folder) / "data" / "silero_vad_16k_sequence.onnx"
@@ -83,19 +83,19 @@ def _network() -> Path:
 
 def speech_stretches(probabilities: NDArray[np.float32], duration_s: float) -> Stretches:
     """Runs of speech, padded and joined where they then touch. (frames,) → s, within the recording."""
-    found: list[tuple[float, float]] = []
+    stretches: list[tuple[float, float]] = []
     for first, last in runs(probabilities):
         start_s = max(0.0, first * FRAME / RATE_HZ - PAD_S)
         end_s = min(duration_s, last * FRAME / RATE_HZ + PAD_S)
-        if found and start_s <= found[-1][1]:
-            start_s = found.pop()[0]
-        found.append((start_s, end_s))
-    return tuple(found)
+        if stretches and start_s <= stretches[-1][1]:
+            start_s = stretches.pop()[0]
+        stretches.append((start_s, end_s))
+    return tuple(stretches)
 
 
 def runs(probabilities: NDArray[np.float32]) -> list[tuple[int, int]]:
     """First frame of each run of speech, and the one after its last; as get_speech_timestamps."""
-    found = []
+    speech_runs = []
     start = quiet = None
     for frame, probability in enumerate(probabilities):
         if probability >= SPEECH:
@@ -103,11 +103,15 @@ def runs(probabilities: NDArray[np.float32]) -> list[tuple[int, int]]:
         elif probability < QUIET and start is not None:
             quiet = frame if quiet is None else quiet
             if (frame - quiet) * FRAME >= LEAST_QUIET_S * RATE_HZ:
-                found.append((start, quiet))
+                speech_runs.append((start, quiet))
                 start = quiet = None
     if start is not None:
-        found.append((start, len(probabilities)))
-    return [(first, last) for first, last in found if (last - first) * FRAME > LEAST_SPEECH_S * RATE_HZ]
+        speech_runs.append((start, len(probabilities)))
+    return [
+        (first, last)
+        for first, last in speech_runs
+        if (last - first) * FRAME > LEAST_SPEECH_S * RATE_HZ
+    ]
 
 
 def find_speech(
@@ -116,7 +120,7 @@ def find_speech(
     sample_rate: int,
     store: Path,
 ) -> dict[Path, Stretches]:
-    """Where somebody speaks in each recording; only those new or changed since `store` are searched.
+    """Stretches of speech in each recording. Only recordings new or changed since `store` are searched.
 
     `read` returns (samples,) at `sample_rate`; one that stops at another length needs another store.
     The store, JSON, is written now and then and at the end, an interruption's too, and begun anew if
@@ -145,12 +149,12 @@ def find_speech(
 
 def _read_store(store: Path, made_by: provenance.MadeBy) -> dict[str, Stretches]:
     try:
-        facts = json.loads(store.read_text(encoding="utf-8"))
-        if not provenance.can_be_kept(made_by, facts["made_by"]):
+        content = json.loads(store.read_text(encoding="utf-8"))
+        if not provenance.can_be_kept(made_by, content["made_by"]):
             return {}
         return {
-            key: tuple((float(start_s), float(end_s)) for start_s, end_s in found)
-            for key, found in facts["found"].items()
+            key: tuple((float(start_s), float(end_s)) for start_s, end_s in stretches)
+            for key, stretches in content["found"].items()
         }
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return {}
@@ -162,18 +166,18 @@ def _write_store(store: Path, made_by: provenance.MadeBy, known: Mapping[str, St
 
 
 def without_speech(waveform: Sound, stretches: Stretches, sample_rate: int, least_s: float) -> Sound:
-    """(samples,) less those stretches; the whole where less than `least_s`, or nothing, remains."""
-    kept = np.ones(waveform.size, dtype=bool)
+    """(samples,) with the stretches removed, or unchanged where less than `least_s` s would remain."""
+    keep = np.ones(waveform.size, dtype=bool)
     for start_s, end_s in stretches:
-        kept[max(0, round(start_s * sample_rate)) : max(0, round(end_s * sample_rate))] = False
-    n_kept = np.count_nonzero(kept)
-    return waveform if n_kept < max(1, least_s * sample_rate) else waveform[kept]
+        keep[max(0, round(start_s * sample_rate)) : max(0, round(end_s * sample_rate))] = False
+    n_kept = np.count_nonzero(keep)
+    return waveform if n_kept < max(1, least_s * sample_rate) else waveform[keep]
 
 
-def notes(found: Mapping[Path, Stretches]) -> list[str]:
-    """A line on what was found, if anything was."""
-    n_spoken = sum(bool(each) for each in found.values())
+def notes(speech: Mapping[Path, Stretches]) -> list[str]:
+    """A line on how much speech there is, if there is any."""
+    n_spoken = sum(bool(stretches) for stretches in speech.values())
     if not n_spoken:
         return []
-    minutes = sum(end_s - start_s for each in found.values() for start_s, end_s in each) / 60
-    return [f"human speech in {n_spoken} of {len(found)} recordings, {minutes:.1f} minutes in all"]
+    minutes = sum(end - start for stretches in speech.values() for start, end in stretches) / 60
+    return [f"human speech in {n_spoken} of {len(speech)} recordings, {minutes:.1f} minutes in all"]

@@ -26,10 +26,10 @@ from birdkit.engines.layout import usable_cores
 from birdkit.files import write_whole
 from train.config import provenance
 
-# What the values depend on beside the file; the number is ours, for a change of `_decode`.
+# Inputs of the values beside the file itself. Raise the number when `_decode` changes.
 VERSION = f"1, libsndfile {soundfile.__libsndfile_version__}, soxr {soxr.__version__}"
 FULL_SCALE = 32767
-RESERVE_BYTES = 2 << 30  # of disk space, left to checkpoints and the rest
+RESERVE_BYTES = 2 << 30  # disk space left free for checkpoints and the rest
 ABANDONED_S = 3600.0  # a partial file this old was left by a process that was killed
 INDEX = "index.json"  # entry name → source path
 
@@ -39,7 +39,7 @@ Sources = Mapping[str, Source]  # by entry name
 
 @dataclass
 class Waveforms:
-    """Recordings as int16: from the cache folder, or decoded and the latest of them kept in memory."""
+    """Recordings as int16, from the cache folder or decoded; memory holds the latest decoded ones."""
 
     sample_rate: int
     folder: Path | None = None
@@ -58,20 +58,23 @@ class Waveforms:
         samples = self._kept.pop(name, None)
         if samples is None:
             samples = _decode(path, max_s, self.sample_rate)
-        self._kept[name] = samples  # as the latest
-        while sum(kept.nbytes for kept in self._kept.values()) > self.memory_bytes:
+        self._kept[name] = samples  # now the latest
+        while sum(array.nbytes for array in self._kept.values()) > self.memory_bytes:
             del self._kept[next(iter(self._kept))]
         return samples
 
 
 def to_float(samples: NDArray[np.int16]) -> NDArray[np.float32]:
-    """What `Waveforms` gives → [-1, 1], of the same shape."""
+    """int16 samples, as `Waveforms` returns them → float32 in [-1, 1] of the same shape."""
     return np.divide(samples, np.float32(FULL_SCALE), dtype=np.float32)
 
 
 def fill(folder: Path, wanted: Sequence[Source], sample_rate: int) -> str:
-    """Decode what the folder lacks; the line says what came of it, also where the disk is short, full
-    or read-only, for training works without. Raises `AudioError` for what can't be decoded."""
+    """Decode the recordings that the folder lacks, and return a line on the result.
+
+    A disk that is short, full or read-only is only reported, since training works without the cache.
+    Raises `AudioError` for a recording that can't be decoded.
+    """
     current = {_entry_name(*source, sample_rate): source for source in wanted}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +92,7 @@ def fill(folder: Path, wanted: Sequence[Source], sample_rate: int) -> str:
 
 
 def _sweep(folder: Path, current: Sources) -> dict[str, str]:
-    """Remove entries whose source has changed, is wanted otherwise or is gone; index of the others."""
+    """Remove entries whose source changed, is gone or is now cut otherwise; index of the others."""
     for partial in folder.glob("*.partial"):
         with suppress(FileNotFoundError):  # another process's, just finished
             if time.time() - partial.stat().st_mtime > ABANDONED_S:
@@ -123,7 +126,7 @@ def _write(folder: Path, missing: Sources, index: dict[str, str], sample_rate: i
         np.save(content, _decode(*missing[name], sample_rate))
         write_whole(folder / name, content.getvalue())
 
-    # The index first, so that it knows every entry, whenever this ends.
+    # The index is written first, so that it lists every entry even after a kill.
     index |= {name: str(path.resolve()) for name, (path, _) in missing.items()}
     write_whole(folder / INDEX, json.dumps(index, indent=0).encode())
     thread_map(write_entry, missing, max_workers=usable_cores(), leave=False, disable=None)
@@ -141,7 +144,7 @@ def _entry_name(path: Path, max_s: float | None, sample_rate: int) -> str:
 
 
 def _open_entry(path: Path) -> NDArray[np.int16] | None:
-    """(samples,), mapped and read-only; None where there is no entry, or no whole one."""
+    """(samples,), mapped and read-only; None where there is no complete entry."""
     try:
         entry = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, TokenError):
@@ -150,7 +153,7 @@ def _open_entry(path: Path) -> NDArray[np.int16] | None:
 
 
 def _decode(path: Path, max_s: float | None, sample_rate: int) -> NDArray[np.int16]:
-    """(samples,), ±FULL_SCALE for ±1, read-only. A half goes to the even neighbour."""
+    """(samples,), ±FULL_SCALE for ±1, read-only. Halves are rounded to even."""
     samples = np.rint(audio.read(path, sample_rate, max_s=max_s) * FULL_SCALE).astype(np.int16)
     samples.flags.writeable = False
     return samples

@@ -1,10 +1,10 @@
 """Depthwise convolutions whose backward pass runs on a CPU's fast bf16 kernels.
 
 oneDNN has such kernels for the forward pass and for the gradient of 3 x 3 weights. The gradient of the
-input at a stride, and that of the weights of larger kernels, fall to its reference code: of an
-EfficientNet's training step they were more than half. Both are said here by what is fast: the one is a
-forward pass over the gradient, spread out with zeros and with the kernel turned round; the other is
-put together from tiles of 3 x 3.
+input at a stride, and that of the weights of larger kernels, run in its reference code, which
+took more than half of an EfficientNet's training step. Both are expressed here by fast kernels. The
+input's gradient is a forward pass over the output's gradient, spread out with zeros, with the kernel
+turned round. The weights' gradient is assembled from tiles of 3 x 3.
 """
 
 from __future__ import annotations
@@ -105,19 +105,19 @@ def of_weight(grad: Tensor, x: Tensor, shape: torch.Size, stride: Pair, padding:
     x = pad(x, (padding[1], padding[1], padding[0], padding[0]))
     covered = [(grad.shape[i + 2] - 1) * stride[i] + TILE for i in range(2)]
     tile = torch.Size((*shape[:2], TILE, TILE))
-    found = grad.new_empty(shape)
+    weight_grad = grad.new_empty(shape)
     for top in _tiles(height):
         for left in _tiles(width):
             part = x[:, :, top : top + covered[0], left : left + covered[1]]
             part = part.contiguous(memory_format=torch.channels_last)
-            found[:, :, top : top + TILE, left : left + TILE] = conv2d_weight(
+            weight_grad[:, :, top : top + TILE, left : left + TILE] = conv2d_weight(
                 part, tile, grad, stride, groups=shape[0]
             )
-    return found
+    return weight_grad
 
 
 def _tiles(length: int) -> list[int]:
-    """Where tiles begin that cover a kernel's side; the last may overlap the one before."""
+    """Starts of the tiles that cover a kernel's side; the last may overlap the one before."""
     return [*range(0, length - TILE, TILE), length - TILE]
 
 

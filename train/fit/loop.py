@@ -1,6 +1,6 @@
 """A model's training from its first step to its last: validated each epoch, resumable to the bit.
 
-A run that was killed goes on as if it had not been.
+A killed run that is resumed ends with the same weights as one that was not killed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Metrics = dict[str, dict[str, float]]
 
 @dataclass
 class Progress:
-    """How far a fit is. `losses` has one entry a step, `epochs` one line of figures an epoch."""
+    """The progress of a fit: `losses` has one entry a step, `epochs` one table of figures an epoch."""
 
     step: int = 0
     losses: list[float] = field(default_factory=list)
@@ -67,15 +67,15 @@ def run_fit(
     loader = _loader(batches, range(progress.step, trainer.total_steps), trainer)
     saver = _Saver(trainer, progress, state_path, made_by)
     started, first_step = time.monotonic(), progress.step
-    # By epochs and not by steps: killed in validation, a run may have a state of its last step.
+    # Epochs are counted and not steps: a run killed in its last validation has done all its steps.
     while len(progress.epochs) < fit.epochs:
         _train_to(per_epoch * (len(progress.epochs) + 1), trainer, loader, progress, saver)
         metrics = validate(trainer.averaged())
         mean_loss = sum(progress.losses[-per_epoch:]) / per_epoch
         progress.epochs.append({"loss": mean_loss, "metrics": metrics})
         saver.save()
-        each_s = (time.monotonic() - started) / max(1, progress.step - first_step)
-        left_s = each_s * (trainer.total_steps - progress.step)
+        step_s = (time.monotonic() - started) / max(1, progress.step - first_step)
+        left_s = step_s * (trainer.total_steps - progress.step)
         print(_epoch_line(progress, fit.epochs, left_s), flush=True)
     return progress
 
@@ -103,7 +103,7 @@ def _train_to(
 
 
 class _Saver:
-    """Writes the state of a fit, and knows when it last did."""
+    """Writes the state of a fit, at once or where the last write is long enough ago."""
 
     def __init__(
         self, trainer: Trainer, progress: Progress, path: Path, made_by: dict[str, Any]
@@ -117,8 +117,8 @@ class _Saver:
             self.save()
 
     def save(self) -> None:
-        facts = {"progress": asdict(self._progress), "made_by": self._made_by}
-        checkpoint.write(self._path, {"version": checkpoint.VERSION, **facts, **self._trainer.state()})
+        origin = {"progress": asdict(self._progress), "made_by": self._made_by}
+        checkpoint.write(self._path, {"version": checkpoint.VERSION, **origin, **self._trainer.state()})
         self._saved = time.monotonic()
 
 

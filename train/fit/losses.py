@@ -1,4 +1,4 @@
-"""The write-up's loss on clipwise and segmentwise, and its share on every frame."""
+"""The loss of the 6th place of BirdCLEF+ 2025 on clipwise and segmentwise, and one on every frame."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def sed_loss(
     ----------
     clipwise : (batch, classes) probabilities
     framewise : (batch, classes, frames) logits; segmentwise is their maximum over time
-    targets : (batch, classes) in 0..1 for the whole chunk, NaN: unknown
-    soft_clipwise : targets between 0 and 1 count on clipwise, too
+    targets : (batch, classes) in 0..1 for the whole chunk; NaN is unknown and doesn't count
+    soft_clipwise : whether targets between 0 and 1 count in the loss on clipwise, too
     """
     on_clipwise = clipwise_loss(clipwise, targets, soft_clipwise)
     on_segmentwise = logit_loss(framewise.max(dim=2)[0], targets)
@@ -32,10 +32,10 @@ def sed_loss(
 def clipwise_loss(clipwise: Tensor, target: Tensor, soft: bool = True) -> Tensor:
     """BCEWithLogits, both (batch, classes); cells whose target is NaN don't count.
 
-    Clipwise is a probability already, so BCE*WithLogits* is wrong for it by the book; the write-up
-    kept it because it raised the leaderboard score. A consequence: clipwise values come out small,
-    their ranking is good, and targets of 0.5 or less pull them to 0. Where not `soft`, targets between
-    0 and 1 don't count either, and are left to segmentwise, which takes them as they are.
+    Clipwise is a probability already, so BCE*WithLogits* is formally wrong for it. The write-up of the
+    6th place of BirdCLEF+ 2025 kept it because it raised the leaderboard score. As a consequence
+    clipwise values are small, their ranking is good, and targets of 0.5 or less pull them to 0. Unless
+    `soft`, targets between 0 and 1 don't count here either; segmentwise learns them.
     """
     known = ~torch.isnan(target)
     if not soft:

@@ -1,4 +1,4 @@
-"""The device that trains, and the arithmetic that it trains in."""
+"""The device that trains, and the precision that it trains in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from train.fit.depthwise import FastDepthwise
 
 @dataclass(frozen=True)
 class Precision:
-    """Autocast in what the device has: bf16, or fp16 with a GradScaler (T4, P100), else f32."""
+    """Autocast in the best precision of the device: bf16, fp16 with a GradScaler (T4, P100), or f32."""
 
     device: torch.device
     dtype: torch.dtype
@@ -51,13 +51,13 @@ class Precision:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that `--device` names. Raises `UserError` for one that is unknown or not there."""
+    """The device of a `--device` option. Raises `UserError` for one that is unknown or absent."""
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise UserError(f"--device {name} is unknown; choose cpu or cuda") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"--device {name}: this torch sees no CUDA device; see README, Install")
-    # The log-mel must not be rounded to TF32 on the way.
+    # TF32 would round the log-mel.
     torch.set_float32_matmul_precision("highest")
     return device

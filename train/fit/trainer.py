@@ -1,4 +1,4 @@
-"""One optimiser step at a time, each deterministic.
+"""Training steps, each of them deterministic.
 
 Everything random in step s (batch, masks, dropout) is seeded by (seed, s). A state saved after any step
 therefore holds no random state.
@@ -42,7 +42,10 @@ class Trainer:
         self.scaler = self.precision.grad_scaler()
 
     def step(self, waveforms: Tensor, targets: Tensor, step: int) -> float:
-        """One optimiser step; `step` seeds what is random in it. Returns the loss."""
+        """One optimiser step on waveforms (batch, samples), targets (batch, classes). Returns the loss.
+
+        `step` seeds all that is random in it.
+        """
         fit = self.job.fit
         seed = self.job.seed * 1_000_003 + step
         torch.manual_seed(seed)
@@ -81,12 +84,12 @@ class Trainer:
 
     def _average(self, step: int) -> None:
         before = step - self.average_from
-        if before >= 0:  # the plain mean, of weights before this step and these
+        if before >= 0:  # a plain mean of the weights after each step from there on
             self.ema.use_warmup, self.ema.decay = False, before / (before + 1)
         self.ema.update(self.predictor, step=step)
 
     def averaged(self) -> Predictor:
-        """The average of the weights: what is validated and exported."""
+        """The model with averaged weights, which is validated and exported."""
         module = self.ema.module
         assert isinstance(module, Predictor)
         return module.eval()

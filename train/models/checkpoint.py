@@ -1,7 +1,7 @@
-"""What a run leaves on disk: states to go on from, final weights that rebuild themselves.
+"""Checkpoints: states that a run resumes from, and final weights with all that rebuilds the model.
 
-A checkpoint is a dict of tensors and plain values, read with `weights_only=True`: no pickle of a
-stranger is ever run.
+A checkpoint is a dict of tensors and plain values. It is read with `weights_only=True`, so that no
+foreign pickle code is ever run.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from train.models.sed import Predictor
 VERSION = 4  # 3 is read, too: it held a recipe with one model where this one holds a job
 STATE_NAME = "state.pt"
 FINAL_NAME = "final.pt"
-RECIPE_NAME = "recipe.json"  # of a run, written once all its models are final
+RECIPE_NAME = "recipe.json"  # the run's recipe, written once all its models are final
 ROUND_NAME = "round{}"  # folder of a round in a run
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def made_by(job: Job, data: str, parents: Mapping[str, str]) -> dict[str, Any]:
-    """What a checkpoint depends on.
+    """The inputs that a checkpoint depends on.
 
     Parameters
     ----------
     data : fingerprint of the competition folders
-    parents : whatever else it was made from → its sha256
+    parents : name of any other input → its sha256
     """
     return {"job": job.table(), "data": data, "parents": dict(parents)}
 
@@ -90,7 +90,7 @@ class Final:
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    """Atomic and durable: a kill at any moment leaves the old file or the whole new one."""
+    """Write a checkpoint atomically: a kill at any moment leaves the old file or the whole new one."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
         torch.save(content, file)
@@ -100,7 +100,7 @@ def write(path: Path, content: dict[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A checkpoint's content, that of version 3 as today's. Raises `UserError` for any other file."""
+    """A checkpoint's content; version 3 is converted. Raises `UserError` for any other file."""
     if not path.is_file():
         raise UserError(f"{path}: no checkpoint there; train one with train/run.py")
     try:
@@ -121,15 +121,15 @@ def read(path: Path) -> dict[str, Any]:
 
 def _of_version_3(origin: Mapping[str, Any]) -> dict[str, Any]:
     job, removed = from_version_3(json.loads(origin["recipe"]))
-    kept = {"job": job, "data": origin["data"], "parents": origin["parents"]}
-    return kept | ({"removed settings": removed} if removed else {})
+    converted = {"job": job, "data": origin["data"], "parents": origin["parents"]}
+    return converted | ({"removed settings": removed} if removed else {})
 
 
 def _of_today(job: dict[str, Any]) -> dict[str, Any]:
-    """A job's table in which settings that the kit has learnt since have their defaults."""
+    """A job's table with the defaults of settings that are newer than the checkpoint."""
     try:
         return Job.from_table(job, "checkpoint").table()
-    except UserError:  # of a kit whose settings had other names: it differs from any of today's
+    except UserError:  # its kit had other settings, so it differs from any job of today
         return job
 
 

@@ -27,9 +27,9 @@ from train.config.settings import FrontEnd
 
 # Mel power below this is silence: -140 dB, under the noise of 16-bit audio.
 POWER_FLOOR = 1e-14
-# The log-mel spans this many dB below a chunk's loudest bin.
+# The log-mel spans this many dB, down from a chunk's loudest bin.
 RANGE_DB = 80.0
-# Frames are cut as slices where this many make one: faster than a gather, but a node each.
+# Frames are cut as slices where at most this many make one: faster than a gather, but a node each.
 MOST_SLICES = 16
 
 
@@ -38,7 +38,7 @@ class LogMel(nn.Module):
 
     The mel power is librosa's (Slaney's scale and norm, Hann window, frames centred, zeros beyond the
     ends), in dB below the chunk's peak, so that the gain of a recorder does not matter. Digital
-    silence is 0. Always computed in f32: in bf16 the mel would be off by up to 21 dB.
+    silence is 0. It is always computed in f32, because bf16 has errors of up to 21 dB.
     """
 
     def __init__(self, config: FrontEnd) -> None:
@@ -112,10 +112,10 @@ def to_log_mel(mel_power: Tensor) -> Tensor:
 
 
 def without_band_means(log_mel: Tensor, share: float) -> Tensor:
-    """`share` of each band's mean over the frames less, so much of the mean of all bands more.
+    """(batch, 1, mels, frames): `share` of each band's mean is set to the mean of all bands.
 
-    Mean normalisation, as of speech recognisers' features (Atal, J. Acoust. Soc. Am. 55, 1974), a band
-    at a time: how a place or a recorder sounds is the same in every frame, what calls is not.
+    This is the mean normalisation of speech features (Atal, J. Acoust. Soc. Am. 55, 1974) for each
+    band. The sound of a place or a recorder is the same in every frame, and a call is not.
     """
     band_mean = log_mel.mean(dim=3, keepdim=True)
     excess = band_mean - band_mean.mean(dim=2, keepdim=True)
@@ -144,7 +144,7 @@ def _factor(n: int) -> tuple[int, int]:
 def _dft_factors(
     n1: int, n2: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """The matrices of the module text, and which bin comes out where.
+    """The two matrices of the module docstring, and the order of the bins.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Where an encoder's first weights come from. It says which it took; it never falls back to random."""
+"""Loads an encoder's first weights and says which. It never falls back to random ones silently."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ PACKAGED = "tf_efficientnet_lite0"
 
 
 def start(predictor: Predictor, config: Model) -> str:
-    """Give a new model its first weights, those that `config.weights` names; a line for people.
+    """Give a new model the first weights that `config.weights` names; returns a line for the log.
 
-    A final checkpoint of this kit warm-starts the whole network: rows of the head are matched by
-    class name, those of new classes keep their random start. Anything else is for the encoder.
+    A final checkpoint of this kit warm-starts the whole network. Rows of the head are matched by
+    class name, and rows of new classes stay random. Any other weights are for the encoder alone.
     """
     if Path(config.weights).name == checkpoint.FINAL_NAME:
         return _warm_start(predictor, Path(config.weights))
@@ -33,7 +33,7 @@ def load_into(encoder: nn.Module, config: Model) -> str:
 
     Returns
     -------
-    One line for people: which weights these are.
+    One line for the log: which weights these are.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The write-up's SED model: a timm encoder, attention over time, and two outputs a class.
+"""The SED model of the 6th place of BirdCLEF+ 2025: timm encoder, attention over time, two outputs.
 
 `Predictor` is the front end and the network in eval mode: the one module that validation, pseudo
 labelling and export call.
@@ -20,7 +20,7 @@ from train.models.frontend import LogMel
 
 
 class AttBlockV2(nn.Module):
-    """Attention over time (the PANNs head, as the write-up has it).
+    """Attention over time: the head of PANNs (https://arxiv.org/abs/1912.10211), as in the write-up.
 
     (batch, features, frames) → clipwise (batch, classes), attention and framewise probabilities, both
     (batch, classes, frames).
@@ -33,7 +33,7 @@ class AttBlockV2(nn.Module):
         for conv in (self.att, self.cla):
             nn.init.xavier_uniform_(conv.weight)
         nn.init.zeros_(self.att.bias)  # type: ignore[arg-type]
-        # About one class in n_classes is present: started at even odds, short trainings spend their
+        # About one class in n_classes is present. From even odds, a short training would spend its
         # first epochs on this bias alone (the prior of RetinaNet, https://arxiv.org/abs/1708.02002).
         nn.init.constant_(self.cla.bias, -math.log(max(2, n_classes) - 1.0))  # type: ignore[arg-type]
 
@@ -44,12 +44,12 @@ class AttBlockV2(nn.Module):
 
 
 def fine_sigmoid(logit: Tensor) -> Tensor:
-    """The sigmoid, with its small values right to their last digits in every engine.
+    """The sigmoid, of any shape, with small values exact to their last digits in every engine.
 
-    ONNX Runtime's own Sigmoid is right to 6e-8 absolutely. Most clipwise values are far below 1e-3,
-    and their order is what a ranking is made of: there it would be off by a percent and more.
+    ONNX Runtime's own Sigmoid has an absolute error of 6e-8. Most clipwise values are far below 1e-3,
+    where that is an error of a percent and more, and macro-AUC depends on their order.
     """
-    # Below -80 nothing changes but that exp stays finite, for the gradient's sake.
+    # The clamp at -80 keeps exp, and so the gradient, finite.
     return 1.0 / (1.0 + torch.exp(-logit.clamp(min=-80.0)))
 
 
@@ -58,7 +58,7 @@ class SedNetwork(nn.Module):
 
     Both are (batch, classes).
 
-    Between encoder and attention the write-up is silent; what is here is the head that the field has
+    The write-up does not say what lies between encoder and attention. Here it is what SED models have
     shared since PANNs: mean over frequency, max plus mean pooling over three frames, one hidden layer.
     """
 
@@ -71,13 +71,13 @@ class SedNetwork(nn.Module):
         self.att_block = AttBlockV2(n_features, n_classes)
 
     def forward(self, log_mel: Tensor, answer_share: float = 1.0) -> tuple[Tensor, Tensor]:
-        """`answer_share`: the central share of the frames, which the outputs are for."""
+        """Clipwise and segmentwise for the central share `answer_share` of the frames."""
         clipwise, framewise_logit = self.over_time(log_mel, answer_share)
         return clipwise, framewise_logit.max(dim=2)[0]
 
     def over_time(self, log_mel: Tensor, answer_share: float = 1.0) -> tuple[Tensor, Tensor]:
         """Clipwise, and the framewise logits (batch, classes, frames) whose maxima are segmentwise."""
-        # The encoder is called, not forward_features: only so does its drop_rate act.
+        # The encoder is called and not its forward_features, which would skip its drop_rate.
         x = self.encoder(2.0 * log_mel - 1.0)
         if x.ndim != 4:
             raise UserError("the encoder gives no (features, mels, frames); choose a convolutional one")
@@ -140,7 +140,7 @@ def _encoder(config: Model) -> nn.Module:
 
 
 def _require_convolutional(encoder: nn.Module, name: str) -> None:
-    """A transformer has no (features, mels, frames) to attend over, or takes one input size only."""
+    """Raise `UserError` unless the encoder returns (features, mels, frames), as no transformer does."""
     log_mel = torch.zeros(1, 1, 96, 160)
     try:
         with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""When pseudo labels have gone wrong: a class that collapses, explodes, or is the same everywhere."""
+"""Alarms on pseudo labels: a class whose share collapses or explodes, or whose scores are constant."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def alarms(now: Summary, before: Summary | None, config: Alarms) -> list[str]:
     Parameters
     ----------
     now, before : this round's labels and the last round's. Masses are compared as shares of all
-        classes' mass, so that another output or another transform, which moves all of them alike,
-        raises none.
+        classes' mass, so that a change of output or transform, which scales all of them, raises no
+        alarm.
     """
     limits: Limits = getattr(config, now.output)
     lines = [
@@ -28,7 +28,7 @@ def alarms(now: Summary, before: Summary | None, config: Alarms) -> list[str]:
         return lines
     last_shares, shares = _shares(before.mass), _shares(now.mass)
     for name, share in shares.items():
-        # A floor of a hundredth of an even share: what was next to nothing can't collapse.
+        # The floor is a hundredth of an even share, so that a tiny share can't collapse further.
         floor = 0.01 / len(shares)
         last = last_shares.get(name, 0.0)
         ratio = max(share, floor) / max(last, floor)

@@ -1,4 +1,4 @@
-"""A run's plan for people: rounds, models, steps, time, and what is done already."""
+"""Describes a run's plan in words: rounds, models, steps, time, and what is done already."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from train.fit.trainer import Trainer
 from train.models.sed import Predictor
 from train.rounds.plan import Member, Stage
 
-PROBE_BATCHES = (2, 6)  # samples of the timed steps: a step has a fixed cost, and one for each sample
+PROBE_BATCHES = (2, 6)  # batch sizes of the timed steps; they give the cost of a step and of a sample
 # A forward pass costs about a third of a training step.
 FORWARD_SHARE = 1 / 3
 

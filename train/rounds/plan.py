@@ -1,4 +1,4 @@
-"""What a run does: its rounds, their models and folders."""
+"""The plan of a run: its rounds, their models and folders."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Pseudo labels: a table of teacher probabilities, and the targets that students learn from it.
 
 A round's table is one parquet file, written once: a row a window of the kit's own grid, the teacher's
-plain probabilities, and in the file's metadata what made them. The transform into targets (thresholds,
-power, weighting) is applied on reading, so that another one needs no scoring; each student's job has
-it. `pseudo.json` beside the table sums up the targets.
+probabilities, and in the file's metadata the inputs that they depend on. The transform into targets
+(thresholds, power, weighting) is applied on reading, so that another transform needs no new scoring;
+it is part of each student's job. `pseudo.json` beside the table sums up the targets.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Labels:
-    """A round's table of plain teacher probabilities."""
+    """A round's table of teacher probabilities, before any transform."""
 
-    names: tuple[str, ...]  # of the soundscapes
+    names: tuple[str, ...]  # file names of the soundscapes
     file: NDArray[np.int64]  # (windows,) index into `names`
     window: NDArray[np.int64]  # (windows,) on the grid of its file
     scores: NDArray[np.float32]  # (windows, classes) probabilities
@@ -48,7 +48,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Summary:
-    """The targets that a round's settings make of a table."""
+    """Statistics of the targets that a round's settings make from a table."""
 
     output: str
     n_windows: int
@@ -61,7 +61,7 @@ class Summary:
         write_whole(folder / SUMMARY_NAME, (json.dumps(asdict(self), indent=1) + "\n").encode())
 
     def line(self, path: Path) -> str:
-        """The same for people."""
+        """The statistics as one line of the log."""
         total = sum(self.mass.values())
         return (
             f"{path}: {self.n_windows} windows of {self.n_soundscapes} soundscapes, "
@@ -75,7 +75,7 @@ def made_by(
     files: Sequence[SoundFile],
     pseudo: Pseudo,
 ) -> dict[str, Any]:
-    """What the probabilities depend on.
+    """The inputs that the probabilities depend on, as JSON values.
 
     Parameters
     ----------
@@ -94,8 +94,8 @@ def made_by(
 
 
 def can_be_kept(path: Path, wanted: provenance.MadeBy) -> bool:
-    """Whether a table is there that was made by this."""
-    return path.is_file() and provenance.can_be_kept(wanted, _facts(path)["made_by"])
+    """Whether there is a table that was made from the wanted inputs."""
+    return path.is_file() and provenance.can_be_kept(wanted, _metadata(path)["made_by"])
 
 
 def write(
@@ -103,19 +103,20 @@ def write(
     files: Sequence[SoundFile],
     scores: Sequence[Scores],
     classes: Sequence[str],
-    facts: Mapping[str, Any],
+    metadata: Mapping[str, Any],
 ) -> None:
     """Write the table whole, or not at all.
 
     Parameters
     ----------
     scores : (windows, classes) of each file; None where it could not be scored
-    facts : `made_by`, and `failures`: file name → why it has no scores
+    metadata : `made_by`, and `failures`: file name → why it has no scores
     """
     known = [(file, rows) for file, rows in zip(files, scores, strict=True) if rows is not None]
     if not known:
+        why = "; ".join(metadata["failures"].values())
         raise UserError(
-            f"no soundscape could be scored ({'; '.join(facts['failures'].values()) or 'none there'}); "
+            f"no soundscape could be scored ({why or 'none there'}); "
             "pseudo labels need train_soundscapes/"
         )
     counts = [len(rows) for _, rows in known]
@@ -127,15 +128,15 @@ def write(
         "window": pa.array(windows, pa.int32()),
         **{name: pa.array(cells[:, column]) for column, name in enumerate(classes)},
     }
-    table = pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(facts)})
+    table = pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(metadata)})
     content = BytesIO()
     pq.write_table(table, content, compression="zstd")
     write_whole(path, content.getvalue())
 
 
 def read(path: Path) -> Labels:
-    """Raises `UserError` where the file is no such table."""
-    facts = _facts(path)
+    """Read a table of pseudo labels. Raises `UserError` for any other file."""
+    metadata = _metadata(path)
     table = pq.read_table(path)
     codes = table["soundscape"].combine_chunks()
     classes = table.column_names[2:]
@@ -145,16 +146,16 @@ def read(path: Path) -> Labels:
         table["window"].to_numpy().astype(np.int64),
         np.stack([table[name].to_numpy() for name in classes], axis=1),
         tuple(classes),
-        facts["made_by"],
-        facts["failures"],
+        metadata["made_by"],
+        metadata["failures"],
     )
 
 
-def _facts(path: Path) -> dict[str, Any]:
+def _metadata(path: Path) -> dict[str, Any]:
     """The table's metadata: `made_by` and `failures`."""
     try:
-        facts = dict(json.loads(pq.read_schema(path).metadata[METADATA_KEY]))
-        return {name: facts[name] for name in ("made_by", "failures")}
+        metadata = dict(json.loads(pq.read_schema(path).metadata[METADATA_KEY]))
+        return {name: metadata[name] for name in ("made_by", "failures")}
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: no pseudo labels of this kit ({error}); remove it") from error
 
@@ -162,7 +163,7 @@ def _facts(path: Path) -> dict[str, Any]:
 def transformed(
     scores: NDArray[np.float32], pseudo: Pseudo
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Teacher probabilities → targets and chances.
+    """Teacher probabilities → targets and probabilities of being drawn.
 
     Thresholds are on the probabilities, before the power.
 
@@ -173,7 +174,7 @@ def transformed(
     Returns
     -------
     targets : (windows, classes) in 0..1, NaN where the teacher is unsure
-    chances : (windows,) of being drawn; their sum is 1
+    chances : (windows,) probabilities of being drawn, sum 1
 
     Raises
     ------
@@ -182,9 +183,9 @@ def transformed(
     """
     targets = np.where(scores < pseudo.zero_below, 0.0, scores) ** pseudo.power
     targets[scores >= pseudo.one_from] = 1.0
-    kept = scores.max(axis=1) >= pseudo.keep_above
+    sure_enough = scores.max(axis=1) >= pseudo.keep_above
     worth = {"none": np.ones(len(targets)), "max": targets.max(axis=1), "sum": targets.sum(axis=1)}
-    chance = np.where(kept, worth[pseudo.weighting], 0.0).astype(np.float64)
+    chance = np.where(sure_enough, worth[pseudo.weighting], 0.0).astype(np.float64)
     if not chance.sum() > 0:
         raise UserError(
             f"pseudo.keep_above {pseudo.keep_above:g}, zero_below {pseudo.zero_below:g}: no window is "
@@ -198,7 +199,7 @@ def transformed(
 def windows_of(
     labels: Labels, pseudo: Pseudo, soundscapes: Sequence[Path], leave_out: Sequence[str] = ()
 ) -> LabelledWindows:
-    """The windows that a student draws; `leave_out` names soundscapes of another fold."""
+    """The windows that a student draws; it draws none of the soundscapes named in `leave_out`."""
     where = {path.name: path for path in soundscapes}
     targets, chance = transformed(labels.scores, pseudo)
     elsewhere = np.array([name in leave_out for name in labels.names])

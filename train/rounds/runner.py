@@ -1,4 +1,4 @@
-"""The rounds of a run: pseudo labels, students, scores. What is done already is not done again."""
+"""Runs the rounds of a run: pseudo labels, students, scores. Finished work is not repeated."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Runner:
     validation: TruthSet | None
 
     def made_by(self, member: Member, stage: Stage) -> dict[str, Any]:
-        """What a model's checkpoint is made by; whatever it is made from must be there."""
+        """The inputs of a model's checkpoint. All files among them must be there."""
         parents = {START: checkpoint.sha256(member.start)} if member.start else {}
         parents |= pretrained.parents(member.job.model)
         if stage.index and member.job.pseudo.share:
@@ -129,7 +129,7 @@ class Runner:
             print(f"{member.final}: done already")
             return done
         member.folder.mkdir(parents=True, exist_ok=True)
-        commit = checkpoint.commit()  # of the code that starts, not of edits made while it trains
+        commit = checkpoint.commit()  # now, since the code may be edited while it trains
         job, contract = member.job, self.dataset.contract(member.job)
         predictor, weights_from = _initial(member, contract)
         print(weights_from)
@@ -150,8 +150,8 @@ class Runner:
             made_by,
             weights_from,
             commit,
-            # Its strings made anew, for pickle tells shared ones from equal ones: the bytes, and so the
-            # hash, must not depend on whether the figures were read back from a state.
+            # Copied, because pickle stores a shared string otherwise than an equal one: the bytes, and
+            # so the hash, must not depend on whether the figures were read back from a state.
             metrics=json.loads(json.dumps(progress.epochs[-1]["metrics"])),
             state={key: value.cpu() for key, value in trainer.averaged().state_dict().items()},
             trained_on=sources.soundscapes(),
@@ -190,7 +190,7 @@ class Runner:
         ]
 
     def run(self, stages: Sequence[Stage], out: Path) -> None:
-        """Every round in turn, its figures after it."""
+        """Run all rounds in order, and write the figures after each."""
         labelled: Summary | None = None
         last: list[Scored] = []
         tables: list[Tables] = []

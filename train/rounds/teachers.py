@@ -1,4 +1,4 @@
-"""A round's teachers label the soundscapes, as a submission is scored."""
+"""Scores soundscapes with a round's teachers, in the same way as a submission is scored."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BLOCK_FILES = 64
 
 @dataclass(frozen=True)
 class Teacher:
-    """Models of the round before."""
+    """Models of the previous round, and what they need to score soundscapes."""
 
     finals: Mapping[str, Final]
     hashes: Mapping[str, str]  # sha256 of their checkpoints
@@ -64,13 +64,13 @@ class Teacher:
         names = tuple(self.finals)
         if not out_of_fold:
             return names
-        kept = tuple(n for n in names if soundscape.name not in self.finals[n].trained_on)
-        if not kept:
+        unseen = tuple(n for n in names if soundscape.name not in self.finals[n].trained_on)
+        if not unseen:
             raise UserError(
                 f"{soundscape}: every teacher was trained on it; pseudo.out_of_fold needs it in the "
                 "round before, too, and two models there or more"
             )
-        return kept
+        return unseen
 
     def ensemble(self, names: Sequence[str], output: str) -> Ensemble:
         spec = Spec(dict.fromkeys(names, 1.0), output, self.smoothing)
@@ -84,7 +84,7 @@ def soundscape_files(paths: Sequence[Path], window_s: float) -> list[SoundFile]:
         try:
             seconds = soundfile.info(str(path)).duration
         except (soundfile.LibsndfileError, OSError):
-            seconds = 0.0  # it is named when its turn comes
+            seconds = 0.0  # `predict` reports it as a failure
         files.append(SoundFile(path, max(1, math.floor(seconds / window_s + 1e-6))))
     return files
 
@@ -92,8 +92,8 @@ def soundscape_files(paths: Sequence[Path], window_s: float) -> list[SoundFile]:
 def label(teacher: Teacher, files: Sequence[SoundFile], pseudo: Pseudo, folder: Path) -> Path:
     """Have the teacher score the soundscapes; returns the path of the table of pseudo labels.
 
-    A table that was made by the same is kept. The scores are saved in blocks, so that a run that was
-    killed goes on; time grows with the number of files, and memory with their scores alone.
+    A table made from the same inputs is kept. The scores are saved in blocks, so that a run that was
+    killed can be resumed. Memory grows with the scores alone.
     """
     path = folder / pseudo_labels.NAME
     wanted = pseudo_labels.made_by(teacher.hashes, teacher.smoothing, files, pseudo)
@@ -113,8 +113,8 @@ def label(teacher: Teacher, files: Sequence[SoundFile], pseudo: Pseudo, folder: 
             scores_of |= dict(zip((file.path for file in group), scores, strict=True))
             failures |= failed
     in_order = [scores_of[file.path] for file in files]
-    facts = {"made_by": wanted, "failures": failures}
-    pseudo_labels.write(path, files, in_order, teacher.contract.classes, facts)
+    metadata = {"made_by": wanted, "failures": failures}
+    pseudo_labels.write(path, files, in_order, teacher.contract.classes, metadata)
     for block in folder.glob("pseudo-*.npz"):
         block.unlink()
     return path
@@ -122,7 +122,7 @@ def label(teacher: Teacher, files: Sequence[SoundFile], pseudo: Pseudo, folder: 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Scores so far, block by block, in files beside the table to be."""
+    """Scores so far, block by block, in files beside the future table."""
 
     stem: Path
 
@@ -164,8 +164,8 @@ def _score(
 ) -> tuple[list[Scores], dict[str, str]]:
     """Scores of each file, (windows, classes), and why some have none.
 
-    In one go and not block by block: each call has threads of its own, and what torch keeps for a
-    thread outlives it, so that memory would grow with the blocks.
+    One call of `predict` scores all files. Each call starts threads, and torch keeps memory for a
+    thread after its end, so a call for each block would use ever more memory.
     """
     scores, failures = blocks.load()
     n_kept = len(scores)

@@ -30,7 +30,7 @@ class MacroAuc:
 
 @dataclass(frozen=True)
 class Difference:
-    """Macro-AUC of a candidate minus that of a baseline, and what resampling makes of it."""
+    """Macro-AUC of a candidate minus that of a baseline, with its bootstrap resamples."""
 
     estimate: float  # on all rows; NaN where no class could be scored
     draws: NDArray[np.float64]  # one value a resample, NaN where no class could be scored in it
@@ -48,8 +48,8 @@ class Difference:
 def macro_auc(truth: Truth, scores: NDArray[np.floating]) -> MacroAuc:
     """Kaggle's BirdCLEF metric: the mean ROC-AUC of the classes with a positive.
 
-    A class with positives only has no ROC either (scikit-learn gives NaN, which would be the macro's
-    end), so it is left out too, and `n_scored` tells.
+    A class with positives only has no ROC either, and scikit-learn gives NaN for it. It is left out,
+    too; `n_scored` counts the others.
 
     Parameters
     ----------
@@ -115,9 +115,9 @@ def paired_bootstrap(
 def resampled_weights(
     groups: NDArray[np.generic], draws: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """How often each row is in each resample of whole groups: (rows, draws).
+    """(rows, draws): how often each row is in each resample of whole groups.
 
-    The labels' order of appearance decides, not what they are.
+    The draws depend on the groups' order of appearance and not on their labels.
     """
     codes, labels = pd.factorize(groups, use_na_sentinel=False)
     n_groups = max(1, len(labels))
@@ -128,7 +128,7 @@ def resampled_weights(
 def macro_aucs(
     truth: Truth, scores: NDArray[np.floating], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """`macro_auc` under many weightings of the rows at once, finite scores taken for granted.
+    """`macro_auc` under many weightings of the rows at once. All scores must be finite.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ from train.models.sed import Predictor
 from train.scoring.auc import MacroAuc, macro_auc
 from train.scoring.truth import Truth, read_truth
 
-# Seconds of a held-out recording: enough for its species, and an epoch's validation stays short.
+# Seconds of a held-out recording that are scored: enough for its species, and validation stays short.
 HELD_OUT_S = 20.0
 
 
@@ -70,13 +70,13 @@ class TruthSet:
 
     def rows(self, scores: Sequence[Scores]) -> NDArray[np.float32]:
         """Each file's (windows, classes) → (rows, classes), in the order of the truth."""
-        found = [each for each in scores if each is not None]
+        tables = [table for table in scores if table is not None]
         if self.per_file:
-            return np.stack([each.max(axis=0) for each in found])
-        return np.concatenate(found)
+            return np.stack([table.max(axis=0) for table in tables])
+        return np.concatenate(tables)
 
     def auc(self, scores: Sequence[Scores]) -> MacroAuc:
-        """Macro-AUC of each file's scores (windows, classes)."""
+        """Macro-AUC of the files' scores, each (windows, classes)."""
         return macro_auc(self.truth, self.rows(scores))
 
 
@@ -91,7 +91,7 @@ def held_out_set(recordings: Sequence[Recording], contract: Contract) -> TruthSe
 
 
 def _n_windows(duration_s: float, contract: Contract) -> int:
-    # The header may promise too much; the rest of the last window is silence then.
+    # The header may give too long a duration; the rest of the last window is then silence.
     return n_windows(math.ceil(min(duration_s, HELD_OUT_S) * contract.sample_rate), contract)
 
 
@@ -152,5 +152,5 @@ def member_scores(
     if prediction.failures:
         name, why = next(iter(prediction.failures.items()))
         raise UserError(f"{truth_set.name}: {name} can't be scored ({why})")
-    found = [each for each in prediction.scores if each is not None]
-    return {output: [each[index] for each in found] for index, output in enumerate(outputs)}
+    tables = [table for table in prediction.scores if table is not None]
+    return {output: [table[index] for table in tables] for index, output in enumerate(outputs)}

@@ -1,6 +1,6 @@
-"""A run's figures round by round: every model and the ensemble, per class, and how sure a gain is.
+"""A run's figures by round: each model and the ensemble, per class, and gains with their intervals.
 
-Models are scored as a submission is: by birdkit's grid, decoding and post-processing.
+Models are scored like a submission, with birdkit's grid, decoding and post-processing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DRAWS = 500
 
 @dataclass(frozen=True)
 class Header:
-    """What kept scores on a set of data are of, and what made them."""
+    """The inputs of saved scores on one set; other inputs make them out of date."""
 
     name: str
     outputs: tuple[str, ...]
@@ -56,7 +56,7 @@ class Scored:
         return macro_auc(self.truth, self.table(output, model))
 
     def gain(self, before: Scored, output: str, model: str) -> Difference:
-        """Over the model of an earlier round that has the same name."""
+        """Gain in macro-AUC over the model of the same name in an earlier round."""
         return paired_bootstrap(
             self.truth, before.table(output, model), self.table(output, model), draws=DRAWS
         )
@@ -75,11 +75,11 @@ class Scored:
 
     @classmethod
     def load(cls, path: Path) -> Scored:
-        with np.load(path) as kept:
-            facts = json.loads(str(kept["facts"]))
-            lists = {k: tuple(v) for k, v in facts.items() if isinstance(v, list)}
-            truth = Truth(kept["truth"], kept["decided"], kept["groups"])
-            return cls(Header(**(facts | lists)), kept["scores"], truth)
+        with np.load(path) as content:
+            header = json.loads(str(content["facts"]))
+            lists = {k: tuple(v) for k, v in header.items() if isinstance(v, list)}
+            truth = Truth(content["truth"], content["decided"], content["groups"])
+            return cls(Header(**(header | lists)), content["scores"], truth)
 
 
 def scores_path(folder: Path, set_name: str) -> Path:
@@ -94,25 +94,26 @@ def score_round(
     device: torch.device,
     folder: Path,
 ) -> Scored:
-    """Every model of a round on a set; kept in the round's folder, and at once where it was kept."""
+    """Score all models of a round on a set, or load saved scores that have the same inputs."""
     path = scores_path(folder, truth_set.name)
     contract = next(iter(finals.values())).contract
     models = (*finals, ENSEMBLE)
     header = Header(truth_set.name, contract.outputs, models, contract.classes, dict(hashes))
     if path.is_file():
-        kept = Scored.load(path)
-        if can_be_kept(asdict(header), as_json(asdict(kept.header))) and kept.truth.same_as(
+        saved = Scored.load(path)
+        if can_be_kept(asdict(header), as_json(asdict(saved.header))) and saved.truth.same_as(
             truth_set.truth
         ):
-            return kept
+            return saved
     engines = {n: TorchEngine(final.predictor().to(device), device) for n, final in finals.items()}
     spec = Spec(dict.fromkeys(finals, 1.0), smoothing=tuple(smoothing))
-    found = member_scores(Ensemble(engines, spec), truth_set)
+    by_output = member_scores(Ensemble(engines, spec), truth_set)
     alone = [
         replace(spec, members={n: float(n == name) for n in spec.members}) for name in spec.members
     ]
     tables = [
-        [truth_set.rows(combine(files, each)) for each in (*alone, spec)] for files in found.values()
+        [truth_set.rows(combine(files, weighted)) for weighted in (*alone, spec)]
+        for files in by_output.values()
     ]
     scored = Scored(header, np.array(tables), truth_set.truth)
     scored.save(path)
@@ -128,18 +129,18 @@ class Tables:
 
 
 def of_round(index: int, scored: Sequence[Scored], before: Sequence[Scored]) -> Tables:
-    """A row for each model, set and output, with its gain over the round `before`; and for each class.
+    """A row for each model, set and output, with its gain over the round `before`, and one a class.
 
-    `gain_low` and `gain_high` hold 90 % of a paired bootstrap over files.
+    `gain_low` and `gain_high` are the 90 % interval of a paired bootstrap over files.
     """
-    last = {each.header.name: each for each in before}
+    last = {on_set.header.name: on_set for on_set in before}
     models, classes = [], []
-    for each in scored:
-        header, positives = each.header, each.truth.n_positive
+    for on_set in scored:
+        header, positives = on_set.header, on_set.truth.n_positive
         for model, output in product(header.models, header.outputs):
-            auc = each.auc(output, model)
+            auc = on_set.auc(output, model)
             where = {"round": index, "model": model, "set": header.name, "output": output}
-            gain = _gain(each, last.get(header.name), output, model)
+            gain = _gain(on_set, last.get(header.name), output, model)
             models.append(where | {"macro_auc": auc.macro, "n_scored": auc.n_scored} | gain)
             classes += [
                 where | {"class": header.classes[i], "n_positive": int(positives[i]), "auc": value}
@@ -162,18 +163,18 @@ def _gain(scored: Scored, last: Scored | None, output: str, model: str) -> dict[
 def write(rounds: Sequence[Tables], out: Path) -> None:
     """`summary.csv` and `per_class.csv` of a run so far."""
     for name, parts in (
-        (SUMMARY_NAME, [each.models for each in rounds]),
-        (PER_CLASS_NAME, [each.classes for each in rounds]),
+        (SUMMARY_NAME, [one_round.models for one_round in rounds]),
+        (PER_CLASS_NAME, [one_round.classes for one_round in rounds]),
     ):
         text = pd.concat(parts).to_csv(index=False, float_format="%.5f")
         write_whole(out / name, text.encode())
 
 
 def lines(models: pd.DataFrame) -> list[str]:
-    """What a round's log says: a line a model and set, with the gains."""
+    """The lines of a round's log: one for each model and set, with the gains."""
     if models.empty:
         return []
-    found = []
+    texts = []
     for (index, model, name), rows in models.groupby(["round", "model", "set"], sort=False):
         parts = []
         for row in rows.itertuples():
@@ -181,5 +182,5 @@ def lines(models: pd.DataFrame) -> list[str]:
             if not np.isnan(getattr(row, "gain", np.nan)):
                 part += f" ({row.gain:+.4f}, 90 % {row.gain_low:+.4f} … {row.gain_high:+.4f})"
             parts.append(part)
-        found.append(f"round {index}, {model}, on {name}: {', '.join(parts)}")
-    return found
+        texts.append(f"round {index}, {model}, on {name}: {', '.join(parts)}")
+    return texts

@@ -1,4 +1,4 @@
-"""What is known of the rows of a table of scores: labels, which cells are decided, and groups."""
+"""The truth for a table of scores: labels, which cells are decided, and groups of rows."""
 
 from __future__ import annotations
 

@@ -37,13 +37,13 @@ class BadFile:
 
 
 def noise(seconds: float, rate_hz: int = RATE_HZ, channels: int = 1) -> Sound:
-    """(samples, channels), quiet, and the same each time."""
+    """Quiet noise, (samples, channels), the same in every call."""
     rng = np.random.default_rng(2025)
     return 0.1 * rng.standard_normal((round(seconds * rate_hz), channels))
 
 
 def recording(make: Callable[[], Sound], rate_hz: int = RATE_HZ) -> Write:
-    """What writes a sound in the format of the path's suffix, float32 where that is WAV."""
+    """A writer of a sound in the format of the path's suffix, float32 where that is WAV."""
 
     def write(path: Path, healthy: Path) -> None:
         sound = make()
@@ -57,7 +57,7 @@ def recording(make: Callable[[], Sound], rate_hz: int = RATE_HZ) -> Write:
 
 
 def content(change: Callable[[bytes], bytes]) -> Write:
-    """What writes the healthy file's bytes, changed."""
+    """A writer of the healthy file's bytes, changed."""
 
     def write(path: Path, healthy: Path) -> None:
         path.write_bytes(change(healthy.read_bytes()))
@@ -66,7 +66,7 @@ def content(change: Callable[[bytes], bytes]) -> Write:
 
 
 def with_hole(data: bytes) -> bytes:
-    """As a lost block of a disk leaves it: libsndfile gives fewer samples, and no error."""
+    """A file with a lost block of the disk: libsndfile gives fewer samples, and no error."""
     middle = len(data) // 2
     return data[:middle] + bytes(HOLE_BYTES) + data[middle + HOLE_BYTES :]
 

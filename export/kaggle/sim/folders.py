@@ -14,7 +14,7 @@ from export.kaggle.rules import DATASET, DATASET_METADATA, KERNEL, KERNEL_METADA
 from export.kaggle.sim.bad_files import BAD_FILES
 
 LAYOUTS = ("nested", "flat")
-# Where the bundle names no competition yet.
+# The competition's name where the bundle names none yet.
 COMPETITION = "birdclef"
 TABLES = ("sample_submission.csv", "taxonomy.csv")
 MARK = "made-by-kaggle-sim"  # in a work folder: that it may be written to
@@ -24,7 +24,7 @@ FIRST_NUMBER = 9_000_000
 
 @dataclass(frozen=True)
 class Bundle:
-    """What `export/bundle.py` built, and the names under which it will be mounted."""
+    """The output of `export/bundle.py`, and the names under which it will be mounted."""
 
     folder: Path
     competition: str

@@ -88,6 +88,6 @@ async def run_cells(book: Any, limit_s: int) -> None:
 
 
 def printed(book: Any) -> str:
-    """What the cells of an executed notebook wrote to their two streams."""
+    """The text that an executed notebook's cells wrote to standard output and standard error."""
     outputs = [out for cell in book.cells for out in cell.get("outputs", [])]
     return "".join(out["text"] for out in outputs if out["output_type"] == "stream")

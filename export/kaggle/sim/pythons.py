@@ -1,4 +1,4 @@
-"""Virtual environments with what Kaggle's image has of the kit's packages, and neither engine."""
+"""Makes virtual environments with the packages of Kaggle's image, without any engine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACKAGES: Mapping[str, Sequence[str]] = {
     "3.12": ("numpy==2.0.2", "pandas==2.2.2", "soundfile==0.13.1", "soxr==1.0.0"),
     "3.13": ("numpy==2.1.3", "pandas==2.2.3", "soundfile==0.13.1", "soxr==1.0.0"),
 }
-# What executes a notebook.
+# Packages that execute a notebook.
 JUPYTER = ("nbclient==0.11.0", "ipykernel==7.4.0", "jupyter_client==8.10.0", "nbformat==5.11.1")
 STAMP = "kaggle-sim.txt"  # in an environment that is complete: what it was made of
 VERSION = "import sys; print('{}.{}'.format(*sys.version_info))"
@@ -27,10 +27,10 @@ def interpreter(version: str) -> Path | None:
 
 
 def candidates(version: str) -> Iterator[Path]:
-    """On PATH, then pyenv's own: its shim is there for versions that it refuses to run."""
+    """Interpreters on PATH, then pyenv's, whose shim may refuse to run a version that it has."""
     name = f"python{version}"
-    if found := shutil.which(name):
-        yield Path(found)
+    if on_path := shutil.which(name):
+        yield Path(on_path)
     versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     yield from sorted(versions.glob(f"{version}.*/bin/{name}"), reverse=True)
 

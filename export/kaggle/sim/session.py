@@ -19,8 +19,8 @@ from export.kaggle.sim.folders import Tree
 
 RUNNER = Path(__file__).with_name("kernel.py")
 START = "import runpy, sys; sys.exit(runpy.run_path(sys.argv[1])['main'](sys.argv[2:]))"
-# A namespace of its own has no network but a loopback that is down. As a user who may map himself to
-# its root, or else as root. With it goes one of mounts, for inputs that can't be written to, as there.
+# A new network namespace has only a loopback, which is down. It needs a user who may be mapped to its
+# root, or else root. A new mount namespace makes the inputs read-only, as on Kaggle.
 CUTS = (("unshare", "--map-root-user", "--net", "--mount"), ("unshare", "--net", "--mount"))
 READ_ONLY = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
 GRACE_S = 60
@@ -54,7 +54,7 @@ def cut(inputs: Path) -> list[str]:
 
 
 def environment(tree: Tree, python: Path) -> dict[str, str]:
-    """Nothing of the caller's: no PYTHONPATH, no settings of pip, no home."""
+    """Environment variables without any of the caller's: no PYTHONPATH, no pip settings, no home."""
     return {
         "PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin",
         "HOME": str(tree.folder / "home"),

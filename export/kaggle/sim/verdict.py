@@ -1,4 +1,4 @@
-"""What a simulated session left, judged: the table, its report, and the package that answered."""
+"""Judges the output of a simulated session: the table, its report, and the engine's package."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def markdown(lines: Sequence[Line]) -> str:
 
 
 def surroundings(seen: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """What there was before the notebook began, in words, and what should not have been there."""
+    """The state before the notebook began in words, and the faults in it."""
     if not seen:
         return "", ["the notebook's runner did not start"]
     faults = [f"{name} is importable already" for name in seen["engines"]]
@@ -202,13 +202,13 @@ def all_f32(left: Left) -> bool:
 
 
 def silence(left: Left | None, engine: str) -> list[str]:
-    """What is wrong where a report does not say that an engine could not be loaded."""
+    """A fault where a report does not say that an engine could not be loaded; else none."""
     noted = left is None or any(engine in note for note in left.report["notes"])
     return [] if noted else [f"the report does not say that {engine} is missing"]
 
 
 def difference(one: Left | None, other: Left | None) -> list[str]:
-    """Whether two sessions that differ in their engine alone gave the same table."""
+    """A line for each difference of two sessions' tables; only their engines may differ."""
     if one is None or other is None:
         return ["there are no two tables to compare"]
     if one.report["passes"] != other.report["passes"]:

@@ -1,4 +1,4 @@
-"""A question whose answer is known: asked at start, so that a broken engine never scores a file.
+"""Golden inputs with recorded answers: they are checked at start, so that no broken engine scores.
 
 Export stores each model file's answers in the model folder, for every precision that ships.
 """
@@ -17,8 +17,8 @@ from birdkit.engines.engine import Engine
 from birdkit.files import write_whole
 
 NAME = "golden.json"
-# Another CPU rounds in another way: f32 moves by its last digits, a lower precision by what its gate
-# allows. A broken or exchanged graph is off by far more.
+# Another CPU rounds otherwise: f32 differs in its last digits, a lower precision by what its gate
+# allows. A broken or exchanged graph differs by far more.
 LOGIT_TOLERANCE = {"f32": 0.01, "bf16": 0.5, "int8": 1.0}
 CLIPWISE_TOLERANCE = {"f32": 0.001, "bf16": 0.05, "int8": 0.1}
 DIGITS = 7
@@ -27,7 +27,7 @@ Answers = Mapping[str, NDArray[np.float32]]
 
 
 def question(contract: Contract) -> NDArray[np.float32]:
-    """(2, chunk_samples) float32: a sweep, and calls with pauses, by formulas that hold everywhere."""
+    """(2, chunk_samples) float32: a sweep, and calls with pauses, computed alike on every machine."""
     t = np.arange(contract.chunk_samples) / contract.sample_rate
     end_hz, start_hz = 0.4 * contract.sample_rate, 500.0
     phase = start_hz * t + (end_hz - start_hz) * t**2 / (2 * contract.chunk_s)

@@ -1,7 +1,7 @@
-"""An ONNX file with fewer outputs, without the `onnx` package, which Kaggle's image lacks.
+"""Cuts outputs off an ONNX file without the `onnx` package, which Kaggle's image lacks.
 
 ONNX Runtime runs every node of a graph, whatever it is asked for: `only_execute_path_to_fetches` is for
-its training builds alone (microsoft/onnxruntime#16013). So what nobody needs is cut off beforehand, on
+its training builds alone (microsoft/onnxruntime#16013). So unneeded nodes are cut off beforehand, in
 the wire format of protobuf (https://protobuf.dev/programming-guides/encoding).
 """
 
@@ -32,7 +32,7 @@ def with_outputs(model: bytes, names: Sequence[str]) -> bytes:
 
 def _needed_for(outputs: Sequence[str], graph: memoryview) -> bytes:
     """A graph's message without the nodes and outputs that these outputs do not need."""
-    needed, kept = set(outputs), []
+    needed, remaining = set(outputs), []
     for number, value, field in reversed(list(_fields(graph))):  # a node comes after those it needs
         if number == GRAPH_NODE:
             if needed.isdisjoint(_texts(value, NODE_OUTPUT)):
@@ -40,8 +40,8 @@ def _needed_for(outputs: Sequence[str], graph: memoryview) -> bytes:
             needed.update(_texts(value, NODE_INPUT))
         elif number == GRAPH_OUTPUT and _texts(value, OUTPUT_NAME)[0] not in outputs:
             continue
-        kept.append(field)
-    return b"".join(reversed(kept))
+        remaining.append(field)
+    return b"".join(reversed(remaining))
 
 
 def _texts(message: memoryview, number: int) -> list[str]:
@@ -50,7 +50,7 @@ def _texts(message: memoryview, number: int) -> list[str]:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview, memoryview]]:
-    """Each field of a protobuf message: its number, its value, and all of it as it lies there."""
+    """Each field of a protobuf message: its number, its value, and its bytes as they are stored."""
     at = 0
     while at < len(message):
         start = at

@@ -1,4 +1,4 @@
-"""Graphs in OpenVINO: read without telemetry, cut to the outputs asked for, split at the log-mel."""
+"""OpenVINO graphs: import without telemetry, cut to the wanted outputs, split at the log-mel."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from birdkit.errors import UserError
 def import_openvino() -> Any:
     """The `openvino` package, without its telemetry.
 
-    Imported plainly it writes to the home folder and reports each import to its maker. Where its
-    telemetry package can't be imported it does neither, so that package is hidden from it.
+    By default its import writes to the home folder and reports to its maker. It does neither where
+    its telemetry package can't be imported, so that package is hidden from it.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     return wheels.obtain("openvino")

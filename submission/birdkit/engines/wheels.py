@@ -1,4 +1,4 @@
-"""Gets an engine imported where the image lacks it: from a wheel that lies beside the kit, offline.
+"""Imports an engine that the image lacks from a wheel beside the kit, offline.
 
 The installed package comes first. Where it can't be imported, the vendored wheel whose tag fits this
 Python is unpacked into a scratch folder on `sys.path`, which needs neither pip nor a network.
@@ -27,7 +27,7 @@ def obtain(name: str, wheels: Path = WHEELS, failed: list[str] | None = None) ->
 
     Parameters
     ----------
-    failed : collects what should have worked and did not, a line each
+    failed : gets a line for each way that should have worked and did not
 
     Raises
     ------

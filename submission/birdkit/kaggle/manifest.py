@@ -35,8 +35,8 @@ def write(root: Path) -> None:
 def paths(root: Path) -> list[str]:
     """Each file below a folder, POSIX and sorted, without Python's caches."""
     below = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
-    kept = (p for p in below if "__pycache__" not in p.parts and p.suffix != ".pyc")
-    return sorted(p.as_posix() for p in kept if p.as_posix() not in NOT_LISTED)
+    relevant = (p for p in below if "__pycache__" not in p.parts and p.suffix != ".pyc")
+    return sorted(p.as_posix() for p in relevant if p.as_posix() not in NOT_LISTED)
 
 
 def faults(root: Path) -> dict[str, str] | None:
@@ -81,7 +81,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _is_entry(entry: object) -> bool:
-    """Whether it is what a manifest says of a file: `size` and `sha256`, each of its type."""
+    """Whether it is an entry of a manifest: `size` and `sha256`, each of its type."""
     return (
         isinstance(entry, dict)
         and isinstance(entry.get("size"), int)
@@ -96,7 +96,7 @@ def _fault(root: Path, path: str, entry: dict[str, Any]) -> str:
     try:
         if not (root / path).is_file():
             return "is missing"
-        # The size first: it is free.
+        # The size is compared first, since that needs no reading.
         if size(root / path) != entry["size"]:
             return f"was altered: {size(root / path)} bytes, not {entry['size']}"
         return "" if sha256(root / path) == entry["sha256"] else "was altered: its sha256 differs"

@@ -1,4 +1,4 @@
-"""Where Kaggle mounts things, and what a competition folder holds."""
+"""Finds the competition folder that Kaggle mounts, and the sound files in a folder."""
 
 from __future__ import annotations
 

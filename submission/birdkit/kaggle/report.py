@@ -1,6 +1,6 @@
-"""What a run leaves: `submission.csv`, and a report beside it that says how the table came about.
+"""Writes `submission.csv`, and a report beside it that says how the table was made.
 
-Both are replaced together, so that the report describes the table that lies there.
+Both are replaced together, so that the report always describes the table beside it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ REPORT_SUFFIX = ".report.json"
 
 @dataclass
 class Report:
-    """How a table came about: its scores are the mean of exactly these passes of these members.
+    """How a table was made: its scores are the mean of exactly these passes of these members.
 
-    Its fields are the JSON file's; renaming one breaks whoever reads that.
+    Its fields are the keys of the JSON file, so renaming one breaks the readers of that file.
     """
 
     passes: list[str] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Report:
 
 
 class Submission:
-    """The rows of a run, and what is written of its progress at any moment."""
+    """The rows of a run, and the writing of its progress as a table and a report."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Submission:
         self.spec: Spec | None = None  # until the models are open
 
     def opened(self, contract: Contract, spec: Spec) -> None:
-        """From here on the models' grid, classes and weights are known."""
+        """Take over the grid, classes and weights of the models once they are open."""
         if contract.window_s != self.window_s:
             self.plan = table.plan_rows(self.files, self.sample_rows, contract.window_s)
         self.classes, self.spec = contract.classes, spec
@@ -76,8 +76,7 @@ class Submission:
         return any(of_file is not None for of_file in self.progress.scores())
 
     def write(self, elapsed_s: float) -> None:
-        """Put table and report in their place. Raises `OSError` where the disk is full; what lay
-        there stays."""
+        """Replace table and report. Raises `OSError` where the disk is full; the old ones then stay."""
         submission = self.table()
         self._sum_up(elapsed_s)
         partial = table.write_partial(submission, self.out)
@@ -104,7 +103,7 @@ class Submission:
         report.members = list(self.spec.members) if self.spec else []
         report.scored = sum(of_file is not None for of_file in scores)
         report.failures = dict(progress.first.failures)
-        # Once a pass is complete nothing is unreached; a later one that was cut short did not join.
+        # A complete pass reaches all files, and a later pass that was cut short did not join.
         report.not_reached = [] if progress.result else self._unscored(scores)
         report.why_stopped = progress.why_stopped
         report.elapsed_s = round(elapsed_s, 1)

@@ -1,4 +1,4 @@
-"""One session of the submission: from what was asked for to the written table, however it ends."""
+"""One session of the submission, from its options to the written table, however it ends."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COMMIT_RUN_FILES = 16
 
 @dataclass(frozen=True)
 class Options:
-    """What a run is asked for: the options of `run.py`, by their names."""
+    """The options of `run.py`, by their names."""
 
     data: Path | None
     soundscapes: Path | None
@@ -53,7 +53,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be scored, and how strictly."""
+    """The files, rows and columns to score, and whether the run is strict."""
 
     files: list[Path]
     sample_rows: list[str]
@@ -116,7 +116,7 @@ class Run:
         self.failover: Failover | None = None
 
     def score(self) -> None:
-        """All passes that fit; `self.out` is true at any moment of it."""
+        """Run all passes that fit; `self.out` is consistent at any moment."""
         deadline = self.budget.deadline(self._write_first_s())
         n_windows = sum(file.n_windows for file in self.out.plan.files)
         fastest = calibration.what_fits(self._open, self._layouts(), n_windows, deadline)
@@ -175,8 +175,7 @@ class Run:
         )
 
     def write(self) -> None:
-        """Put what there is in its place; in a strict run, where no scores would hide a fault, only
-        once there are some."""
+        """Write the table so far. A strict run writes none without scores, which would hide a fault."""
         if self.work.strict and not self.out.has_scores:
             return
         if self.failover:
@@ -186,7 +185,7 @@ class Run:
 
     @property
     def seconds_per_file(self) -> float:
-        """For files of a minute, by the last completed pass; by the first, where it was cut short."""
+        """Seconds for a file of a minute, in the last completed pass or in an incomplete first one."""
         progress, scored = self.out.progress, self.out.report.scored
         return progress.seconds_a_window * WINDOWS_A_MINUTE or progress.first.elapsed_s / scored
 
@@ -201,7 +200,7 @@ def verdict(seconds_per_file: float, limit_min: float) -> tuple[str, bool]:
 
 
 def faults(run: Run) -> list[str]:
-    """Everything that a commit run must not let pass, counted and named."""
+    """A line for each fault that fails a commit run."""
     report, plan = run.out.report, run.out.plan
     lines = list(report.notes)
     if report.failures:
@@ -217,7 +216,7 @@ def faults(run: Run) -> list[str]:
 
 
 def bundle_faults(kit: Path, strict: bool) -> list[str]:
-    """What differs from the manifest that the kit was uploaded with; a strict run refuses it."""
+    """Differences from the manifest that the kit was uploaded with. Raises `UserError` if strict."""
     lines = [f"the kit is not as it was bundled: {line}" for line in manifest.problems(kit) or []]
     if lines and strict:
         raise UserError(f"{kit}: {'; '.join(lines[:3])}; bundle and upload it again")
@@ -239,7 +238,7 @@ class Termination:
 
 
 def carry_out(run: Run) -> None:
-    """Score, and write what there is, however the scoring ends."""
+    """Score, and write the table so far, however the scoring ends."""
     termination = Termination()
 
     def finish() -> None:
@@ -252,4 +251,4 @@ def carry_out(run: Run) -> None:
         finally:
             finish()
     except Stopped:
-        finish()  # it may have come between the scoring and the writing
+        finish()  # the signal may have come between the scoring and the writing

@@ -1,4 +1,4 @@
-"""Which rows and columns a submission has, and how it is checked and written."""
+"""The rows and columns of a submission, its check and its writing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Plan:
     """The rows of a submission, fixed before anything is decoded.
 
     Row i is window `window[i]` of `files[file[i]]`; where `file[i]` is -1, the sample submission
-    asks for a recording that isn't there.
+    names a recording that isn't there.
     """
 
     files: list[SoundFile]
@@ -106,7 +106,7 @@ def class_differences(model_classes: Sequence[str], columns: Sequence[str]) -> l
 
 
 def refusal(differences: Sequence[str]) -> str:
-    """What export and strict runs say to `class_differences`."""
+    """The message with which export and strict runs refuse `class_differences`."""
     return (
         f"sample_submission.csv and the model differ ({'; '.join(differences)}); "
         "train on this competition's taxonomy.csv and export again"

@@ -1,4 +1,4 @@
-"""The time of a run: its limit, and every margin and share that is kept of it.
+"""The time budget of a run: its limit, and all margins that are subtracted from it.
 
 A timeout on Kaggle leaves no score at all, so a run stops by itself before its limit, and nothing is
 begun that could end after the deadline. All times are in seconds on the monotonic clock.
@@ -15,14 +15,14 @@ USED_SHARE = 0.94
 AROUND_THE_ENGINES = 1.15
 # A pass is begun only where it could take this much longer than the one before.
 PASS_MARGIN = 1.10
-# What is kept for the last table: a constant, and multiples of what the first, empty one took.
+# Time reserved for the last table: a constant, and multiples of what the first, empty one took.
 WRITING_S = 2.0
 WRITING_MARGIN = 3
 
 
 @dataclass(frozen=True)
 class Budget:
-    """When a run began, and when it has to be done."""
+    """When a run began and when it has to end, in s on the monotonic clock."""
 
     started: float
     stop_at: float
@@ -33,11 +33,11 @@ class Budget:
         return cls(started, started + USED_SHARE * 60 * limit_min)
 
     def deadline(self, first_write_s: float) -> float:
-        """When the scoring has to end, so that there is time to write what it found.
+        """When the scoring has to end, so that there is time to write the table.
 
         Parameters
         ----------
-        first_write_s : what writing the first table took
+        first_write_s : s that writing the first table took
         """
         return self.stop_at - (WRITING_S + WRITING_MARGIN * first_write_s)
 

@@ -1,7 +1,7 @@
-"""Which layout of streams, threads and batch is fastest here: a short measurement, not a table.
+"""Measures which layout of streams, threads and batch is fastest on this machine.
 
 A machine's best layout depends on its caches, its neighbours and on the models, so it is measured with
-them, once a session. The figure of the best one is also what a budget is planned with.
+them, once a session. The budget is planned with the speed of the best one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from birdkit.grid import WINDOWS_A_MINUTE
 from birdkit.scoring import budget
 from birdkit.scoring.ensemble import Ensemble, Loaded
 
-# Rounds of one recording a stream; the fastest counts, since neighbours only ever slow one down.
+# Timed rounds of one recording a stream. The fastest counts, since other load can only slow it down.
 ROUNDS = 3
 
 
@@ -81,7 +81,7 @@ def what_fits(
     Parameters
     ----------
     open_in : opens the ensemble in a layout, with all members where None
-    n_windows : of all files together
+    n_windows : number of windows of all files together
     deadline : s, on `clock`
     """
     fastest = calibrate(lambda layout: open_in(layout, None), layouts)

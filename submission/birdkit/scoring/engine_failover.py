@@ -44,7 +44,7 @@ class Failover:
     def score(
         self, waveform: NDArray[np.float32], n_windows: int, shift: float = 0.0
     ) -> NDArray[np.float32]:
-        """As `Ensemble.score`. Raises what the last engine raised, where no other is left."""
+        """Score as `Ensemble.score`. Where no engine is left, the last engine's error is raised."""
         loaded = self._loaded
         try:
             return loaded.ensemble.score(waveform, n_windows, shift)
@@ -62,7 +62,7 @@ class Failover:
             try:
                 self._loaded = self._reopen(lost)
             except UserError:
-                return False  # none is left, so the fault may be the recording's
+                return False  # no engine is left, so the recording may be at fault
             self._lost = lost
             first = next(iter(str(error).splitlines()), type(error).__name__)
             self.notes.append(f"{', '.join(failed.engines)} failed at work ({first})")

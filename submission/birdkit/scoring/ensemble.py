@@ -1,4 +1,4 @@
-"""How several models become one table. The only sigmoid at run time is here."""
+"""Runs several models and combines their outputs into one table, with the run's only sigmoid."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from birdkit.scoring.predict import Scores
 SPEC_NAME = "ensemble.json"
 SPEC_VERSION = 2
 AVERAGINGS = ("probability", "rank")
-# In windows. A shift of half a window helps most with calls that the plain windows cut in two.
+# Unit: windows. Half a window comes first, since it covers most calls that the unshifted windows cut.
 SHIFTS = (0.5, 0.25, 0.75)
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What `ensemble.json` says: which models, how much each counts, and what is done to the mean.
+    """The content of `ensemble.json`: the models, their weights, and the post-processing of their mean.
 
     `members` maps a model to its weight; `output` names the output that is used. `files` maps the stem
     of a model file to the members it holds, where that is not one member of its own name. `precisions`
-    are the lower ones that passed their gate, the best first. `shifts`, in windows, say by how much
-    the windows of each further pass are time-shifted, the most useful first. `smoothing` is the kernel
+    are the lower ones that passed their gate, the best first. `shifts` are the time shifts of the
+    further passes in windows, the most useful first. `smoothing` is the kernel
     of `postprocess.smooth`.
     """
 
@@ -62,9 +62,11 @@ class Spec:
         """The spec cut to these members; None changes nothing."""
         if members is None:
             return self
-        kept = {name: weight for name, weight in self.members.items() if name in members}
-        held = {stem: [name for name in of if name in kept] for stem, of in self.members_of().items()}
-        return replace(self, members=kept, files={stem: of for stem, of in held.items() if of})
+        weights = {name: weight for name, weight in self.members.items() if name in members}
+        held = {
+            stem: [name for name in of if name in weights] for stem, of in self.members_of().items()
+        }
+        return replace(self, members=weights, files={stem: of for stem, of in held.items() if of})
 
     def save(self, model_dir: Path) -> None:
         """Write `ensemble.json` into a model folder."""
@@ -72,7 +74,7 @@ class Spec:
 
     @classmethod
     def load(cls, model_dir: Path) -> Spec:
-        """Read back what `save` wrote. Raises `UserError` where it can't be read or says nonsense."""
+        """Read back what `save` wrote. Raises `UserError` for an unreadable or invalid file."""
         path = model_dir / SPEC_NAME
         if not path.is_file():
             raise UserError(f"{path}: not found; run export/to_onnx.py, or give --model DIR")
@@ -85,8 +87,8 @@ class Spec:
                 )
             known = {setting.name for setting in fields(cls)}
             spec = cls(**{key: value for key, value in settings.items() if key in known})
-            kept = tuple(name for name in spec.precisions if name not in REMOVED_PRECISIONS)
-            spec = replace(spec, precisions=kept)
+            current = tuple(name for name in spec.precisions if name not in REMOVED_PRECISIONS)
+            spec = replace(spec, precisions=current)
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise UserError(f"{path}: can't be read ({error!r}); export the models again") from error
         if not spec.members or min(spec.members.values()) < 0 or sum(spec.members.values()) <= 0:
@@ -109,7 +111,7 @@ def probabilities(outputs: Mapping[str, NDArray[np.float32]], output: str) -> ND
     values = outputs[output]
     if output == "clipwise":
         return np.asarray(np.clip(values, 0.0, 1.0), dtype=np.float32)
-    # Neither end overflows, and very negative logits keep their order instead of becoming 0.
+    # This sigmoid never overflows, and very negative logits keep their order instead of becoming 0.
     small = np.exp(-np.abs(values))
     return np.asarray(np.where(values >= 0, 1.0, small) / (1.0 + small), dtype=np.float32)
 
@@ -142,7 +144,7 @@ class Ensemble:
 
         Returns
         -------
-        every output of every member, (n_windows, classes) each
+        Every output of every member, (n_windows, classes) each
         """
         outputs: MemberOutputs = {}
         for name, engine in self.engines.items():
@@ -157,7 +159,7 @@ class Ensemble:
     ) -> NDArray[np.float32]:
         """(samples,) → (members, n_windows, classes) probabilities of the spec's output.
 
-        With a `shift` the windows begin that much earlier, and each row takes its share of two.
+        With a `shift` the windows begin that much earlier, and `onto_rows` maps them onto the rows.
         """
         (scores,) = self.every_score(waveform, n_windows, [self.spec.output], shift)
         return np.asarray(scores)
@@ -179,7 +181,8 @@ class Ensemble:
 def combine(scores: Sequence[Scores], spec: Spec) -> list[Scores]:
     """Each file's (members, windows, classes) → its (windows, classes) to submit.
 
-    All files go together, because a rank is one among all windows. A file without scores stays None.
+    All files are combined together, because ranks are among all windows. A file without scores stays
+    None.
     """
     scored = [of_file for of_file in scores if of_file is not None]
     if not scored:
@@ -194,8 +197,8 @@ def average(
 ) -> NDArray[np.float32]:
     """(members, rows, classes) → (rows, classes): the weighted mean of probabilities, or of ranks.
 
-    A rank is a row's place in its class among all rows, in (0, 1], ties shared: members need not be
-    calibrated alike.
+    A rank is a row's place in its class among all rows, in (0, 1], with ties averaged. With ranks,
+    members need not be calibrated alike.
     """
     if averaging == "rank":
         scores = np.stack([pd.DataFrame(member).rank(pct=True).to_numpy() for member in scores])
@@ -239,7 +242,7 @@ def load(
     Parameters
     ----------
     precisions : lower ones to try before f32; None takes those of the spec
-    members : names of those to load; None loads all
+    members : names of the members to load; None loads all
     avoid : descriptions of engines that failed at work
     """
     spec = Spec.load(model_dir).only(members)

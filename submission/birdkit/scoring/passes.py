@@ -1,8 +1,8 @@
-"""Passes over all files, as many as the budget holds: what makes a submission complete at any moment.
+"""Runs as many passes over all files as fit the budget, so that a table is complete at any moment.
 
-A pass that covers all readable files joins the result, a partial one does not. Only if even the first
-one is cut short does it count, and its unscored rows hold medians. Whatever stops the work, the result
-is the mean of exactly the passes that it names.
+A pass that covers all readable files joins the result, and a partial one does not. Only the first pass
+counts even if it is cut short; its unscored rows then hold medians. Whatever stops the work, the
+result is the mean of exactly the passes that it names.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Report = Callable[[str, int, int, float], None]
 
 
 class Scorer(Protocol):
-    """An ensemble, or whatever answers as one."""
+    """An ensemble, or anything with the same methods."""
 
     @property
     def contract(self) -> Contract: ...
@@ -49,7 +49,7 @@ class Pass:
         return f"shift {self.shift:g}" if self.shift else "plain"
 
     def cost(self, files: Sequence[SoundFile]) -> float:
-        """How many windows there are to score: time-shifted ones are one more a file."""
+        """Number of windows to score; time-shifted windows are one more a file."""
         return float(sum(file.n_windows + bool(self.shift) for file in files))
 
 
@@ -66,7 +66,7 @@ class Result:
         return [None if total is None else total / n for total in self.total]
 
     def joined(self, done: Pass, scores: Sequence[Scores]) -> Result:
-        """This and one more pass, whose scores are given a file."""
+        """The result with one more pass; `scores` has one entry a file."""
         both = zip(self.total, scores, strict=True)
         total = [None if a is None or b is None else a + b for a, b in both]
         return Result((*self.passes, done), total)
@@ -74,7 +74,7 @@ class Result:
 
 @dataclass
 class Progress:
-    """What has been done so far. Every attribute is replaced whole, so it is true at any moment."""
+    """The passes so far. Every attribute is replaced in one step, so it is consistent at any moment."""
 
     first: Prediction  # the first pass, live; without scores before it
     result: Result | None = None
@@ -120,13 +120,13 @@ def run_passes(
     """
     # Nine arguments: it has no state, clock or output of its own.
     # Long because they are described and passed on.
-    for one in passes:
-        windows = one.cost(files)
+    for this_pass in passes:
+        windows = this_pass.cost(files)
         expected_s = budget.next_pass_s(progress.seconds_a_window, windows)
         if progress.result and clock() + expected_s > deadline:
             left_s = max(0.0, deadline - clock())
             progress.why_stopped = (
-                f"pass '{one}' would take {expected_s:.0f} s, and {left_s:.0f} s are left"
+                f"pass '{this_pass}' would take {expected_s:.0f} s, and {left_s:.0f} s are left"
             )
             return
         start = clock()
@@ -135,31 +135,31 @@ def run_passes(
             progress.first = prediction
         predict(
             files,
-            partial(scorer.score, shift=one.shift),
+            partial(scorer.score, shift=this_pass.shift),
             scorer.contract,
             streams=streams,
             deadline=deadline,
             clock=clock,
-            report=partial(report, str(one)),
+            report=partial(report, str(this_pass)),
             into=prediction,
         )
-        if why := _why_left_out(one, files, progress.result, prediction):
+        if why := _why_left_out(this_pass, files, progress.result, prediction):
             progress.why_stopped = why
             return
         progress.seconds_a_window = (clock() - start) / windows
-        progress.join(one, prediction)
+        progress.join(this_pass, prediction)
         on_joined()
     progress.why_stopped = "all passes are done"
 
 
 def _why_left_out(
-    one: Pass, files: Sequence[SoundFile], before: Result | None, prediction: Prediction
+    this_pass: Pass, files: Sequence[SoundFile], before: Result | None, prediction: Prediction
 ) -> str:
     """Why a pass that was run must not join the result; empty where it may."""
     if prediction.not_reached:
-        return f"the time was up in pass '{one}'"
+        return f"the time was up in pass '{this_pass}'"
     if lost := _lost(files, before, prediction):
-        return f"pass '{one}' could not score {lost}, which earlier ones could"
+        return f"pass '{this_pass}' could not score {lost}, which earlier ones could"
     return ""
 
 

@@ -1,6 +1,6 @@
-"""What is done to a file's probabilities before they are written. Pure NumPy, no state.
+"""Post-processing of a file's probabilities before they are written. It is pure NumPy without state.
 
-Parameters live in `ensemble.json`; validation scores the post-processed table too.
+Its parameters are in `ensemble.json`. Validation scores post-processed tables too.
 """
 
 from __future__ import annotations
@@ -14,15 +14,18 @@ from birdkit.errors import UserError
 
 
 def smooth(scores: NDArray[np.float32], kernel: Sequence[float]) -> NDArray[np.float32]:
-    """Weigh each window with its neighbours: a species rarely calls in one window only.
+    """Smooth each window with its neighbours: a bird rarely calls in one window only.
 
-    The 2025 winners used [.1, .2, .4, .2, .1]. At the ends the outermost window stands in for the
-    ones that aren't there.
+    The 2025 winners used [.1, .2, .4, .2, .1]. At the ends the outermost window is repeated.
 
     Parameters
     ----------
     scores : (..., windows, classes)
-    kernel : odd number of weights, centre in the middle; normalised to sum 1. [1] changes nothing
+    kernel : odd number of weights, normalised to sum 1; [1] changes nothing
+
+    Returns
+    -------
+    (..., windows, classes) float32
     """
     weights = np.asarray(kernel, dtype=np.float32)
     if weights.ndim != 1 or weights.size % 2 == 0 or not weights.sum() > 0:

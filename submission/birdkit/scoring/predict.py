@@ -1,4 +1,4 @@
-"""Files → scores, within a deadline. One bad file costs its own rows only."""
+"""Scores files within a deadline. A bad file costs its own rows only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from birdkit import audio
 from birdkit.contract import Contract
 
-# Recordings; enough to keep an engine's stream busy. A minute of audio at 32 kHz takes 8 MB.
+# Recordings decoded ahead keep the streams busy. A minute of audio at 32 kHz takes 8 MB.
 DECODED_AHEAD = 2
 
 
@@ -60,15 +60,15 @@ def predict(
 ) -> Prediction:
     """Score files in order, `streams` at a time, decoding ahead in a thread.
 
-    A file stays with one stream from its samples to its scores: streams never wait for each other.
-    A fault of a file becomes a line of `failures` and nothing is raised.
+    One stream scores a file from first to last, so that streams never wait for each other. A fault of
+    a file becomes an entry of `failures`, and nothing is raised.
 
     Parameters
     ----------
     contract : the one with the longest chunk, for the rate and how much of a file to decode
     streams : threads that call `score`, as many as the engine's layout has
     deadline : s, on `clock`; no file is begun after it
-    into : filled while the work goes on, so that an interrupted caller has what there is
+    into : filled during the work, so that an interrupted caller has the scores so far
     report : called after each file with files done, files in all, seconds so far
     """
     # Eight arguments: most have a default.
@@ -116,11 +116,11 @@ def _pools(streams: int) -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecuto
 
 
 def _decode(file: SoundFile, contract: Contract) -> NDArray[np.float32]:
-    """As much of a file as its windows need, (samples,)."""
+    """(samples,) in [-1, 1]: as much of a file as the chunks of its windows need."""
     overhang_s = (contract.chunk_s - contract.window_s) / 2
-    # One window more than asked for: where windows are time-shifted, there is one more of them.
-    heard_s = (file.n_windows + 1) * contract.window_s + overhang_s
-    return audio.read(file.path, contract.sample_rate, max_s=heard_s)
+    # Time-shifted windows are one more than asked for.
+    needed_s = (file.n_windows + 1) * contract.window_s + overhang_s
+    return audio.read(file.path, contract.sample_rate, max_s=needed_s)
 
 
 def _finite(scores: NDArray[np.float32]) -> NDArray[np.float32]:
