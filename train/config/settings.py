@@ -1,7 +1,8 @@
-"""What a recipe can set, with its defaults.
+"""All settings of a recipe, with their defaults.
 
-Where the write-up that the kit implements is silent (mel parameters, clip length, epochs, optimiser,
-augmentation) the defaults are those of the best published systems. The text under each setting is its
+The kit implements the write-up of the 6th place of BirdCLEF+ 2025. Where that says nothing (mel
+parameters, clip length, epochs, optimiser, augmentation), the defaults are those of the best published
+systems. The text under each setting is its
 description in docs/recipes.md.
 """
 
@@ -288,7 +289,7 @@ class ModelEntry(Model):
 
     def model(self, name: str) -> Model:
         """The model alone, under this name."""
-        own = {each.name: getattr(self, each.name) for each in fields(Model)}
+        own = {setting.name: getattr(self, setting.name) for setting in fields(Model)}
         return Model(**(own | {"name": name}))
 
 
