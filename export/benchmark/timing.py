@@ -163,7 +163,7 @@ def scaling(timed: TimedSetup, files: Sequence[SoundFile]) -> list[dict[str, flo
 
 
 def _links(files: Sequence[SoundFile], folder: Path) -> Iterator[SoundFile]:
-    """Each file under a name of its own, so that the table has rows for it however often it comes."""
+    """The files under distinct names, so that a repeated file has its own rows in the table."""
     for index, file in enumerate(files):
         link = folder / f"{index}{file.path.suffix}"
         link.symlink_to(file.path.resolve())

@@ -1,4 +1,4 @@
-"""The model card: one page of Markdown for whoever finds a model folder a year later.
+"""The model card: one page of Markdown that describes a model folder.
 
 All of it is read from the folder, but for two things: the licences that timm states, and the machine,
 which is the one that writes the card. Speed is measured in the same process, so it is the right one.

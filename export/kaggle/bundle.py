@@ -78,7 +78,7 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def kernel_metadata(sources: Sources) -> dict[str, Any]:
-    """Each value is written out: the internet is on where `enable_internet` is absent."""
+    """The kernel's metadata with all values: an absent `enable_internet` turns the internet on."""
     return {
         "id": f"{sources.owner}/{rules.slugify(sources.kernel_title)}",
         "title": sources.kernel_title,

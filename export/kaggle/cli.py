@@ -136,8 +136,10 @@ def status(dataset: str, run: Run) -> Status | None:
 def wait_until_ready(
     dataset: str, after: int, run: Run, sleep: Callable[[float], None] = time.sleep
 ) -> None:
-    """Until a version above `after` is processed. A notebook would mount the one before, and a second
-    upload before that breaks the first."""
+    """Wait until a version above `after` is processed.
+
+    Until then a notebook would mount the previous version, and a second upload would break the first.
+    """
     for _ in range(0, PATIENCE_S, POLL_S):
         try:
             now = status(dataset, run)

@@ -54,7 +54,7 @@ def to_int8(model: Any, calibration: LogMels) -> Any:
 def to_int8_accuracy_aware(
     model: Any, calibration: LogMels, judged_on: LogMels, validate: Validate
 ) -> Any:
-    """As `to_int8`, but the most harmful layers return to f32 until the loss is within `MAX_DROP`."""
+    """INT8 as in `to_int8`, with the most harmful layers in f32 until the loss is within `MAX_DROP`."""
     import nncf
 
     front_end, networks = split(model)

@@ -1,7 +1,7 @@
 """A job: all the settings that one model of one round is trained with.
 
-Trainer, batches, checkpoint, plan and export take a job, and never a whole recipe.
-The settings of other models and rounds are no part of it, so changing them retrains nothing here.
+Trainer, batches, checkpoint, plan and export take a job, and never search a whole recipe.
+Settings of other models and rounds are no part of it, so changing them does not retrain this model.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ def to_log_mel(mel_power: Tensor) -> Tensor:
 
 
 def without_band_means(log_mel: Tensor, share: float) -> Tensor:
-    """(batch, 1, mels, frames): `share` of each band's mean is set to the mean of all bands.
+    """(batch, 1, mels, frames): move each band's mean towards that of all bands by `share`.
 
     This is the mean normalisation of speech features (Atal, J. Acoust. Soc. Am. 55, 1974) for each
     band. The sound of a place or a recorder is the same in every frame, and a call is not.

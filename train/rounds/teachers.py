@@ -144,7 +144,7 @@ class Blocks:
         write_whole(self._path(start), content.getvalue())
 
     def load(self) -> tuple[list[Scores], dict[str, str]]:
-        """Each file's scores as far as they were saved, and why some files have none."""
+        """The saved scores of the first files, and why some of these files have none."""
         scores: list[Scores] = []
         failures: dict[str, str] = {}
         while (path := self._path(len(scores))).is_file():

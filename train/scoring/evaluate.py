@@ -69,7 +69,7 @@ class TruthSet:
         return cls(name, files, Truth(labels, decided, groups), per_file)
 
     def rows(self, scores: Sequence[Scores]) -> NDArray[np.float32]:
-        """Each file's (windows, classes) → (rows, classes), in the order of the truth."""
+        """Scores of the files, each (windows, classes) → (rows, classes), in the order of the truth."""
         tables = [table for table in scores if table is not None]
         if self.per_file:
             return np.stack([table.max(axis=0) for table in tables])

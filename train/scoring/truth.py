@@ -19,7 +19,7 @@ class Truth:
     """Known truth, which metrics, gates, fits and the bootstrap take whole.
 
     labels : (rows, classes), whether the class is present
-    decided : (rows, classes), whether the cell counts; nobody knows the others
+    decided : (rows, classes), whether the cell counts; the truth of the others is unknown
     groups : (rows,) labels; rows of one group, such as windows of one file, are not independent and
         are resampled together
     """

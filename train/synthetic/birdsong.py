@@ -88,7 +88,7 @@ def individual(song: Song, rng: Rng) -> Song:
 
 
 def note(song: Song, rate_hz: int, rng: Rng) -> Sound:
-    """(samples,) No two are quite the same."""
+    """One note, (samples,); no two notes are quite the same."""
     longer, higher = rng.lognormal(0, 0.04, 2)
     n = max(8, round(song.note_s * longer * rate_hz))
     contour_hz = np.array(song.contour_hz) * higher
@@ -107,7 +107,7 @@ def note(song: Song, rate_hz: int, rng: Rng) -> Sound:
 
 
 def sing(song: Song, n_samples: int, rate_hz: int, rng: Rng) -> Sound:
-    """(samples,) Phrase after phrase from the first sample on, of RMS 1 while it sounds."""
+    """Phrases in a row from the first sample on, (n_samples,), with an RMS of 1 while they sound."""
     sound = np.zeros(n_samples)
     at = 0
     while at < n_samples:
@@ -120,7 +120,7 @@ def sing(song: Song, n_samples: int, rate_hz: int, rng: Rng) -> Sound:
 
 
 def coloured(n_samples: int, slope: float, rng: Rng) -> Sound:
-    """(samples,) Noise of RMS 1 whose power falls as f^-slope (1: pink), and is flat far below."""
+    """Noise, (n_samples,), of RMS 1 whose power falls as f^-slope (1: pink) above the lowest bins."""
     n = scipy.fft.next_fast_len(n_samples, real=True)
     bins = np.arange(n // 2 + 1, dtype=np.float32)
     spectrum = rng.standard_normal((len(bins), 2), dtype=np.float32).view(np.complex64)[:, 0]
@@ -139,7 +139,7 @@ def rain(drops_per_s: float, rng: Rng) -> Sound:
 
 
 def background(site: Rng, rng: Rng) -> Sound:
-    """(samples,) What the site always has (level, slope, hum), and the day's wind and rain."""
+    """(samples,): noise of the site (level, slope, hum), and wind and rain of the day."""
     level, slope = 10 ** (site.uniform(-50, -28) / 20), site.uniform(0.6, 1.6)
     hum_hz, hum = site.integers(90, 130), site.uniform(0, 1)
     phase = 2 * np.pi * hum_hz * np.arange(RATE_HZ) / RATE_HZ
@@ -155,7 +155,7 @@ def background(site: Rng, rng: Rng) -> Sound:
 
 
 def from_afar(dry: Sound, distance: float, rng: Rng) -> Sound:
-    """Low-passed and reverberated, with its tail; distance 0 (near) … 1 (far)."""
+    """The sound with a low-pass, reverberation and its tail, for a distance of 0 (near) … 1 (far)."""
     sos = scipy.signal.butter(1, 9000 - 5500 * distance, fs=RATE_HZ, output="sos")
     n_tail = RATE_HZ // 3
     echo = rng.standard_normal(n_tail) * np.exp(-np.arange(n_tail) / (0.06 * RATE_HZ))
@@ -165,7 +165,7 @@ def from_afar(dry: Sound, distance: float, rng: Rng) -> Sound:
 
 
 def bouts(song: Song, noise_rms: float, rng: Rng) -> Sound:
-    """(samples,) What one individual sings in a minute, as it reaches the microphone."""
+    """The songs of one individual in a minute at the microphone, (samples,)."""
     track, own = np.zeros(N_SAMPLES, np.float32), individual(song, rng)
     for _ in range(rng.integers(2, 5)):
         snr_db = rng.uniform(-6, 15)
@@ -177,7 +177,7 @@ def bouts(song: Song, noise_rms: float, rng: Rng) -> Sound:
 
 
 def band_power(sound: Sound, band_hz: tuple[float, float]) -> Sound:
-    """(windows,) Mean power within a band, for each window of a soundscape."""
+    """Mean power within a band for each window of a soundscape, (windows,)."""
     windows = sound.reshape(N_WINDOWS, -1).astype(np.float32)
     low, high = (round(hz * WINDOW_S) for hz in band_hz)
     spectrum = scipy.fft.rfft(windows, axis=1)[:, low : high + 1]
@@ -185,16 +185,16 @@ def band_power(sound: Sound, band_hz: tuple[float, float]) -> Sound:
 
 
 def frame_power(track: Sound) -> Sound:
-    """(windows, frames)"""
+    """Mean power of each frame of a track (samples,), (windows, frames)."""
     frames = track.reshape(N_WINDOWS, -1, round(FRAME_S * RATE_HZ))
     return np.einsum("wfs,wfs->wf", frames, frames) / frames.shape[2]
 
 
 def judge(power: Sound, others: Sound, noise: Sound) -> tuple[Cells, Cells]:
-    """(windows,) truth and mask of a species: masked is song too faint, too short, or drowned.
+    """Truth and mask of a species, each (windows,). Song that is too faint or too short is masked.
 
-    `power` is its own (windows, frames), `others` the other singers', of which half counts
-    (a listener tells songs of one band apart down to some -3 dB), `noise` (windows,) its band's.
+    `power` (windows, frames) is its own and `others` that of the other singers, of which half counts
+    (a listener separates songs in one band down to about -3 dB). `noise` (windows,) is its band's.
     """
     snr = power / (noise[:, None] + others / 2)
     truth = np.sum(snr > 10 ** (AUDIBLE_DB / 10), axis=1) * FRAME_S >= POSITIVE_S
@@ -221,7 +221,7 @@ def soundscape(cast: list[str], site: Rng, rng: Rng) -> tuple[Sound, Cells, Cell
 
 
 def casts(n_files: int, rng: Rng) -> Iterator[list[str]]:
-    """Who sings in each soundscape: dealt from shuffled decks, so that the first three have all."""
+    """The species of each soundscape, dealt from shuffled decks: the first three have all of them."""
     deck: list[str] = []
     for _ in range(n_files):
         n = rng.integers(3, 6)
@@ -232,7 +232,7 @@ def casts(n_files: int, rng: Rng) -> Iterator[list[str]]:
 
 
 def recording(label: str, author: int, rng: Rng) -> tuple[Sound, list[str]]:
-    """A focal recording (samples,) or (samples, 2), and who calls far behind."""
+    """A focal recording (samples,) or (samples, 2), and the species that call far behind."""
     rate_hz = AUTHOR_RATES_HZ[author]
     length_s = np.exp(np.interp(rng.random(), [0, 0.1, 0.9, 1], np.log([0.4, 3, 15, 20])))
     n = round(length_s * rate_hz)

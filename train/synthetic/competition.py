@@ -36,7 +36,7 @@ RECORDING, SOUNDSCAPE, HIDDEN, SITE = range(4)  # kinds of random stream: [seed,
 
 
 def write_ogg(path: Path, sound: Sound, rate_hz: int) -> None:
-    """In blocks: libsndfile can crash on a long Vorbis buffer."""
+    """Write Ogg Vorbis in blocks, because libsndfile can crash on a long buffer."""
     sound = sound * min(1.0, 0.9 / np.abs(sound).max())
     n_block = rate_hz // 2
     channels = 1 if sound.ndim == 1 else sound.shape[1]
@@ -81,7 +81,7 @@ def write_recordings(out: Path, n_each: int, seed: int) -> None:
 def write_soundscapes(
     folder: Path, n_files: int, seed: int, kind: int
 ) -> tuple[list[str], Cells, Cells]:
-    """File stems, truth and mask (files, windows, classes). The hidden ones are of other sites."""
+    """File stems, truth and mask (files, windows, classes). Hidden soundscapes have other sites."""
     prefix, n_sites = ("S", 4) if kind == SOUNDSCAPE else ("V", 3)
 
     def write(k: int, cast: list[str]) -> tuple[str, Cells, Cells]:
@@ -101,7 +101,7 @@ def write_soundscapes(
 
 
 def per_window(stems: list[str], cells: NDArray[np.generic]) -> pd.DataFrame:
-    """(files, windows, classes) as a table: the row id, then one column a class."""
+    """Cells (files, windows, classes) as a table with the row id and one column a class."""
     table = pd.DataFrame(cells.reshape(-1, len(LABELS)), columns=LABELS)
     ids = [row_id for stem in stems for row_id in row_ids(stem, N_WINDOWS, WINDOW_S)]
     table.insert(0, "row_id", ids)
@@ -109,7 +109,7 @@ def per_window(stems: list[str], cells: NDArray[np.generic]) -> pd.DataFrame:
 
 
 def soundscape_labels(stems: list[str], truth: Cells) -> pd.DataFrame:
-    """As in 2026: a row for each window, and every row listed twice."""
+    """The label table as in 2026, with a row for each window and every row listed twice."""
 
     def clock(end: int) -> str:
         return f"{datetime.min + timedelta(seconds=end * WINDOW_S):%H:%M:%S}"
@@ -158,10 +158,10 @@ def is_finished(out: Path, made_by: provenance.MadeBy) -> bool:
 
 
 def make_competition(out: Path, *, seed: int = 2025, scale: float = 1.0) -> Path:
-    """Write the competition to `out`, whole or not at all; at once if it is there already.
+    """Write the competition to `out` in one step; a finished one is kept.
 
     `scale` multiplies the numbers of recordings and soundscapes, down to a few of each. Raises
-    UserError where `out` holds anything else: what is there is never touched.
+    UserError where `out` holds anything else, which is never changed.
     """
     if seed < 0 or not 0 < scale <= 100:
         raise UserError(f"seed {seed}, scale {scale}: give a seed from 0 and a scale in (0, 100]")

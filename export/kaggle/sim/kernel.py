@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
 def look_around(inputs: Path, port: int) -> dict[str, Any]:
     """Python's version, and what must not be: engines, addresses that answer, inputs to write to.
 
-    `port`: of this machine, where a listener answers to whoever has a network.
+    `port` of this machine answers every process that has a network.
     """
     return {
         "python": platform.python_version(),

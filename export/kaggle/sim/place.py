@@ -28,7 +28,7 @@ class Place:
     notebook: Path
 
     def run(self, name: str) -> tuple[Line, Left | None]:
-        """One session, and what it left; what goes wrong stands in the line."""
+        """Run one session and judge its output; its faults are in the line."""
         print(f"Python {self.version}, {self.layout}: {name}", flush=True)
         line = Line(self.version, self.layout, name)
         self.tree.refresh()
@@ -45,7 +45,7 @@ class Place:
         return line, left
 
     def with_options(self, *options: str) -> Place:
-        """The same with more options in the notebook's call of the kit."""
+        """The same place with more options in the notebook's call of the kit."""
         book = json.loads(self.notebook.read_text())
         text = json.dumps(book)
         call = json.dumps(CALL)[1:-1]
@@ -58,7 +58,7 @@ class Place:
 
 
 def sessions(place: Place, data: Path, n_files: int) -> Iterator[Line]:
-    """The commit run, then the scoring reruns: with all engines, and without the best."""
+    """Run the commit run, then the scoring reruns with all engines and without the best one."""
     tree = place.tree
     _, columns = table.read_sample(tree.competition / folders.TABLES[0])
 

@@ -101,7 +101,7 @@ def wait(
 
 @contextlib.contextmanager
 def listener() -> Iterator[int]:
-    """A port of this machine that takes connections: whoever can't reach it has no network."""
+    """A port of this machine that takes connections; a process that can't reach it has no network."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port), timeout=5):

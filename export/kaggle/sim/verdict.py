@@ -208,7 +208,7 @@ def silence(left: Left | None, engine: str) -> list[str]:
 
 
 def difference(one: Left | None, other: Left | None) -> list[str]:
-    """A line for each difference of two sessions' tables; only their engines may differ."""
+    """A line where sessions that differ only in their engine gave different tables; else none."""
     if one is None or other is None:
         return ["there are no two tables to compare"]
     if one.report["passes"] != other.report["passes"]:

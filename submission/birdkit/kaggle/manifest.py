@@ -15,8 +15,8 @@ from birdkit.files import sha256, write_whole
 
 NAME = "birdkit-manifest.json"
 VERSION = 1
-# The manifest does not list itself, nor the file that tells Kaggle about the dataset: the official
-# CLI leaves that one out of the upload, the web page does not.
+# The manifest does not list itself, nor the dataset's metadata: the official CLI leaves that out of the
+# upload, and the web page does not.
 NOT_LISTED = (NAME, "dataset-metadata.json")
 
 
@@ -90,7 +90,7 @@ def _is_entry(entry: object) -> bool:
 
 
 def _fault(root: Path, path: str, entry: dict[str, Any]) -> str:
-    """What is wrong with a listed file; empty where nothing is."""
+    """The fault of a listed file; empty where it has none."""
     if not _stays_inside(path):
         return "is no plain path below the folder, and was not followed"
     try:

@@ -216,7 +216,7 @@ def faults(run: Run) -> list[str]:
 
 
 def bundle_faults(kit: Path, strict: bool) -> list[str]:
-    """Differences from the manifest that the kit was uploaded with. Raises `UserError` if strict."""
+    """Differences from the kit's manifest, a line each. In a strict run they raise `UserError`."""
     lines = [f"the kit is not as it was bundled: {line}" for line in manifest.problems(kit) or []]
     if lines and strict:
         raise UserError(f"{kit}: {'; '.join(lines[:3])}; bundle and upload it again")
@@ -228,7 +228,7 @@ class Termination:
 
     def __init__(self) -> None:
         self.ready = True
-        with contextlib.suppress(ValueError):  # not the main thread: nobody signals it
+        with contextlib.suppress(ValueError):  # only the main thread can set a handler
             signal.signal(signal.SIGTERM, self._received)
 
     def _received(self, number: int, frame: Any) -> None:

@@ -1,6 +1,6 @@
 """Measures which layout of streams, threads and batch is fastest on this machine.
 
-A machine's best layout depends on its caches, its neighbours and on the models, so it is measured with
+A machine's best layout depends on its caches, its other load and the models, so it is measured with
 them, once a session. The budget is planned with the speed of the best one.
 """
 

@@ -179,7 +179,7 @@ class Ensemble:
 
 
 def combine(scores: Sequence[Scores], spec: Spec) -> list[Scores]:
-    """Each file's (members, windows, classes) → its (windows, classes) to submit.
+    """Combine the members: (members, windows, classes) of each file → (windows, classes) to submit.
 
     All files are combined together, because ranks are among all windows. A file without scores stays
     None.
