@@ -447,7 +447,8 @@ def test_members_of_other_mels_chunks_folds_and_losses_stand_in_one_ensemble(
     recipe.write_text(MEMBERS_THAT_DIFFER + "[[rounds]]\n[[rounds]]\n")
     hidden, out = competition / "validation", tmp_path / "submission.csv"
     apart = [name for name in SWAPPED if not name.startswith("data.fold")]
-    more = [word for setting in (*apart, "fit.steps_per_epoch=20") for word in ("--set", setting)]
+    trained_enough = ["fit.steps_per_epoch=40", "fit.batch=16"]
+    more = [word for setting in (*apart, *trained_enough) for word in ("--set", setting)]
     where = ["--recipe", str(recipe), "--data", str(competition), "--out", str(run)]
     assert train_run.main([*where, "--validation", str(hidden), "--device", "cpu", *more]) == 0
     finals = [checkpoint.Final.load(run / "round1" / name / "final.pt") for name in ("coarse", "fine")]
