@@ -1,4 +1,4 @@
-"""A recipe: what a run does, as a TOML file of differences from the defaults in settings.py.
+"""A recipe: what a run does, as a TOML file of differences from the defaults in settings/.
 
     [[models]]
     encoder = "tf_efficientnet_b3.ns_jft_in1k"
