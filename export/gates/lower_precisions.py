@@ -17,7 +17,7 @@ from birdkit.engines.engine import batches
 from birdkit.engines.ladder import open_model
 from birdkit.engines.layout import one_stream, usable_cores
 from birdkit.engines.openvino_graphs import contract_of
-from birdkit.engines.precision import LOWER_PRECISIONS, lacking
+from birdkit.engines.precision import LOWER_PRECISIONS, REMOVED_PRECISIONS, lacking
 from birdkit.errors import UserError
 from birdkit.grid import WINDOWS_A_MINUTE
 from birdkit.kaggle.mounts import soundscapes
@@ -29,9 +29,6 @@ from export.models import openvino, quantize
 from train.scoring.auc import macro_auc
 from train.scoring.evaluate import TruthSet
 
-# Removed precisions → when and why.
-REMOVED = {"fp16": "removed in November 2026, it halved the file and ran as f32; docs/experiments.md"}
-
 Make = Callable[[Any, Contract], Any]
 
 
@@ -39,10 +36,10 @@ def wanted(text: str) -> list[str]:
     """The lower precisions of a comma-separated list. Raises `UserError` naming an unknown one."""
     names = [name for name in text.split(",") if name not in ("", "f32")]
     for name in names:
-        if name in REMOVED:
-            raise UserError(f"--precision {name}: {REMOVED[name]}")
+        if name in REMOVED_PRECISIONS:
+            raise UserError(f"--precision {name}: {REMOVED_PRECISIONS[name]}")
         if name not in LOWER_PRECISIONS:
-            known = ", ".join(("f32", *(n for n in LOWER_PRECISIONS if n not in REMOVED)))
+            known = ", ".join(("f32", *LOWER_PRECISIONS))
             raise UserError(f"--precision {name} is unknown; choose from {known}")
     return names
 

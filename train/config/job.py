@@ -103,15 +103,6 @@ def _later(job: Job, this_round: Round, index: int, own_pseudo: Mapping[str, Any
     return replace(job, pseudo=pseudo, fit=fit, warm=this_round.warm, folds_among=among)
 
 
-def every_job(recipe: Recipe) -> list[Job]:
-    """The jobs of all rounds, in order. Raises `UserError` as `job_of` does."""
-    return [
-        job_of(recipe, index, name)
-        for index, one_round in enumerate(rounds_of(recipe))
-        for name in one_round.models
-    ]
-
-
 def _override(section: Section, overrides: Mapping[str, Any], where: str) -> Section:
     """The section with some of its settings changed."""
     if not overrides:

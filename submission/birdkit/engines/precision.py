@@ -8,8 +8,10 @@ from pathlib import Path
 LOWER_PRECISIONS = ("bf16", "int8")
 # INT8 weights are files of their own; bf16 is the f32 file, compiled in another way.
 STORED_PRECISIONS = ("int8",)
-# Precisions that earlier kits shipped. fp16 halved a file and was computed in f32, so f32 replaces it.
-REMOVED_PRECISIONS = ("fp16",)
+# Precisions that earlier kits shipped → when and why they went; f32 replaces them.
+REMOVED_PRECISIONS = {
+    "fp16": "removed in November 2026, it halved the file and ran as f32; docs/experiments.md"
+}
 # CPU flags, as /proc/cpuinfo lists them, one of which makes a precision faster than f32.
 FLAGS = {"bf16": ("avx512_bf16", "amx_bf16"), "int8": ("avx512_vnni", "avx_vnni")}
 

@@ -11,8 +11,14 @@ import pytest
 from birdkit.errors import UserError
 from tests.train.config.test_recipe import ROUNDS, write
 from train.config import recipe
-from train.config.job import Job, every_job, from_version_3, job_of
-from train.config.settings import Pseudo
+from train.config.job import Job, from_version_3, job_of
+from train.config.settings import Pseudo, Recipe
+
+
+def every_job(base: Recipe) -> list[Job]:
+    """The jobs of all rounds, in order."""
+    rounds = enumerate(recipe.rounds_of(base))
+    return [job_of(base, index, name) for index, one in rounds for name in one.models]
 
 
 def test_a_job_holds_what_its_checkpoint_depends_on_and_nothing_else(tmp_path: Path) -> None:

@@ -159,6 +159,17 @@ def test_a_changed_setting_redoes_only_what_depends_on_it(
     assert changed == {name for name in before if any(name.startswith(each) for each in redone)}
 
 
+def assert_submits_what_torch_says(competition: Path, run: Path, model: Path) -> None:
+    """The exported second round, run offline on the hidden soundscapes, scores as the run says."""
+    hidden, out = competition / "validation", model.with_name("submission.csv")
+    where = ["--soundscapes", str(hidden / "soundscapes"), "--max-passes", "1"]
+    assert submit(competition, model, out, *where) == 0
+    output = json.loads((model / "ensemble.json").read_text())["output"]
+    table = pd.read_csv(run / "summary.csv").set_index(["round", "model", "set", "output"])
+    in_torch = table.loc[(1, "ensemble", "validation", output), "macro_auc"]
+    assert score_submission(out, hidden).macro == pytest.approx(in_torch, abs=1e-4)
+
+
 @pytest.mark.slow
 def test_the_last_rounds_ensemble_submits_what_torch_says(competition: Path, tmp_path: Path) -> None:
     """Exported, run offline and scored on the hidden soundscapes."""
@@ -168,14 +179,9 @@ def test_the_last_rounds_ensemble_submits_what_torch_says(competition: Path, tmp
     trained_enough = ["fit.steps_per_epoch=25", "fit.batch=16", "fit.seed=1"]
     more = [word for each in trained_enough for word in ("--set", each)]
     assert train_run.main(arguments(competition, run, recipe, "--validation", str(hidden), *more)) == 0
-    model, out = tmp_path / "model", tmp_path / "submission.csv"
+    model = tmp_path / "model"
     assert to_onnx.main([str(run), "--data", str(competition), "--out", str(model)]) == 0
-    where = ["--soundscapes", str(hidden / "soundscapes"), "--max-passes", "1"]
-    assert submit(competition, model, out, *where) == 0
-    output = json.loads((model / "ensemble.json").read_text())["output"]
-    table = pd.read_csv(run / "summary.csv").set_index(["round", "model", "set", "output"])
-    in_torch = table.loc[(1, "ensemble", "validation", output), "macro_auc"]
-    assert score_submission(out, hidden).macro == pytest.approx(in_torch, abs=1e-4)
+    assert_submits_what_torch_says(competition, run, model)
 
 
 @pytest.mark.slow
@@ -445,7 +451,7 @@ def test_members_of_other_mels_chunks_folds_and_losses_stand_in_one_ensemble(
 ) -> None:
     recipe, run, model = tmp_path / "differ.toml", tmp_path / "run", tmp_path / "model"
     recipe.write_text(MEMBERS_THAT_DIFFER + "[[rounds]]\n[[rounds]]\n")
-    hidden, out = competition / "validation", tmp_path / "submission.csv"
+    hidden = competition / "validation"
     apart = [name for name in SWAPPED if not name.startswith("data.fold")]
     trained_enough = ["fit.steps_per_epoch=40", "fit.batch=16"]
     more = [word for setting in (*apart, *trained_enough) for word in ("--set", setting)]
@@ -455,9 +461,4 @@ def test_members_of_other_mels_chunks_folds_and_losses_stand_in_one_ensemble(
     assert [final.contract.chunk_s for final in finals] == [5.0, 10.0]
     assert [final.job.frontend.n_mels for final in finals] == [32, 48]
     assert to_onnx.main([str(run), "--data", str(competition), "--out", str(model), "--fuse"]) == 0
-    soundscapes = ["--soundscapes", str(hidden / "soundscapes"), "--max-passes", "1"]
-    assert submit(competition, model, out, *soundscapes) == 0
-    output = json.loads((model / "ensemble.json").read_text())["output"]
-    table = pd.read_csv(run / "summary.csv").set_index(["round", "model", "set", "output"])
-    in_torch = table.loc[(1, "ensemble", "validation", output), "macro_auc"]
-    assert score_submission(out, hidden).macro == pytest.approx(in_torch, abs=1e-4)
+    assert_submits_what_torch_says(competition, run, model)
