@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from birdkit import audio
 from birdkit.contract import Contract
 from birdkit.engines import golden
-from birdkit.engines.engine import batches
 from birdkit.engines.ladder import open_model
 from birdkit.engines.layout import one_stream, usable_cores
 from birdkit.engines.openvino_graphs import contract_of
@@ -23,13 +19,10 @@ from birdkit.grid import WINDOWS_A_MINUTE
 from birdkit.kaggle.mounts import soundscapes
 from birdkit.scoring import ensemble
 from birdkit.scoring.calibration import calibrate, candidates
-from birdkit.scoring.ensemble import Spec, average, probabilities
+from birdkit.scoring.ensemble import Spec
 from export.gates import precision
 from export.models import openvino, quantize
-from train.scoring.auc import macro_auc
 from train.scoring.evaluate import TruthSet
-
-Make = Callable[[Any, Contract], Any]
 
 
 def wanted(text: str) -> list[str]:
@@ -59,11 +52,10 @@ class LowerPrecisions:
 
     def judge(self, name: str) -> precision.Verdict:
         """Figures of one precision; its files stay in the folder only where it is accepted."""
-        verdict = self._try(name, self._int8 if name == "int8" else None)
-        # Accuracy-aware quantisation takes minutes and can only mend a loss of macro-AUC.
-        if name == "int8" and verdict.loss > precision.MAX_LOSS:
-            print(f"{verdict}; trying accuracy-aware quantisation", flush=True)
-            verdict = self._try(name, self._int8_accuracy_aware)
+        if name == "int8":
+            self._make_int8()
+        lower = precision.table(self.folder, (name,), self.layout, self.labelled)
+        verdict = precision.compare(name, self.f32, lower, self.labelled)
         for stem in self.spec.stems:
             if verdict.faults():
                 for path in self.folder.glob(f"{stem}.{name}.*"):
@@ -73,45 +65,11 @@ class LowerPrecisions:
                 golden.record(self.folder, stem, name, opened.engine)
         return verdict
 
-    def _try(self, name: str, make: Make | None) -> precision.Verdict:
-        """Judge a precision. `make` makes its graphs from f32 ones; None where it has no own."""
-        if make is not None:
-            for stem in self.spec.stems:
-                model = openvino.read(self.folder / f"{stem}.xml")
-                quantised = make(model, contract_of(model, stem))
-                openvino.save(quantised, self.folder / f"{stem}.{name}.xml")
-        lower = precision.table(self.folder, (name,), self.layout, self.labelled)
-        return precision.compare(name, self.f32, lower, self.labelled)
-
-    def _int8(self, model: Any, contract: Contract) -> Any:
-        return quantize.to_int8(model, self._calibration(model, contract))
-
-    def _int8_accuracy_aware(self, model: Any, contract: Contract) -> Any:
-        judged_on = np.concatenate(
-            [self._log_mels(model, contract, file.path, file.n_windows) for file in self.labelled.files]
-        )
-        calibration = self._calibration(model, contract)
-        validate = self._validate(contract)
-        return quantize.to_int8_accuracy_aware(model, calibration, judged_on, validate)
-
-    def _validate(self, contract: Contract) -> quantize.Validate:
-        """Macro-AUC of a file's members alone, without smoothing."""
-        members = contract.members or ("",)
-
-        def validate(compiled: Any, log_mels: quantize.LogMels) -> float:
-            answers: dict[str, list[NDArray[np.float32]]] = {name: [] for name in contract.tensors}
-            for log_mel in batches(log_mels, 1):
-                outputs = compiled(log_mel)
-                for name in answers:
-                    answers[name].append(np.array(outputs[name]))
-            whole = {name: np.concatenate(of) for name, of in answers.items()}
-            scores = np.stack(
-                [probabilities(contract.of_member(whole, m), self.spec.output) for m in members]
-            )
-            rows = average(scores, [1.0] * len(members), "probability")
-            return macro_auc(self.labelled.truth, rows).macro
-
-        return validate
+    def _make_int8(self) -> None:
+        for stem in self.spec.stems:
+            model = openvino.read(self.folder / f"{stem}.xml")
+            quantised = quantize.to_int8(model, self._calibration(model, contract_of(model, stem)))
+            openvino.save(quantised, self.folder / f"{stem}.int8.xml")
 
     def _calibration(self, model: Any, contract: Contract) -> quantize.LogMels:
         """Windows of soundscapes, those without labels first: the gate judges on the others."""
@@ -122,10 +80,6 @@ class LowerPrecisions:
         # One call for all, since each call compiles the front end.
         waveforms = [audio.read(path, contract.sample_rate) for path in enough]
         return quantize.log_mels(model, contract, waveforms, WINDOWS_A_MINUTE)
-
-    def _log_mels(self, model: Any, contract: Contract, path: Path, n_windows: int) -> quantize.LogMels:
-        waveform = audio.read(path, contract.sample_rate)
-        return quantize.log_mels(model, contract, [waveform], n_windows)
 
 
 def try_precisions(folder: Path, data: Path, labelled: TruthSet, names: Sequence[str]) -> None:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from birdkit.contract import INPUT_NAME, METADATA_KEY, Contract
 from birdkit.engines.engine import batches
@@ -25,14 +24,8 @@ openvino = import_openvino()
 
 # NNCF's own default; more windows hardly change the ranges.
 CALIBRATION_WINDOWS = 300
-# Loss of macro-AUC allowed in accuracy-aware quantisation; it equals the gate's limit on the estimate.
-MAX_DROP = 0.001
-# Rounds of accuracy-aware quantisation; each returns one more layer to f32.
-MAX_ROUNDS = 20
 
 LogMels = NDArray[np.float32]  # (windows, 1, mels, frames), as the front end gives them
-# A network, compiled by NNCF, and windows → macro-AUC.
-Validate = Callable[[Any, LogMels], float]
 
 
 def to_int8(model: Any, calibration: LogMels) -> Any:
@@ -47,37 +40,6 @@ def to_int8(model: Any, calibration: LogMels) -> Any:
             subset_size=len(calibration),
             preset=nncf.QuantizationPreset.MIXED,
             ignored_scope=nncf.IgnoredScope(names=without_time_and_frequency(networks)),
-        )
-    return join(front_end, quantised, model)
-
-
-def to_int8_accuracy_aware(
-    model: Any, calibration: LogMels, judged_on: LogMels, validate: Validate
-) -> Any:
-    """INT8 as in `to_int8`, with the most harmful layers in f32 until the loss is within `MAX_DROP`."""
-    import nncf
-
-    front_end, networks = split(model)
-    with _quiet(nncf), tqdm(desc="int8, layer by layer", leave=False, disable=None) as bar:
-
-        def watched(compiled: Any, items: Any) -> float:
-            macro_auc = validate(compiled, np.concatenate(list(items)))
-            bar.set_postfix(macro_auc=f"{macro_auc:.4f}", refresh=False)
-            bar.update(1)
-            return macro_auc
-
-        quantised = nncf.quantize_with_accuracy_control(
-            networks,
-            nncf.Dataset(list(batches(calibration, 1))),
-            nncf.Dataset(list(batches(judged_on, 1))),
-            validation_fn=watched,
-            max_drop=MAX_DROP,
-            subset_size=len(calibration),
-            preset=nncf.QuantizationPreset.MIXED,
-            ignored_scope=nncf.IgnoredScope(names=without_time_and_frequency(networks)),
-            advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
-                max_num_iterations=MAX_ROUNDS
-            ),
         )
     return join(front_end, quantised, model)
 
