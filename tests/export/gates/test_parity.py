@@ -152,6 +152,15 @@ def test_the_gate_refuses_a_changed_order(reference: dict[str, NDArray[np.float3
     assert any("change their order" in f for f in parity.compare(reference, swapped, "x").faults())
 
 
+@pytest.mark.parametrize(("apart", "flips"), [(0.9, 0), (1.1, 1)])
+def test_pairs_swap_their_order_within_the_margin_without_a_flip(apart: float, flips: int) -> None:
+    """Rounding may turn the order of two windows that are as good as equal."""
+    margin = parity.PROBABILITY_TOLERANCE
+    reference = np.array([[0.5], [0.5 + apart * margin]], dtype=np.float32)
+    assert parity._rank_flips(reference, reference[::-1], margin) == flips
+    assert parity._rank_flips(reference, reference, margin) == 0
+
+
 def test_the_gate_refuses_inputs_that_prove_nothing(reference: dict[str, NDArray[np.float32]]) -> None:
     flat = {key: np.tile(array[:1], (24, 1)) for key, array in reference.items()}
     assert any("nothing is proven" in text for text in parity.compare(flat, flat, "x").faults())

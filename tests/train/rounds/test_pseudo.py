@@ -316,6 +316,16 @@ def test_alarms_name_the_class_that_collapses_explodes_or_is_constant() -> None:
     assert lines[0].startswith("a: segmentwise labels differ by 1.0e-05 over 100 windows")
 
 
+def test_a_share_below_a_hundredth_of_an_even_one_neither_collapses_nor_explodes() -> None:
+    def masses(of_a: float) -> Summary:
+        return summary({"a": of_a, "b": 100.0})
+
+    assert alarms(masses(1e-6), masses(0.4), Alarms()) == []
+    assert alarms(masses(0.4), masses(1e-6), Alarms()) == []
+    (line,) = alarms(masses(1e-6), masses(10.0), Alarms())
+    assert "collapses" in line
+
+
 def test_alarm_limits_are_the_outputs_own_and_another_scale_raises_none() -> None:
     small = summary({"a": 1.0, "b": 2.0}, spread=1e-5, output="clipwise")
     assert alarms(small, None, Alarms()) == []
