@@ -18,6 +18,7 @@ if __name__ == "__main__":  # in place of this folder, whose rooms have names of
     sys.path[0:1] = [str(ROOT), str(ROOT / "submission")]
 
 from birdkit.errors import run_command
+from birdkit.ranges import option
 from train.scoring.submitted import score_submission
 
 
@@ -25,7 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Score a submission against known truth.")
     parser.add_argument("submission", type=Path)
     parser.add_argument("--validation", type=Path, required=True)
-    parser.add_argument("--at-least", type=float, default=0.0, help="exit status 1 below this")
+    parser.add_argument(
+        "--at-least", type=option(float, 0, 1), default=0.0, help="exit status 1 below this"
+    )
     args = parser.parse_args(argv)
     result = score_submission(args.submission, args.validation)
     print(f"masked macro-AUC of {args.submission} on {args.validation}: {result}")

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -77,7 +77,10 @@ def scores_by_file(labels: pseudo_labels.Labels) -> dict[str, NDArray[np.float32
 
 @pytest.mark.parametrize("output", ["clipwise", "segmentwise"])
 def test_labels_are_what_the_teachers_ensemble_would_submit(
-    teacher: teachers.Teacher, files: list[SoundFile], tmp_path: Path, output: str
+    teacher: teachers.Teacher,
+    files: list[SoundFile],
+    tmp_path: Path,
+    output: Literal["clipwise", "segmentwise"],
 ) -> None:
     path = teachers.label(teacher, files, Pseudo(output=output, shifts=(0.5,)), tmp_path)
     found = scores_by_file(pseudo_labels.read(path))
@@ -252,7 +255,12 @@ tables = hnp.arrays(
     st.sampled_from(["none", "max", "sum"]),
 )
 def test_transforms_keep_order_range_and_thresholds(
-    scores: NDArray[np.float32], power: float, zero: float, one: float, keep: float, weighting: str
+    scores: NDArray[np.float32],
+    power: float,
+    zero: float,
+    one: float,
+    keep: float,
+    weighting: Literal["none", "max", "sum"],
 ) -> None:
     settings = Pseudo(power=power, zero_below=zero, one_from=one, keep_above=keep, weighting=weighting)
     try:

@@ -275,7 +275,7 @@ def test_an_alarm_warns_or_stops_as_the_recipe_says(
     competition: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = two_rounds(tmp_path)
-    more = ["--set", "rounds.1.pseudo.alarms.clipwise.constant=2.0"]
+    more = ["--set", "rounds.1.pseudo.alarms.clipwise.constant=1.0"]
     stop = ["--set", "rounds.1.pseudo.alarms.action=stop"]
     with pytest.raises(
         UserError, match=r"pseudo\.parquet: 8 alarms, the first: .*clipwise labels differ"
