@@ -32,7 +32,8 @@ class Data:
     speech: str = "keep"
     """Human speech in recordings: "keep", "cut" it out, or "half": cut it out of every other crop."""
     duplicates: str = "keep"
-    """"keep", or "drop": recordings uploaded twice count once, with the labels of all copies."""
+    """Recordings uploaded twice: "keep" them and say so, "drop" all but one, which gets the labels of
+    all, or leave them "unsearched", which saves decoding."""
     classes: str = "first"
     """The classes of several data folders: those of the "first" one's taxonomy, or the "union"."""
     labelled: str = "validate"
@@ -46,7 +47,7 @@ class Data:
 
     def __post_init__(self) -> None:
         one_of("data.speech", self.speech, ("keep", "cut", "half"))
-        one_of("data.duplicates", self.duplicates, ("keep", "drop"))
+        one_of("data.duplicates", self.duplicates, ("keep", "drop", "unsearched"))
         one_of("data.classes", self.classes, ("first", "union"))
         one_of("data.labelled", self.labelled, ("validate", "train", "split"))
         share("data.labelled_share", self.labelled_share)
