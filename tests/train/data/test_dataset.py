@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+from birdkit import audio
 from tests.conftest import tiny_job, tiny_recipe
 from train.data import dataset, duplicates, speech
 from train.data.batches import Batches
@@ -21,10 +23,6 @@ from train.rounds import plan
 
 def read(folder: Path, cache: Path, *overrides: str) -> dataset.Dataset:
     return dataset.read([folder], tiny_recipe("data.cache=true", *overrides), cache)[0]
-
-
-def notes(folder: Path, cache: Path, *overrides: str) -> list[str]:
-    return dataset.read([folder], tiny_recipe("data.cache=true", *overrides), cache)[1]
 
 
 def prepare(folder: Path, cache: Path, *overrides: str) -> Any:
@@ -92,17 +90,48 @@ def doubled(competition: Path, tmp_path: Path) -> Path:
 def test_duplicates_are_said_and_their_labels_joined_where_the_recipe_drops_them(
     doubled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = read(doubled, tmp_path, "data.fold=-1")
-    said = notes(doubled, tmp_path, "data.fold=-1")
+    keep = ("data.fold=-1", "data.cache=true")
+    kept, said, _ = prepare(doubled, tmp_path, *keep)
     assert any("XC1" in line for line in said)
-    dropped = read(doubled, tmp_path, "data.fold=-1", "data.duplicates=drop")
+    dropped, lines, _ = prepare(doubled, tmp_path, *keep, "data.duplicates=drop")
+    assert lines[0] == said[0]
+    assert "all labels joined" in lines[1] or "all stay" in lines[1]
+    assert lines[2] == "data: all recordings train, none is held out"
     # One stays for each label: a class must not lose a recording to another.
     assert len(dropped.recordings) <= len(kept.recordings)
     both = {kept.recordings[0].primary, "demris1"}
     monkeypatch.setattr(duplicates, "find_duplicates", None)  # found once, then kept
-    assert notes(doubled, tmp_path, "data.fold=-1") == said
+    assert prepare(doubled, tmp_path, *keep)[1][0] == said[0]
     joined = [r for r in dropped.recordings if {r.primary, *r.secondary} >= both]
     assert joined
+
+
+def test_nothing_is_decoded_before_the_plan_nor_for_a_search_that_is_switched_off(
+    doubled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audio, "read", None)
+    found, said = dataset.read([doubled], tiny_recipe("data.duplicates=drop"), tmp_path)
+    assert len(dataset.fold_notes(found, [tiny_job()])) > 0
+    assert not any("XC1" in line for line in said)
+    monkeypatch.setattr(duplicates, "candidates", None)
+    _, lines, _ = prepare(doubled, tmp_path, "data.duplicates=unsearched")
+    assert lines == []
+
+
+def test_what_is_searched_for_duplicates_is_decoded_once(
+    doubled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: Counter[Path] = Counter()
+    read = audio.read
+
+    def counting(path: Path, *args: Any, **kwargs: Any) -> NDArray[np.float32]:
+        decoded[path] += 1
+        return read(path, *args, **kwargs)
+
+    monkeypatch.setattr(audio, "read", counting)
+    found, *_ = prepare(doubled, tmp_path, "data.fold=-1", "data.cache=true")
+    assert set(decoded) >= {recording.path for recording in found.recordings}
+    assert set(decoded.values()) == {1}
 
 
 def test_with_and_without_the_cache_a_batch_is_the_same_bit_for_bit(

@@ -33,8 +33,9 @@ class Data:
     """Crops of a longer recording come from these first seconds, where the call is most often."""
     speech: Literal["keep", "cut", "half"] = "keep"
     """Human speech in recordings: "keep", "cut" it out, or "half": cut it out of every other crop."""
-    duplicates: Literal["keep", "drop"] = "keep"
-    """"keep", or "drop": recordings uploaded twice count once, with the labels of all copies."""
+    duplicates: Literal["keep", "drop", "unsearched"] = "keep"
+    """Recordings uploaded twice: "keep" them and say so, "drop" all but one, which gets the labels of
+    all, or leave them "unsearched", which saves decoding."""
     classes: Literal["first", "union"] = "first"
     """The classes of several data folders: those of the "first" one's taxonomy, or the "union"."""
     labelled: Literal["validate", "train", "split"] = "validate"
