@@ -34,7 +34,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="RUN",
         help="of another recipe, seed by seed",
     )
-    parser.add_argument("--set", default="validation", dest="set_name", help="or soundscapes")
+    parser.add_argument(
+        "--set", default="validation", dest="set_name", help="validation, soundscapes or held_out"
+    )
     parser.add_argument("--into", type=Path, help="put the table there, between its marks")
     parser.add_argument("--mark", help="of the table in that file (default: the recipe's name)")
     return parser.parse_args(argv)
