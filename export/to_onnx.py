@@ -4,9 +4,9 @@
 
 RUN_DIR is the latest of `runs/` where none is given; its last round is exported, or the one whose
 folder (RUN_DIR/round0) is named. The members of several runs stand in one ensemble. With --data the
-gate compares answers on real soundscapes too, and the ensemble is scored on the labelled ones. --fuse
-makes one graph of the members that share a front end, --fit chooses their weights. The model folder is
-replaced as a whole, once every checkpoint has passed.
+gate compares answers on real soundscapes too, and the ensemble is scored, and its output chosen, on the
+labelled ones that trained no member. --fuse makes one graph of the members that share a front end,
+--fit chooses their weights. The model folder is replaced as a whole, once every checkpoint has passed.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--fit", action="store_true", help="choose weights and averaging on labelled soundscapes"
     )
+    parser.add_argument("--output", help="clipwise or segmentwise, in place of a choice")
     return parser.parse_args(argv)
 
 
@@ -76,11 +77,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     recordings = model_folder.gate_recordings(args.data)
     if args.data is not None:
         members.refuse_other_classes(args.data, checkpoints.contract)
-    labelled = selection.labelled_set(args.data, checkpoints.contract)
-    if args.fit and labelled is None:
-        raise UserError("--fit needs labelled soundscapes: --data with train_soundscapes_labels.csv")
+    outputs = checkpoints.contract.outputs
+    if args.output not in (None, *outputs):
+        raise UserError(f"--output {args.output}: the models have {' and '.join(outputs)}")
+    labelled = selection.labelled_set(args.data, checkpoints.contract, checkpoints.trained_on)
+    if args.fit and labelled.truth_set is None:
+        raise UserError(
+            f"--fit has nothing to fit to, since {labelled.note}; it needs --data with labelled "
+            "soundscapes (train_soundscapes_labels.csv) that trained no member"
+        )
     stems = group(checkpoints.finals, args.fuse)
-    spec, why = selection.untested_spec(checkpoints.finals, stems)
+    spec, judgement = selection.untested(checkpoints.finals, stems, labelled.note, args.output)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=".export-") as scratch:
         staged = Path(scratch) / "model"
@@ -88,14 +95,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         report = export(checkpoints, stems, staged, recordings)
         model_folder.write_parity(staged, report)
         spec.save(staged)
-        if labelled is not None:
-            spec, judgement = selection.judge(staged, args.data, labelled, args.fit)
+        if labelled.truth_set is not None:
+            spec, judgement = selection.judge(staged, args.data, labelled, args.fit, args.output)
             spec.save(staged)
-            judgement.save(staged)
-            why = judgement.chosen
+        judgement.save(staged)
         model_card.write(staged, machine.describe())
         model_folder.replace(args.out, staged)
-    for line in why:
+    if labelled.note:
+        print(labelled.note if labelled.truth_set else f"not scored, since {labelled.note}")
+    for line in judgement.chosen:
         print(line)
     n_models = len(checkpoints.finals)
     print(f"{args.out}: {n_models} models; next: python export/to_openvino.py {args.out}")

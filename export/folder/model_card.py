@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from birdkit.contract import METADATA_KEY, Contract
+from birdkit.engines import golden
 from birdkit.engines.precision import STORED_PRECISIONS
 from birdkit.scoring.ensemble import Spec, common_contract
 from export.folder import model_folder
@@ -49,7 +50,7 @@ PARITY_FIGURES = {
     "|Δlogit|": ("logit", ".1e"),
     "clipwise, relative": ("clipwise_relative", ".1e"),
     "rank flips": ("rank_flips", "d"),
-    "spread": ("spread", ".2f"),
+    "spread": ("spread", ".2g"),
 }
 PRECISION_FIGURES = {
     "macro-AUC": ("auc", ".4f"),
@@ -165,12 +166,16 @@ def training(members: Sequence[Member]) -> str:
 def accuracy(judged: Judgement | None, spec: Spec) -> str:
     if judged is None:
         return "There were no labelled soundscapes when it was exported, so it was not scored."
+    chosen = "\n".join(f"- Chosen: {line}" for line in judged.chosen)
+    if not judged.n_soundscapes:
+        return f"It was not scored, since {judged.note}.\n\n{chosen}"
     outputs = (f"{name} {auc:.4f}" for name, auc in judged.outputs.items())
     groups = [(name, f"{auc:.4f}", scored) for name, (auc, scored) in judged.groups.items()]
-    chosen = "\n".join(f"- Chosen: {line}" for line in judged.chosen)
+    notes = "Choices were made on these soundscapes, so the figures flatter it."
+    notes += f"\n{judged.note}." if judged.note else ""
     return f"""\
 Macro-AUC in f32 on {judged.n_soundscapes} labelled soundscapes ({judged.n_windows} windows,
-{judged.n_scored} classes scored). Choices were made on these soundscapes, so the figures flatter it.
+{judged.n_scored} classes scored). {notes}
 
 - The ensemble: {", ".join(outputs)}; used: {spec.output}
 {chosen}
@@ -190,7 +195,8 @@ def parity_with_torch(report: Mapping[str, Sequence[Parity]]) -> str:
 Worst differences from the checkpoint in torch, and for IR from its ONNX file in ONNX Runtime. Limits,
 from the left: {parity.PROBABILITY_TOLERANCE:g}, {parity.LOGIT_TOLERANCE:g},
 {parity.CLIPWISE_RELATIVE_TOLERANCE:g}, no rank flips, and a spread of the probabilities over the inputs
-of {parity.MIN_SPREAD:g} or more.
+of {parity.MIN_SPREAD:g} or more. Below a spread of {parity.FULL_SPREAD:g}, |Δp| is magnified as if it
+were that. |Δlogit| of an input with logits beyond {golden.SATURATED_LOGIT:g} is relative to them.
 
 {table(("member", "engine", *PARITY_FIGURES), rows)}"""
 

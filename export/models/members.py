@@ -34,6 +34,11 @@ class Checkpoints:
         """The contract of the member with the longest chunk."""
         return common_contract({name: final.contract for name, final in self.finals.items()})
 
+    @property
+    def trained_on(self) -> frozenset[str]:
+        """Names of the soundscapes that trained some member."""
+        return frozenset[str]().union(*(final.trained_on for final in self.finals.values()))
+
 
 def made_by(final: Final, path: Path) -> dict[str, Any]:
     """The metadata of a model file on the checkpoint that it was exported from."""
@@ -42,6 +47,7 @@ def made_by(final: Final, path: Path) -> dict[str, Any]:
         "commit": final.commit,
         "checkpoint_sha256": checkpoint.sha256(path),
         "weights_from": final.weights_from,
+        "trained_on": list(final.trained_on),
     }
 
 
