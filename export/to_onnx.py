@@ -16,11 +16,13 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 
 ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # in place of this folder, whose rooms have names of packages
     sys.path[0:1] = [str(ROOT), str(ROOT / "submission")]
 
+from birdkit.commands import command_parser
 from birdkit.errors import UserError, run_command
 from export.benchmark import machine
 from export.folder import model_card, model_folder
@@ -32,15 +34,15 @@ from export.models.members import Checkpoints
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Export final checkpoints to ONNX, gated by parity.")
+    parser = command_parser(__doc__)
     parser.add_argument("run_dir", type=Path, nargs="*", help="default: the latest of runs/")
     parser.add_argument("--data", type=Path, help="competition folder: real audio for the gate")
-    parser.add_argument("--out", type=Path, default=model_folder.DEFAULT)
+    parser.add_argument("--out", type=Path, default=model_folder.DEFAULT, help="the model folder")
     parser.add_argument("--fuse", action="store_true", help="one graph for a shared front end")
     parser.add_argument(
         "--fit", action="store_true", help="choose weights and averaging on labelled soundscapes"
     )
-    parser.add_argument("--output", help="clipwise or segmentwise, in place of a choice")
+    parser.add_argument("--output", help="clipwise or segmentwise (default: the better one)")
     return parser.parse_args(argv)
 
 
@@ -76,7 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     checkpoints = load_members(args.run_dir)
     recordings = model_folder.gate_recordings(args.data)
     if args.data is not None:
-        members.refuse_other_classes(args.data, checkpoints.contract)
+        checkpoints, dropped = members.for_competition(checkpoints, args.data)
+        if dropped:
+            print(dropped)
     outputs = checkpoints.contract.outputs
     if args.output not in (None, *outputs):
         raise UserError(f"--output {args.output}: the models have {' and '.join(outputs)}")
@@ -106,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for line in judgement.chosen:
         print(line)
     n_models = len(checkpoints.finals)
-    print(f"{args.out}: {n_models} models; next: python export/to_openvino.py {args.out}")
+    print(f"{args.out}: {n_models} models; next: python export/to_openvino.py {quote(str(args.out))}")
     return 0
 
 
