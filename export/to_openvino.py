@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # in place of this folder, whose rooms have names of packages
     sys.path[0:1] = [str(ROOT), str(ROOT / "submission")]
 
+from birdkit.commands import command_parser
 from birdkit.errors import run_command
 from birdkit.scoring.ensemble import Spec
 from export.benchmark import machine
@@ -33,8 +34,10 @@ from export.models import onnx, openvino
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Add OpenVINO IR to a model folder.")
-    parser.add_argument("model_dir", type=Path, nargs="?", default=model_folder.DEFAULT)
+    parser = command_parser(__doc__)
+    parser.add_argument(
+        "model_dir", type=Path, nargs="?", default=model_folder.DEFAULT, help="what to_onnx.py wrote"
+    )
     parser.add_argument("--data", type=Path, help="competition folder: real audio for the gates")
     parser.add_argument(
         "--precision",

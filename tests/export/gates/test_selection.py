@@ -176,6 +176,7 @@ def test_a_lower_precision_is_judged_on_what_trained_no_member(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The model files alone say what trained them; those of earlier kits do not."""
+    # Seven arguments: fixtures.
     folder = Path(shutil.copytree(model_dir, tmp_path / "model"))
     names = None if n_trained is None else labelled[:n_trained]
     say_trained_on(folder / f"{MEMBERS[1]}.onnx", MEMBERS[1], names)
