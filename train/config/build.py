@@ -58,8 +58,9 @@ def _complaint(kind: str, key: str, known: list[str]) -> str:
     if (kind, key) in REMOVED:
         _, why = REMOVED[kind, key]
         return f"'{key}' was removed in {REMOVED_WHEN}: {why} (docs/experiments.md); delete it"
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-    return f"unknown key '{key}'; did you mean '{near}'?"
+    near = difflib.get_close_matches(key, known, n=1)
+    advice = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(sorted(known))}"
+    return f"unknown key '{key}'; {advice}"
 
 
 def without_removed(kind: str, table: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
