@@ -325,6 +325,13 @@ def test_batch_norm_that_still_learns_is_refused(tmp_path: Path) -> None:
         onnx_files.refuse_training_mode(onnx.helper.make_model(graph), "m.onnx")
 
 
+def heard_what_validates(final: Final) -> Final:
+    """The model, as if teachers had labelled the validating soundscapes for its training."""
+    job = final.job.table()
+    job["pseudo"]["validating"] = True
+    return replace(final, made_by=final.made_by | {"job": job}, trained_on=("a.ogg",))
+
+
 def test_without_data_the_output_is_the_one_that_training_found_better(run_dir: Path) -> None:
     final = Final.load(run_dir / "round0" / "test_resnet" / "final.pt")
 
@@ -338,6 +345,7 @@ def test_without_data_the_output_is_the_one_that_training_found_better(run_dir: 
         (finals, "segmentwise"),
         ({"b": finals["b"]}, "clipwise"),
         ({"a": replace(final, metrics={})}, "clipwise"),
+        ({"a": heard_what_validates(finals["a"])}, "clipwise"),
     ]:
         stems = {name: [name] for name in chosen}
         spec, judgement = selection.untested(chosen, stems, "there are no labels")

@@ -149,15 +149,14 @@ def test_where_all_trained_a_member_nothing_is_chosen_and_it_says_so(
         to_onnx.main([str(out.parent / "run"), "--data", str(competition), "--fit"])
 
 
-@pytest.mark.parametrize(
-    ("n_trained", "output"), [(3, "clipwise"), (2, "segmentwise"), (2, "clipwise")]
-)
+@pytest.mark.parametrize("n_trained", [2, 3])
 def test_the_output_that_is_asked_for_is_used_whatever_ranks_better(
-    n_trained: int, output: str, export: Export, labelled: list[str]
+    n_trained: int, export: Export, labelled: list[str]
 ) -> None:
-    out = export([labelled[:n_trained], []], "--output", output)
-    assert Spec.load(out).output == output
-    assert f"Chosen: output {output}: asked for with --output" in (out / "card.md").read_text()
+    """By these members' figures it would be segmentwise."""
+    out = export([labelled[:n_trained], []], "--output", "clipwise")
+    assert Spec.load(out).output == "clipwise"
+    assert "Chosen: output clipwise: asked for with --output" in (out / "card.md").read_text()
 
 
 def test_an_output_that_the_models_lack_is_refused(run_dir: Path, tmp_path: Path) -> None:

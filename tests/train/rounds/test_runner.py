@@ -354,11 +354,14 @@ def test_a_round_that_draws_no_windows_labels_none_and_still_falls_with_its_teac
     out = tmp_path / "run"
     shutil.copytree(uninterrupted, out)
     (out / "round1" / "pseudo.parquet").unlink()
+    start = next(out.glob("round0/*/final.pt"))
+    replace(checkpoint.Final.load(start), trained_on=("heard.ogg",)).save(start)
     again = arguments(competition, out, two_rounds(tmp_path), "--set", "rounds.1.pseudo.share=0.0")
     assert train_run.main(again) == 0
     assert not (out / "round1" / "pseudo.parquet").exists()
-    parents = checkpoint.Final.load(next(out.glob("round1/*/final.pt"))).made_by["parents"]
-    assert set(parents) == {"the round before's model"}
+    final = checkpoint.Final.load(next(out.glob("round1/*/final.pt")))
+    assert set(final.made_by["parents"]) == {"the round before's model"}
+    assert final.trained_on == ("heard.ogg",)  # by its first weights
     capsys.readouterr()
     assert train_run.main([*again, "--dry-run"]) == 0
     assert "left to do: about 0 s" in capsys.readouterr().out
