@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from birdkit.contract import Contract
-from birdkit.files import write_whole
+from birdkit.files import write_cache
 from train.config import provenance
 from train.config.job import Job
 from train.config.settings import Data, Recipe
@@ -129,7 +129,7 @@ def _duplicates(
         "first_s": first_s,
     }
     known: dict[str, list[list[int]]] = {}
-    with suppress(FileNotFoundError, ValueError):
+    with suppress(OSError, ValueError):
         known = json.loads(store.read_text())
     key = provenance.key(made_by)
     if key not in known:
@@ -138,8 +138,7 @@ def _duplicates(
         )
         number = {recording: index for index, recording in enumerate(recordings)}
         known[key] = [[number[recording] for recording in group] for group in groups]
-        store.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(store, json.dumps(known).encode())
+        write_cache(store, json.dumps(known).encode())
     return [tuple(recordings[index] for index in group) for group in known[key]]
 
 

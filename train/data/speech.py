@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from birdkit.errors import UserError
-from birdkit.files import write_whole
+from birdkit.files import write_cache
 from train.config import provenance
 
 Stretches = tuple[tuple[float, float], ...]  # (start s, end s), in order and apart from each other
@@ -156,13 +156,12 @@ def _read_store(store: Path, made_by: provenance.MadeBy) -> dict[str, Stretches]
             key: tuple((float(start_s), float(end_s)) for start_s, end_s in stretches)
             for key, stretches in content["found"].items()
         }
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
 def _write_store(store: Path, made_by: provenance.MadeBy, known: Mapping[str, Stretches]) -> None:
-    store.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(store, json.dumps({"made_by": made_by, "found": known}).encode())
+    write_cache(store, json.dumps({"made_by": made_by, "found": known}).encode())
 
 
 def without_speech(waveform: Sound, stretches: Stretches, sample_rate: int, least_s: float) -> Sound:
