@@ -11,21 +11,29 @@ it is. Exit status 3: not even the first pass was completed.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
+STARTED = time.monotonic()
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE)]
 
+from birdkit.signals import Termination
+
+TERMINATION = Termination()
+if __name__ == "__main__":
+    TERMINATION.install()  # before the other imports, which take seconds
+
+import argparse
+from collections.abc import Sequence
+
 from birdkit.commands import command_parser
 from birdkit.errors import UserError, run_command
+from birdkit.files import locked
 from birdkit.kaggle import mounts, session
 from birdkit.scoring import budget
 
-STARTED = time.monotonic()
 EXIT_INCOMPLETE = 3
 
 
@@ -61,18 +69,29 @@ def parse(argv: Sequence[str] | None) -> session.Options:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parse(argv)
-    started = STARTED if options.started is None else budget.monotonic(options.started)
-    work = session.find_work(options)
-    run = session.Run(options, work, budget.Budget.of_minutes(options.budget_min, started))
-    run.out.report.notes += session.bundle_faults(HERE, work.strict)
-    session.carry_out(run)
+    with TERMINATION:
+        options = parse(argv)
+        started = STARTED if options.started is None else budget.monotonic(options.started)
+        work = session.find_work(options)
+        run = session.Run(options, work, budget.Budget.of_minutes(options.budget_min, started))
+        with locked(options.out):
+            session.carry_out(run, HERE, TERMINATION)
+        return conclude(run)
+
+
+def conclude(run: session.Run) -> int:
+    """Say how a run ended. Raises `UserError` where every file is bad, or a strict run fell back."""
+    options, work = run.options, run.work
     report = run.out.report
     faults = session.faults(run)
     for fault in faults:
         print(f"warning: {fault}", file=sys.stderr)
     if report.scored == 0:
-        raise UserError(f"{work.files[0].parent}: not one of {len(work.files)} files was scored")
+        nothing = f"not one of {report.files} files was scored; stopped: {report.why_stopped}"
+        if work.strict or not report.not_reached:
+            raise UserError(f"{work.files[0].parent}: {nothing}")
+        print(f"warning: {nothing}", file=sys.stderr)
+        return EXIT_INCOMPLETE
     verdict, fits = session.verdict(run.seconds_per_file, options.budget_min)
     print(
         f"{options.out}: {len(run.out.plan.row_ids)} rows from {report.scored}/{report.files} files, "
@@ -84,7 +103,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         faults.append(verdict)
     if faults and work.strict:
         raise UserError(f"strict run: {len(faults)} fallbacks, see the warnings above")
-    return EXIT_INCOMPLETE if run.out.progress.result is None else 0
+    if run.out.kept:
+        kept = f"the table of an earlier run is kept, which completed {len(run.out.kept)} passes"
+        print(f"warning: {options.out}: {kept}; this run completed none", file=sys.stderr)
+    return 0 if run.out.written else EXIT_INCOMPLETE
 
 
 if __name__ == "__main__":

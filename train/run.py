@@ -23,6 +23,7 @@ import torch
 
 from birdkit.commands import command_parser
 from birdkit.errors import run_command
+from birdkit.files import locked
 from train.config import recipe as recipes
 from train.data import dataset as data
 from train.fit.precision import choose_device
@@ -85,11 +86,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.dry_run:
         _print_plan(Runner(recipe, dataset, device, truth), stages)
         return 0
-    unlabelled = any(stage.draws_soundscapes for stage in stages)
-    dataset, lines = data.prepare(dataset, jobs, args.cache, unlabelled=unlabelled)
-    for line in lines:
-        print(line)
-    Runner(recipe, dataset, device, truth).run(stages, out)
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out):
+        for litter in out.glob("round*/*/*.partial"):  # of a run that was killed
+            litter.unlink()
+        unlabelled = any(stage.draws_soundscapes for stage in stages)
+        dataset, lines = data.prepare(dataset, jobs, args.cache, unlabelled=unlabelled)
+        for line in lines:
+            print(line)
+        Runner(recipe, dataset, device, truth).run(stages, out)
     n_models = len(stages[-1].members)
     print(f"\n{out}: {n_models} final checkpoints; next: python export/to_onnx.py {quote(str(out))}")
     return 0

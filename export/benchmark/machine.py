@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from birdkit.engines import wheels
 from birdkit.engines.layout import Layout, usable_cores
-from birdkit.engines.openvino_graphs import import_openvino
 from birdkit.engines.precision import lacking
 
-openvino = import_openvino()
+openvino = wheels.obtain("openvino")
 
 # Large enough to be bound by arithmetic, small enough for a cache.
 PEAK_SIZE = 2048

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from birdkit.engines.layout import Layout
+from birdkit.files import write_whole
 from birdkit.kaggle import table
 from birdkit.scoring.ensemble import Ensemble, combine, load
 from birdkit.scoring.predict import SoundFile, predict
@@ -84,5 +85,5 @@ def write_csv(ensemble: Ensemble, files: Sequence[SoundFile], streams: int) -> f
         written = [rows for rows in combine(scores, ensemble.spec) if rows is not None]
         submission = table.build(plan, written, contract.classes, contract.classes)
         table.check(submission, plan.row_ids, contract.classes)
-        table.write_partial(submission, Path(scratch) / "submission.csv")
+        write_whole(Path(scratch) / "submission.csv", table.to_csv(submission))
         return time.perf_counter() - start

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from birdkit import audio
 from birdkit.contract import INPUT_NAME
+from birdkit.engines import wheels
 from birdkit.engines.engine import batches
 from birdkit.engines.layout import Layout
-from birdkit.engines.openvino_graphs import import_openvino
 from birdkit.errors import UserError
 from birdkit.grid import WINDOWS_A_MINUTE, cut_chunks
 from birdkit.scoring.calibration import Calibration, calibrate
@@ -32,7 +32,7 @@ from export.benchmark.baselines import EagerEngine, Setup
 from export.benchmark.process import Cost, score_alone, write_csv
 from export.models.onnx import front_end_alone
 
-openvino = import_openvino()
+openvino = wheels.obtain("openvino")
 
 SCALES = (50, 200, 700)
 

@@ -64,12 +64,18 @@ def build(folder: Path, sources: Sources) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """A file, or all files of a folder but Python's caches. What is absent the preflight names."""
+    """A file, or all files of a folder but Python's caches. What is absent the preflight names.
+
+    Raises `UserError` for a link out of the folder, since what it leads to may be private.
+    """
+    for path in source.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(source.resolve()):
+            raise UserError(f"{path}: is a link out of {source}; put the file itself there")
     inside = manifest.paths(source) if source.is_dir() else [""] if source.is_file() else []
-    for path in inside:
-        to = target / path
+    for name in inside:
+        to = target / name
         to.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / path, to)
+        shutil.copyfile(source / name, to)
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
@@ -113,7 +119,14 @@ def dataset_metadata(template: Path, owner: str | None) -> dict[str, Any]:
 
 
 def refuse_foreign(out: Path) -> None:
-    """Raise `UserError` where a folder holds something, but no bundle."""
-    ours = (out / DATASET / manifest.NAME).is_file()
-    if out.exists() and not ours and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: not a bundle, so it is not replaced; give another --out")
+    """Raise `UserError` where there is something that is no part of a bundle."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    try:
+        dataset = [*manifest.listed(out / DATASET), *manifest.NOT_LISTED]
+    except (OSError, ValueError):
+        raise UserError(f"{out}: not a bundle, so it is not replaced; give another --out") from None
+    ours = {f"{DATASET}/{name}" for name in dataset}
+    ours |= {f"{KERNEL}/{name}" for name in (NOTEBOOK, KERNEL_METADATA)}
+    if foreign := [path for path in manifest.paths(out) if path not in ours]:
+        raise UserError(f"{out}: {foreign[0]} is no part of a bundle; move it, or give another --out")

@@ -2,7 +2,7 @@
 
 Kaggle's image has neither engine and a submission has no internet. numpy is never among them: the
 image's other packages are compiled against its own. Nor is openvino-telemetry, without which
-`birdkit.engines.openvino_graphs.import_openvino` imports openvino on purpose.
+birdkit imports openvino on purpose.
 """
 
 from __future__ import annotations

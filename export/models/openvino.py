@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from birdkit.contract import Contract
-from birdkit.engines.openvino_graphs import contract_of, import_openvino
+from birdkit.engines import wheels
+from birdkit.engines.openvino_graphs import contract_of
 from birdkit.scoring import ensemble
 
-openvino = import_openvino()
+openvino = wheels.obtain("openvino")
 
 
 def write_ir(source: Path, target: Path) -> None:

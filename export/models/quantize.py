@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from birdkit.contract import INPUT_NAME, METADATA_KEY, Contract
+from birdkit.engines import wheels
 from birdkit.engines.engine import batches
-from birdkit.engines.openvino_graphs import import_openvino, split
+from birdkit.engines.openvino_graphs import split
 from birdkit.grid import cut_chunks
 
-openvino = import_openvino()
+openvino = wheels.obtain("openvino")
 
 # NNCF's own default; more windows hardly change the ranges.
 CALIBRATION_WINDOWS = 300

@@ -35,7 +35,6 @@ FORBIDDEN = (
     "onnx",
     "librosa",
     "nncf",
-    "openvino_telemetry",
     "sklearn",
     "scipy",
     "train",

@@ -27,9 +27,11 @@ from pathlib import Path
 from typing import Any
 
 from birdkit.errors import UserError
+from birdkit.files import is_plain
 from train.config.build import build, without_removed
 from train.config.settings import Pseudo, Recipe, Round
 
+NOT_PLAIN = "must have letters, digits, spaces and . + - = _ only, begin with one of the first two"
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
 
@@ -50,6 +52,8 @@ def load(name_or_file: str, overrides: Iterable[str] = ()) -> Recipe:
     for override in overrides:
         _apply(table, override)
     recipe = build(Recipe, table, str(path))
+    if not is_plain(recipe.name):
+        raise UserError(f"{path}: name '{recipe.name}' {NOT_PLAIN}; set another name")
     rounds_of(recipe)  # raises where a round names an unknown model
     return recipe
 
@@ -85,10 +89,12 @@ def _of_today(of_round: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def member_names(recipe: Recipe) -> list[str]:
-    """The name of each model's folder; all are distinct."""
+    """The name of each model's folder; all are distinct. Raises `UserError` for one that is no name."""
     names: list[str] = []
     for model in recipe.models:
         base = model.name or model.encoder.partition(".")[0]
+        if not is_plain(base):
+            raise UserError(f"models: name '{base}' {NOT_PLAIN}; set models.name")
         taken = sum(name == base or name.startswith(f"{base}-") for name in names)
         names.append(base if not taken else f"{base}-{taken + 1}")
     return names

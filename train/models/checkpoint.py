@@ -7,7 +7,6 @@ foreign pickle code is ever run.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from birdkit.contract import Contract
 from birdkit.errors import UserError
+from birdkit.files import replacing
 from birdkit.files import sha256 as sha256
 from train.config.job import Job, from_version_3
 from train.models.sed import Predictor
@@ -98,12 +98,8 @@ class Final:
 
 def write(path: Path, content: dict[str, Any]) -> None:
     """Write a checkpoint atomically: a kill at any moment leaves the old file or the whole new one."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with replacing(path) as file:
         torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 
 from birdkit.contract import Contract
 from birdkit.errors import UserError
+from birdkit.files import write_whole
 from birdkit.scoring.ensemble import Spec
 from birdkit.scoring.predict import SoundFile
 from train.config import recipe as recipes
@@ -234,7 +235,7 @@ class Runner:
             summary.write(tables, out)
             for line in summary.lines(tables[-1].models):
                 print(line)
-        (out / checkpoint.RECIPE_NAME).write_text(recipes.to_json(self.recipe) + "\n")
+        write_whole(out / checkpoint.RECIPE_NAME, f"{recipes.to_json(self.recipe)}\n".encode())
 
 
 def _initial(job: Job, first: Model, contract: Contract) -> tuple[Predictor, str]:
@@ -246,7 +247,7 @@ def _initial(job: Job, first: Model, contract: Contract) -> tuple[Predictor, str
 
 def _write_history(progress: Progress, member: Member) -> None:
     curves.draw_curves(progress, member.folder / "curves.png", member.job.model.encoder)
-    (member.folder / "history.json").write_text(json.dumps(asdict(progress)) + "\n")
+    write_whole(member.folder / "history.json", f"{json.dumps(asdict(progress))}\n".encode())
 
 
 def _load_if_done(member: Member, made_by: dict[str, Any]) -> Final | None:

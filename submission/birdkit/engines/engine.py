@@ -90,7 +90,7 @@ class OpenVinoEngine:
         precision: str = "f32",
         members: Sequence[str] | None = None,
     ) -> None:
-        core = openvino_graphs.import_openvino().Core()
+        core = wheels.obtain("openvino").Core()
         model = core.read_model(path)
         self.contract = openvino_graphs.contract_of(model, str(path)).only(members)
         model = openvino_graphs.with_outputs(model, self.contract.tensors)

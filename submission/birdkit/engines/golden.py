@@ -6,8 +6,10 @@ Export stores each model file's answers in the model folder, for every precision
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +27,8 @@ DIGITS = 7
 # Beyond it a probability is within 1e-4 of 0 or 1.
 SATURATED_LOGIT = 9.2
 
+CONTRACT = "contract"  # a key beside those of the precisions
+
 Answers = Mapping[str, NDArray[np.float32]]
 
 
@@ -40,13 +44,12 @@ def question(contract: Contract) -> NDArray[np.float32]:
 
 def record(folder: Path, stem: str, precision: str, engine: Engine) -> None:
     """Add an engine's answers to `golden.json`, for a model file in one precision."""
-    path = folder / NAME
-    every = json.loads(path.read_text()) if path.is_file() else {}
+    path, every = folder / NAME, _read(folder)
     rounded = {
         name: [[float(f"{v:.{DIGITS}g}") for v in row] for row in values]
         for name, values in engine(question(engine.contract)).items()
     }
-    every.setdefault(stem, {})[precision] = rounded
+    every.setdefault(stem, {}).update({precision: rounded, CONTRACT: _stored(engine.contract)})
     write_whole(path, f"{json.dumps(every)}\n".encode())
 
 
@@ -60,16 +63,30 @@ def rounding_scale(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.maximum(1.0, largest / SATURATED_LOGIT)
 
 
-def fault(folder: Path, stem: str, precision: str, answers: Answers) -> str:
-    """How answers to `question` differ from the recorded ones; empty where they agree or none are.
+def recorded(
+    folder: Path, stems: Sequence[str], precisions: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """The precisions that have answers for every model file, and a line for each that lacks some."""
+    every = _read(folder)
+    kept = [name for name in precisions if all(name in every.get(stem, {}) for stem in stems)]
+    lost = [name for name in precisions if name not in kept]
+    return kept, [f"{NAME} has no answers in {name}, so it is not used" for name in lost]
+
+
+def fault(folder: Path, stem: str, precision: str, contract: Contract, answers: Answers) -> str:
+    """How a model file differs from what was recorded; empty where it agrees or nothing was.
 
     Parameters
     ----------
-    answers : output → (2, classes)
+    answers : to `question`, output → (2, classes)
     """
-    path = folder / NAME
-    every = json.loads(path.read_text()) if path.is_file() else {}
-    expected = every.get(stem, {}).get(precision)
+    of_stem = _read(folder).get(stem, {})
+    exported, now = of_stem.get(CONTRACT, {}), _stored(contract)
+    if altered := [
+        f"{key} is {now[key]}, not {exported[key]}" for key in exported if exported[key] != now[key]
+    ]:
+        return f"its contract was altered: {'; '.join(altered)}"
+    expected = of_stem.get(precision)
     if expected is None:
         return ""
     for name, values in answers.items():
@@ -81,3 +98,16 @@ def fault(folder: Path, stem: str, precision: str, answers: Answers) -> str:
         if not off <= limits[precision]:  # NaN is a fault
             return f"golden input: {name} is off by {off:.2g} > {limits[precision]}"
     return ""
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """Model file → precision → recorded answers; empty where none were recorded."""
+    path = folder / NAME
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+def _stored(contract: Contract) -> dict[str, Any]:
+    """A contract as JSON values, without the members: a run may leave out some."""
+    values = json.loads(json.dumps(asdict(contract)))
+    del values["members"]
+    return dict(values)

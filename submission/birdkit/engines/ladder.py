@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,10 +66,6 @@ def open_model(
     UserError
         Where no engine loads it: naming each attempt and its reason.
     """
-    known = {name for name, _, _ in LADDER}
-    if engine not in ("auto", *known):
-        names = ", ".join(sorted(known))
-        raise UserError(f"engine '{engine}' is unknown; choose auto or one of {names}")
     missed = "".join(f"; {reason}" for reason in map(lacking, precisions) if reason)
     failed: list[str] = []
     for rung in _rungs(stem, precisions):
@@ -87,11 +83,28 @@ def open_model(
     raise UserError(f"{stem.parent}: no engine loads {stem.name} ({tried})")
 
 
+def refuse_unknown(engine: str) -> None:
+    """Raise `UserError` for a name that is neither "auto" nor that of an engine."""
+    known = {name for name, _, _ in LADDER}
+    if engine not in ("auto", *known):
+        names = ", ".join(sorted(known))
+        raise UserError(f"engine '{engine}' is unknown; choose auto or one of {names}")
+
+
+def check_files(folder: Path, stems: Iterable[str]) -> None:
+    """Raise `UserError` where a model has a file in no format that an engine loads."""
+    suffixes = sorted({suffix for _, suffix, _ in LADDER})
+    for stem in stems:
+        if not any((folder / f"{stem}{suffix}").is_file() for suffix in suffixes):
+            names = " or ".join(stem + suffix for suffix in suffixes)
+            raise UserError(f"{folder}: no {names} there; export the models again")
+
+
 def _tested(rung: Rung, stem: Path, layout: Layout, members: Sequence[str] | None) -> Engine:
     """Load an engine. Raises `RuntimeError` where its answers are not the recorded ones."""
     loaded = rung.load(rung.path, layout, rung.precision, members)
     answers = loaded(golden.question(loaded.contract))
-    if fault := golden.fault(stem.parent, stem.name, rung.precision, answers):
+    if fault := golden.fault(stem.parent, stem.name, rung.precision, loaded.contract, answers):
         raise RuntimeError(fault)
     return loaded
 

@@ -11,6 +11,8 @@ from typing import Any
 from birdkit.errors import UserError
 from birdkit.grid import WINDOWS_A_MINUTE
 
+MOST_BATCH = 1000  # more windows at a time save nothing and take gigabytes
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -44,6 +46,9 @@ class Layout:
             streams = threads = batch = 0
         if min(streams, threads, batch) < 1:
             raise UserError(f"layout '{text}' is not STREAMSxTHREADSxBATCH, such as 4x1x2")
+        if streams * threads > MOST_THREADS or batch > MOST_BATCH:
+            most = f"at most {MOST_THREADS} threads and a batch of {MOST_BATCH}"
+            raise UserError(f"layout '{text}' is beyond this machine: {most}")
         return cls(streams, threads, batch)
 
 
@@ -64,3 +69,6 @@ def usable_cores(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     except (OSError, ValueError):
         pass  # no cgroup v2 here, or quota "max"
     return cores
+
+
+MOST_THREADS = max(64, usable_cores())

@@ -1,8 +1,7 @@
-"""OpenVINO graphs: import without telemetry, cut to the wanted outputs, split at the log-mel."""
+"""OpenVINO graphs: cut to the wanted outputs, split at the log-mel."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,22 +12,12 @@ from birdkit.engines import wheels
 from birdkit.errors import UserError
 
 
-def import_openvino() -> Any:
-    """The `openvino` package, without its telemetry.
-
-    By default its import writes to the home folder and reports to its maker. It does neither where
-    its telemetry package can't be imported, so that package is hidden from it.
-    """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    return wheels.obtain("openvino")
-
-
 def with_outputs(model: Any, names: Sequence[str]) -> Any:
     """The graph with no other outputs than these; what only the others need is not computed."""
     wanted = [r for r in model.get_results() if r.output(0).get_names().intersection(names)]
     if len(wanted) == len(model.get_results()):
         return model
-    return import_openvino().Model(wanted, model.get_parameters(), model.get_friendly_name())
+    return wheels.obtain("openvino").Model(wanted, model.get_parameters(), model.get_friendly_name())
 
 
 def split(model: Any) -> tuple[Any, Any]:
@@ -39,7 +28,7 @@ def split(model: Any) -> tuple[Any, Any]:
     UserError
         Where the graph names no log-mel.
     """
-    openvino = import_openvino()
+    openvino = wheels.obtain("openvino")
     model = model.clone()
     every = (output for op in model.get_ordered_ops() for output in op.outputs())
     log_mel = next((output for output in every if output.get_names().intersection(LOG_MEL_NAMES)), None)

@@ -47,11 +47,11 @@ def faults(root: Path) -> dict[str, str] | None:
     if not (root / NAME).exists():
         return None
     try:
-        listed = _read(root / NAME)
+        in_manifest = listed(root)
     except (OSError, ValueError) as error:
         return {NAME: f"can't be read ({error})"}
-    wrong = {path: fault for path, entry in listed.items() if (fault := _fault(root, path, entry))}
-    wrong |= {path: "is not in the manifest" for path in paths(root) if path not in listed}
+    wrong = {path: fault for path, entry in in_manifest.items() if (fault := _fault(root, path, entry))}
+    wrong |= {path: "is not in the manifest" for path in paths(root) if path not in in_manifest}
     return dict(sorted(wrong.items()))
 
 
@@ -66,9 +66,9 @@ def size(path: Path) -> int:
     return path.stat().st_size
 
 
-def _read(path: Path) -> dict[str, dict[str, Any]]:
-    """The files that a manifest lists. Raises `OSError` or `ValueError`."""
-    manifest = json.loads(path.read_text(encoding="utf-8"))
+def listed(root: Path) -> dict[str, dict[str, Any]]:
+    """The files that a folder's manifest lists. Raises `OSError` or `ValueError`."""
+    manifest = json.loads((root / NAME).read_text(encoding="utf-8"))
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise ValueError("it lists no files")
     if manifest.get("version") != VERSION:

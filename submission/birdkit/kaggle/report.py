@@ -5,8 +5,8 @@ Both are replaced together, so that the report always describes the table beside
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from birdkit.contract import Contract
-from birdkit.files import sha256
+from birdkit.files import replacing, sha256
 from birdkit.kaggle import table
 from birdkit.scoring.ensemble import Spec, combine
 from birdkit.scoring.passes import Progress
@@ -63,6 +63,9 @@ class Submission:
         self.report = Report(files=len(files))
         self.classes: Sequence[str] = self.columns
         self.spec: Spec | None = None  # until the models are open
+        self.kept = completed_passes(out)  # those of an earlier run's table, until this run has one
+        self.written: list[str] = []  # the completed passes of the table that this run has written
+        self.holds_scores = False  # that table, if there is one
 
     def opened(self, contract: Contract, spec: Spec) -> None:
         """Take over the grid, classes and weights of the models once they are open."""
@@ -76,16 +79,20 @@ class Submission:
         return any(of_file is not None for of_file in self.progress.scores())
 
     def write(self, elapsed_s: float) -> None:
-        """Replace table and report. Raises `OSError` where the disk is full; the old ones then stay."""
-        submission = self.table()
+        """Replace table and report. Raises `OSError` where the disk is full; the old ones then stay.
+
+        A table of completed passes is never replaced by one of none.
+        """
+        content = table.to_csv(self.table())
         self._sum_up(elapsed_s)
-        partial = table.write_partial(submission, self.out)
-        self.report.csv_sha256 = sha256(partial)
-        report = self.out.with_name(self.out.name + REPORT_SUFFIX)
-        partial_report = report.with_name(report.name + ".partial")
-        partial_report.write_text(json.dumps(asdict(self.report), indent=2) + "\n")
-        os.replace(partial, self.out)
-        os.replace(partial_report, report)
+        if self.kept and not self.report.passes:
+            return
+        self.report.csv_sha256 = hashlib.sha256(content).hexdigest()
+        with replacing(report_of(self.out)) as report, replacing(self.out) as submission:
+            submission.write(content)
+            report.write(f"{json.dumps(asdict(self.report), indent=2)}\n".encode())
+            report.flush()  # a full disk shows before either is replaced
+        self.kept, self.written, self.holds_scores = [], self.report.passes, self.report.scored > 0
 
     def table(self) -> pd.DataFrame:
         """The checked table of what has been scored so far; medians where nothing was."""
@@ -114,3 +121,17 @@ class Submission:
         names = [file.path.name for file in self.plan.files]
         pairs = zip(names, scores, strict=True)
         return [name for name, scored in pairs if scored is None and name not in failed]
+
+
+def report_of(out: Path) -> Path:
+    """The path of the report beside a table."""
+    return out.with_name(out.name + REPORT_SUFFIX)
+
+
+def completed_passes(out: Path) -> list[str]:
+    """The passes that the report beside a table names; none where it is absent or of another table."""
+    try:
+        report = json.loads(report_of(out).read_text())
+        return list(report["passes"]) if report["csv_sha256"] == sha256(out) else []
+    except (OSError, ValueError, KeyError, TypeError):
+        return []

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
+import math
+import os
+import stat
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from birdkit.engines.layout import Layout, usable_cores
+from birdkit.engines import ladder
+from birdkit.engines.layout import MOST_THREADS, Layout, usable_cores
 from birdkit.errors import UserError
 from birdkit.grid import WINDOW_S, WINDOWS_A_MINUTE
 from birdkit.kaggle import manifest, mounts, table
-from birdkit.kaggle.report import Submission
+from birdkit.kaggle.report import Submission, report_of
 from birdkit.scoring import budget, calibration, ensemble
 from birdkit.scoring.budget import Budget
 from birdkit.scoring.calibration import Calibration
 from birdkit.scoring.engine_failover import Failover
 from birdkit.scoring.ensemble import Spec
-from birdkit.scoring.passes import Pass, Stopped, run_passes
+from birdkit.scoring.passes import Pass, run_passes
+from birdkit.signals import Stopped, Termination
 
 REPORT_EVERY_S = 5.0
 COMMIT_RUN_FILES = 16
+CLOCK_STEP_S = 60.0  # a clock that is set right during a session jumps by less
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,37 @@ class Options:
     strict: bool | None  # None: only where there are no test soundscapes
 
     def __post_init__(self) -> None:
-        if self.budget_min <= 0:
-            raise UserError(f"--budget-min {self.budget_min:g} must be above 0")
+        if not 0 < self.budget_min < math.inf:
+            raise UserError(f"--budget-min {self.budget_min:g} must be above 0, and finite")
+        if not (self.started is None or 0 <= self.started <= time.time() + CLOCK_STEP_S):
+            raise UserError(f"--started {self.started:g} must be a Unix time that is not in the future")
+        for name in ("max_passes", "dry_run_files", "threads"):
+            if getattr(self, name) < 0:
+                option = name.replace("_", "-")
+                raise UserError(f"--{option} {getattr(self, name)} must be 0 (its default) or above")
+        if self.threads > MOST_THREADS:
+            raise UserError(f"--threads {self.threads}: at most {MOST_THREADS} on this machine")
         if self.precision not in ("auto", "f32"):
             raise UserError(f"--precision {self.precision}: choose auto (what passed its gate) or f32")
+        ladder.refuse_unknown(self.engine)
+        if self.layout != "auto":
+            Layout.parse(self.layout)
+
+
+def check_out(out: Path) -> None:
+    """Make the folder of a table. Raises `UserError` where no table can be written there."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(out.parent, os.W_OK):
+            raise PermissionError(None, "the folder can't be written")
+        for path in (report_of(out), out):
+            if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+                raise FileExistsError(None, f"{path.name} there is no file")
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UserError(
+            f"--out {out}: {why}; give the path of a file, such as submission.csv"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -111,13 +141,14 @@ class Run:
     """One submission, from the models to the table."""
 
     def __init__(self, options: Options, work: Work, time_budget: Budget) -> None:
+        ladder.check_files(options.model, Spec.load(options.model).stems)
+        check_out(options.out)
         self.options, self.work, self.budget = options, work, time_budget
         self.out = Submission(work.files, work.sample_rows, work.columns, WINDOW_S, options.out)
         self.failover: Failover | None = None
 
-    def score(self) -> None:
+    def score(self, deadline: float) -> None:
         """Run all passes that fit; `self.out` is consistent at any moment."""
-        deadline = self.budget.deadline(self._write_first_s())
         n_windows = sum(file.n_windows for file in self.out.plan.files)
         fastest = calibration.what_fits(self._open, self._layouts(), n_windows, deadline)
         self._opened(fastest)
@@ -134,11 +165,11 @@ class Run:
             on_joined=self.write,
         )
 
-    def _write_first_s(self) -> float:
-        """Write a valid table, so that there is one from now on; return the seconds that it took."""
+    def write_first(self) -> float:
+        """Write a valid table, so that there is one from now on; return when the scoring has to end."""
         start = time.monotonic()
         self.write()
-        return time.monotonic() - start
+        return self.budget.deadline(time.monotonic() - start)
 
     def _layouts(self) -> list[Layout]:
         if self.options.layout != "auto":
@@ -225,32 +256,34 @@ def bundle_faults(kit: Path, strict: bool) -> list[str]:
     return lines
 
 
-class Termination:
-    """SIGTERM as an exception, once; after that, and while the table is written, it is only noted."""
+def carry_out(run: Run, kit: Path, termination: Termination) -> None:
+    """Score, and write the table so far, however the scoring ends.
 
-    def __init__(self) -> None:
-        self.ready = True
-        with contextlib.suppress(ValueError):  # only the main thread can set a handler
-            signal.signal(signal.SIGTERM, self._received)
+    A fault is a note where a table with scores is there in spite of it, but raises in a strict run.
+    """
+    raised: list[Exception] = []
 
-    def _received(self, number: int, frame: Any) -> None:
-        if self.ready:
-            self.ready = False
-            raise Stopped
-
-
-def carry_out(run: Run) -> None:
-    """Score, and write the table so far, however the scoring ends."""
-    termination = Termination()
+    def note(error: Exception) -> None:
+        raised.append(error)
+        run.out.report.notes.append(f"stopped by a fault: {type(error).__name__}: {error}")
 
     def finish() -> None:
-        termination.ready = False
+        termination.hold()
         run.write()
 
     try:
         try:
-            run.score()
+            deadline = run.write_first()
+            termination.release()
+            run.out.report.notes += bundle_faults(kit, run.work.strict)
+            run.score(deadline)
+        except Exception as error:  # whatever it is, the scores so far are worth more
+            note(error)
         finally:
             finish()
     except Stopped:
         finish()  # the signal may have come between the scoring and the writing
+    except OSError as error:
+        note(error)  # of the writing
+    if raised and (run.work.strict or not run.out.holds_scores):
+        raise raised[0]

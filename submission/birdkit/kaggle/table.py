@@ -158,9 +158,6 @@ def check(table: pd.DataFrame, expected_rows: Sequence[str], columns: Sequence[s
         raise UserError(f"the submission is not valid: {'; '.join(problems)}")
 
 
-def write_partial(table: pd.DataFrame, path: Path) -> Path:
-    """Write a table beside `path`; the caller renames it, so that half a table never lies there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    table.to_csv(partial, index=False, float_format="%.7g")
-    return partial
+def to_csv(table: pd.DataFrame) -> bytes:
+    """The table as the content of a CSV file."""
+    return table.to_csv(index=False, float_format="%.7g").encode()

@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from birdkit.contract import Contract
+from birdkit.contract import KNOWN_OUTPUTS, Contract
+from birdkit.engines import golden
 from birdkit.engines.engine import Engine
 from birdkit.engines.ladder import open_model
 from birdkit.engines.layout import Layout
-from birdkit.engines.precision import REMOVED_PRECISIONS
+from birdkit.engines.precision import LOWER_PRECISIONS, REMOVED_PRECISIONS
 from birdkit.errors import UserError
-from birdkit.files import write_whole
+from birdkit.files import is_plain, write_whole
 from birdkit.grid import cut_chunks, onto_rows
 from birdkit.scoring.postprocess import smooth
 from birdkit.scoring.predict import Scores
@@ -88,14 +89,46 @@ class Spec:
             known = {setting.name for setting in fields(cls)}
             spec = cls(**{key: value for key, value in settings.items() if key in known})
             current = tuple(name for name in spec.precisions if name not in REMOVED_PRECISIONS)
-            spec = replace(spec, precisions=current)
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            spec = replace(
+                spec, precisions=current, smoothing=tuple(spec.smoothing), shifts=tuple(spec.shifts)
+            )
+            fault = spec.fault()
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: can't be read ({error!r}); export the models again") from error
-        if not spec.members or min(spec.members.values()) < 0 or sum(spec.members.values()) <= 0:
-            raise UserError(f"{path}: needs members with weights >= 0 and a positive sum")
-        if spec.averaging not in AVERAGINGS:
-            raise UserError(f"{path}: averaging '{spec.averaging}' is none of {', '.join(AVERAGINGS)}")
+        if fault:
+            raise UserError(f"{path}: {fault}; export the models again")
         return spec
+
+    def fault(self) -> str:
+        """The first value that the submission could not use, by name; empty where there is none.
+
+        Raises `TypeError` or `AttributeError` where a value is of another kind.
+        """
+        weights, held = self.members.values(), [name for of in self.files.values() for name in of]
+        if not (self.members and all(_within(w, 0, 1e9) for w in weights) and sum(weights) > 0):
+            return "needs members with weights >= 0 and a positive sum"
+        if unplain := [name for name in (*self.members, *self.files) if not is_plain(name)]:
+            return f"'{unplain[0]}' is no plain name of a model"
+        if self.files and sorted(held) != sorted(self.members):
+            return f"its files hold {', '.join(held) or 'nothing'}, not its members"
+        for key, value, known in (
+            ("output", self.output, KNOWN_OUTPUTS),
+            ("averaging", self.averaging, AVERAGINGS),
+            *(("precision", name, LOWER_PRECISIONS) for name in self.precisions),
+        ):
+            if value not in known:
+                return f"{key} '{value}' is none of {', '.join(known)}"
+        if not all(_within(shift, 1e-6, 1 - 1e-6) for shift in self.shifts):
+            return f"shifts {list(self.shifts)} must be between 0 and 1 window"
+        kernel = self.smoothing
+        if len(kernel) % 2 == 0 or not all(_within(w, 0, 1e9) for w in kernel) or sum(kernel) <= 0:
+            return f"smoothing {list(kernel)} needs an odd number of weights >= 0, sum > 0"
+        return ""
+
+
+def _within(value: object, lowest: float, highest: float) -> bool:
+    """Whether a value is a number in this range; NaN and booleans are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and lowest <= value <= highest
 
 
 def probabilities(outputs: Mapping[str, NDArray[np.float32]], output: str) -> NDArray[np.float32]:
@@ -133,6 +166,9 @@ class Ensemble:
                 f"{SPEC_NAME} names the members {', '.join(sorted(spec.members))}, but the model "
                 f"files hold {', '.join(held)}; export them again"
             )
+        if spec.output not in self.contract.outputs:
+            outputs = ", ".join(self.contract.outputs)
+            raise UserError(f"{SPEC_NAME}: output '{spec.output}' is not among the model's: {outputs}")
 
     def run(self, waveform: NDArray[np.float32], n_windows: int, shift: float = 0.0) -> MemberOutputs:
         """Answer for a recording's windows.
@@ -246,7 +282,10 @@ def load(
     avoid : descriptions of engines that failed at work
     """
     spec = Spec.load(model_dir).only(members)
-    lower = spec.precisions if precisions is None else precisions
+    lower: Sequence[str] = precisions or ()
+    unchecked: list[str] = []
+    if precisions is None:
+        lower, unchecked = golden.recorded(model_dir, spec.stems, spec.precisions)
     opened = {
         stem: open_model(model_dir / stem, layout, engine, lower, of, avoid)
         for stem, of in spec.members_of().items()
@@ -255,6 +294,6 @@ def load(
     return Loaded(
         ensemble,
         sorted({model.description for model in opened.values()}),
-        [reason for model in opened.values() for reason in model.fallbacks],
+        [*unchecked, *(reason for model in opened.values() for reason in model.fallbacks)],
         sorted({model.origin for model in opened.values()}),
     )

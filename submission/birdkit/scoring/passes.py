@@ -35,10 +35,6 @@ class Scorer(Protocol):
     ) -> NDArray[np.float32]: ...
 
 
-class Stopped(BaseException):
-    """The process has to end. It is no `Exception`, so that no guard of a file catches it."""
-
-
 @dataclass(frozen=True)
 class Pass:
     """One scoring of all files, whose windows begin `shift` windows earlier than the rows' (TTA)."""

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from birdkit.engines import ladder
+from birdkit.engines import ladder, wheels
 from birdkit.engines.engine import OpenVinoEngine
 from birdkit.engines.layout import Layout
-from birdkit.engines.openvino_graphs import import_openvino, split
+from birdkit.engines.openvino_graphs import split
 from birdkit.engines.precision import LOWER_PRECISIONS
 from birdkit.errors import UserError
 from birdkit.scoring import ensemble
@@ -214,7 +214,7 @@ def test_the_accepted_and_faster_precisions_are_used_the_fastest_first() -> None
 
 @pytest.fixture
 def graph(model_dir: Path) -> Any:
-    return import_openvino().Core().read_model(model_dir / "test_resnet.xml")
+    return wheels.obtain("openvino").Core().read_model(model_dir / "test_resnet.xml")
 
 
 def test_a_graph_that_is_split_and_joined_is_the_same(
@@ -223,7 +223,7 @@ def test_a_graph_that_is_split_and_joined_is_the_same(
     front_end, networks = split(graph)
     joined = quantize.join(front_end, networks, graph)
     path = tmp_path / "joined.xml"
-    import_openvino().save_model(joined, path, compress_to_fp16=False)
+    wheels.obtain("openvino").save_model(joined, path, compress_to_fp16=False)
     layout = Layout(1, 1, 12)
     again, before = (OpenVinoEngine(p, layout) for p in (path, model_dir / "test_resnet.xml"))
     inputs = parity.probe_inputs(before.contract)

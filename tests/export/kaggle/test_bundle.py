@@ -97,12 +97,43 @@ def test_two_builds_are_the_same_to_the_byte_mode_and_date(run_bundle: Any, chec
     assert snapshot(run_bundle(out="two")) == one
 
 
-def test_another_build_replaces_the_last_one_as_a_whole(run_bundle: Any) -> None:
+def test_another_build_replaces_the_last_one_as_a_whole(checkout: Path, run_bundle: Any) -> None:
     out = run_bundle()
-    (out / "dataset" / "left-over").write_text("")
+    (checkout / "submission" / "birdkit" / "contract.py").unlink()
     assert run_bundle() == out
-    assert not (out / "dataset" / "left-over").exists()
+    assert not (out / "dataset" / "birdkit" / "contract.py").exists()
     assert [path.name for path in out.parent.glob(".bundle-*")] == []
+
+
+@pytest.mark.parametrize("place", ["", "dataset", "dataset/model", "kernel"])
+def test_a_persons_own_file_in_a_bundle_is_not_deleted(place: str, run_bundle: Any) -> None:
+    out = run_bundle()
+    own = out / place / "notes.txt"
+    own.write_text("mine")
+    with pytest.raises(UserError, match=r"notes\.txt is no part of a bundle; move it"):
+        run_bundle()
+    assert own.read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_link_out_of_the_model_folder_is_not_followed(
+    kind: str, checkout: Path, run_bundle: Any, tmp_path: Path
+) -> None:
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "key.json").write_text("secret")
+    target = private if kind == "folder" else private / "key.json"
+    (checkout / "submission" / "model" / "key.json").symlink_to(target)
+    with pytest.raises(UserError, match=r"key\.json: is a link out of .*; put the file itself there"):
+        run_bundle()
+    assert not (checkout / "out").exists()
+
+
+def test_a_model_folder_that_is_a_link_is_bundled(checkout: Path, run_bundle: Any) -> None:
+    model = checkout / "submission" / "model"
+    model.rename(checkout / "elsewhere")
+    model.symlink_to(checkout / "elsewhere")
+    assert (run_bundle() / "dataset" / "model" / "fused.onnx").is_file()
 
 
 def test_owner_and_competition_are_put_in(run_bundle: Any) -> None:
@@ -253,3 +284,28 @@ def test_a_bundle_made_from_parts_equals_the_commands(tmp_path: Path, run_bundle
     assert snapshot(make_bundle(tmp_path / "parts")) == snapshot(
         run_bundle("--competition", "birdclef-2026")
     )
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_the_notebook_raises_nothing_where_a_complete_table_was_written(
+    status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit status 3 is a first pass cut short; an exception of the notebook would lose its table."""
+    kit = tmp_path / "input" / "kit"
+    kit.mkdir(parents=True)
+    (kit / manifest.NAME).touch()
+    (tmp_path / "working").mkdir()
+    (kit / "run.py").write_text(
+        "from pathlib import Path\n"
+        f"def main(argv):\n    Path(argv[1]).write_text('row_id,a\\ns_5,0.5\\n')\n    return {status}\n"
+    )
+    monkeypatch.setenv("BIRDKIT_KAGGLE_ROOT", str(tmp_path))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "run", raising=False)
+    cells = json.loads((ROOT / "submission" / "notebook.ipynb").read_text())["cells"]
+    names: dict[str, Any] = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    monkeypatch.delitem(sys.modules, "run")
+    assert ("exit status 3" in capsys.readouterr().out) == (status == 3)

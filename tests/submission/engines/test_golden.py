@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from birdkit.contract import Contract
 from birdkit.engines import golden
 
 
@@ -27,4 +28,6 @@ def test_recorded_logits_of_thousands_may_be_missed_by_more(
     (tmp_path / golden.NAME).write_text(json.dumps({"m": {"f32": recorded}}))
     answers = {name: np.array(values, dtype=np.float32) for name, values in recorded.items()}
     answers["segmentwise"][0] += off
-    assert (golden.fault(tmp_path, "m", "f32", answers) == "") == right
+    assert (
+        golden.fault(tmp_path, "m", "f32", Contract(100, 5.0, 5.0, ("a", "b")), answers) == ""
+    ) == right

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -119,16 +121,52 @@ def test_a_spec_survives_its_file_and_a_bad_one_is_named(tmp_path: Path) -> None
     )
     for text, message in [
         ("{", "can't be read"),
+        ("[]", "can't be read"),
         ('{"version": 9, "members": {"m": 1}}', "version 9"),
-        ('{"version": 2, "members": {}}', "needs members"),
-        ('{"version": 2, "members": {"m": -1}}', "needs members"),
-        ('{"version": 2, "members": {"m": 1}, "averaging": "geometric"}', "'geometric' is none of"),
     ]:
         (tmp_path / "ensemble.json").write_text(text)
         with pytest.raises(UserError, match=f"ensemble.json: .*{message}"):
             Spec.load(tmp_path)
     with pytest.raises(UserError, match=r"ensemble\.json: not found; run export/to_onnx\.py"):
         Spec.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("members", {}, "needs members"),
+        ("members", {"m": -1}, "needs members"),
+        ("members", {"m": math.nan, "n": 1}, "needs members"),
+        ("members", {"m": math.inf}, "needs members"),
+        ("members", {"m": "1"}, "needs members"),
+        ("members", {"m": 0}, "needs members"),
+        ("members", ["m"], "can't be read"),
+        ("members", {"../../m": 1}, r"'\.\./\.\./m' is no plain name"),
+        ("files", {"../m": ["m"]}, r"'\.\./m' is no plain name"),
+        ("files", {"f": ["m", "n"]}, "hold m, n, not its members"),
+        ("files", ["m"], "can't be read"),
+        ("output", "logits", "output 'logits' is none of"),
+        ("output", ["clipwise"], "is none of"),
+        ("averaging", "geometric", "'geometric' is none of"),
+        ("precisions", ["fp4"], "precision 'fp4' is none of"),
+        ("precisions", [4], "precision '4' is none of"),
+        ("precisions", 4, "can't be read"),
+        ("shifts", [0.5, 2], r"shifts \[0.5, 2\] must be between 0 and 1"),
+        ("shifts", ["half"], "must be between 0 and 1"),
+        ("shifts", [math.nan], "must be between 0 and 1"),
+        ("shifts", 0.5, "can't be read"),
+        ("smoothing", [0.5, 0.5], "odd number"),
+        ("smoothing", [0, math.nan, 1], "odd number"),
+        ("smoothing", [], "odd number"),
+    ],
+)
+def test_a_value_that_a_spec_cannot_have_is_named(
+    key: str, value: object, message: str, tmp_path: Path
+) -> None:
+    values = {"version": 2, "members": {"m": 1}, key: value}
+    (tmp_path / "ensemble.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match=f"ensemble.json: .*{message}"):
+        Spec.load(tmp_path)
 
 
 def test_a_precision_that_was_removed_is_dropped_from_an_older_spec(tmp_path: Path) -> None:

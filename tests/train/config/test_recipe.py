@@ -177,3 +177,20 @@ def test_recipes_hold_differences_only() -> None:
             default = getattr(settings.Recipe(), section)
             for key, value in table.get(section, {}).items():
                 assert value != getattr(default, key), f"{path.name}: {section}.{key}"
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        'models.name="../../escape"',
+        'models.name="/etc/x"',
+        'models.name="a/b"',
+        'models.name=".hidden"',
+        'models.encoder="../x.y"',
+        'name="../../escape"',
+        'name=""',
+    ],
+)
+def test_a_name_that_leads_out_of_its_folder_is_refused(override: str) -> None:
+    with pytest.raises(UserError, match=r"name '.*' must have letters, digits"):
+        recipe.load("demo", [override])
