@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+from birdkit.errors import UserError
+from train.scoring import summary
 from train.scoring.summary import Header, Scored
 from train.scoring.truth import Truth
 
@@ -37,3 +40,24 @@ def test_the_keys_of_the_file_stay_so_that_files_of_earlier_runs_are_kept(tmp_pa
     with np.load(path) as kept:
         assert set(kept) == {"facts", "scores", *arrays}
         assert json.loads(str(kept["facts"])) == fields
+
+
+def test_a_damaged_file_is_named_and_none_wherever_its_content_would_differ(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = summary.scores_path(tmp_path, "validation")
+    assert summary._saved(path) is None
+    Scored(HEADER, SCORES, TRUTH).save(path)
+    good = path.read_bytes()
+    for at in range(0, len(good), 13):
+        path.write_bytes(good[:at] + bytes([good[at] ^ 1 << at % 8]) + good[at + 1 :])
+        loaded = summary._saved(path)
+        if loaded is None:
+            assert capsys.readouterr().out.startswith(f"{path}: damaged (")
+        else:  # in what nobody reads, such as the time of writing
+            assert loaded.header == HEADER
+            assert loaded.truth.same_as(TRUTH)
+            assert loaded.scores.tolist() == SCORES.tolist()
+    path.write_bytes(good[: len(good) // 2])
+    with pytest.raises(UserError, match=r"train/run\.py makes it again"):
+        Scored.load(path)
