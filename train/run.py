@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     contract = dataset.contract(jobs[0])
     truth = validation_set(args.validation, contract) if args.validation else None
     if args.dry_run:
-        _print_plan(Runner(recipe, dataset, device, truth), stages)
+        _print_plan(Runner(recipe, dataset, device, truth), stages, args.cache)
         return 0
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
@@ -100,15 +100,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _print_plan(runner: Runner, stages: Sequence[plan.Stage]) -> None:
+def _print_plan(runner: Runner, stages: Sequence[plan.Stage], cache: Path) -> None:
     n_windows = {
         stage.index: sum(file.n_windows for file in runner.to_label(stage))
         for stage in stages
         if stage.draws_soundscapes
     }
-    clock = estimate.Clock(runner.dataset, runner.device)
+    clock = estimate.Clock(runner.dataset, runner.device, cache)
     for line in estimate.describe(stages, clock, n_windows, runner.done(stages)):
-        print(line)
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

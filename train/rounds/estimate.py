@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import platform
 import time
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from birdkit.contract import Contract
+from birdkit.errors import UserError
+from train.config import provenance
 from train.config.job import Job
 from train.data.dataset import Dataset
 from train.fit.loop import total_steps
@@ -16,25 +23,46 @@ from train.fit.trainer import Trainer
 from train.models.sed import Predictor
 from train.rounds.plan import Member, Stage
 
-PROBE_BATCHES = (2, 6)  # batch sizes of the timed steps; they give the cost of a step and of a sample
+STORE_NAME = "steps.json"
+LABELS = "pseudo labels"
+PROBE_SAMPLES, PROBE_STEPS = 2, 3  # samples of a timed step on a CPU, and such steps
 # A forward pass costs about a third of a training step.
 FORWARD_SHARE = 1 / 3
+# A time is kept for later plans where other processes made it no more than so many times longer.
+MOST_LOAD = 2.0
+
+# Seconds, (2,): with the machine to itself, and beside what else runs there now.
+Seconds = NDArray[np.float64]
 
 
 class Clock:
-    """Seconds of a training step on this device, timed on a few samples."""
+    """Seconds of a training step on this device, timed on a few samples once; a store keeps them."""
 
-    def __init__(self, dataset: Dataset, device: torch.device) -> None:
+    def __init__(self, dataset: Dataset, device: torch.device, cache: Path) -> None:
         self.dataset, self.device = dataset, device
-        self._step_s: dict[tuple[object, ...], float] = {}
+        self._store = cache / STORE_NAME
+        self._kept: dict[str, list[float]] = provenance.read_store(self._store)
+        self._step_s: dict[str, Seconds] = {}
 
-    def step_s(self, job: Job) -> float:
-        key = (job.model.encoder, job.frontend, job.data.chunk_s, job.fit.batch)
+    def step_s(self, job: Job) -> Seconds:
+        contract = self.dataset.contract(job)
+        made_by = {
+            "machine": [*platform.uname(), torch.__version__, torch.get_num_threads()],
+            "device": torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu",
+            "job": [job.model.encoder, asdict(job.frontend), job.fit.batch, job.fit.amp],
+            "contract": [contract.chunk_s, len(contract.classes)],
+        }
+        key = provenance.key(made_by)
         if key not in self._step_s:
-            self._step_s[key] = self._probe(job)
+            step_s = np.array(self._kept.get(key) or self._timed(job, contract))
+            if step_s[1] <= MOST_LOAD * step_s[0]:
+                self._kept[key] = step_s.tolist()
+                with suppress(OSError):  # without it, the next plan times the step again
+                    provenance.write_store(self._store, self._kept)
+            self._step_s[key] = step_s
         return self._step_s[key]
 
-    def training_s(self, job: Job) -> float:
+    def training_s(self, job: Job) -> Seconds:
         """Seconds of a whole training."""
         return self.steps(job) * self.step_s(job)
 
@@ -43,61 +71,78 @@ class Clock:
         train, _, _ = self.dataset.recordings_of(job.data)
         return total_steps(job.fit, len(train))
 
-    def label_s(self, teachers: Sequence[Member], n_windows: int, n_passes: int) -> float:
+    def label_s(self, teachers: Sequence[Member], n_windows: int, n_passes: int) -> Seconds:
         """Seconds for the teachers to score so many windows."""
-        window_s = sum(self.step_s(member.job) / member.job.fit.batch for member in teachers)
-        return FORWARD_SHARE * window_s * n_windows * n_passes
+        window_s = [self.step_s(member.job) / member.job.fit.batch for member in teachers]
+        return FORWARD_SHARE * np.sum(window_s, axis=0) * n_windows * n_passes
 
-    def _probe(self, job: Job) -> float:
-        contract = self.dataset.contract(job)
-        trainer = Trainer(Predictor(job.frontend, job.model, contract), job, 2, self.device)
-        few, more = PROBE_BATCHES
-        few_s, more_s = _best_s(trainer, contract, few), _best_s(trainer, contract, more)
-        sample_s = max(more_s - few_s, 0.0) / (more - few)
-        return few_s + sample_s * (job.fit.batch - few)
+    def _timed(self, job: Job, contract: Contract) -> Seconds:
+        predictor = Predictor(job.frontend, job.model, contract)
+        try:
+            return _probe(Trainer(predictor, job, PROBE_STEPS, self.device), contract)
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"fit.batch {job.fit.batch} of {job.model.encoder} is too large for the memory of "
+                f"{self.device}; lower it"
+            ) from None
 
 
-def _best_s(trainer: Trainer, contract: Contract, n_samples: int) -> float:
-    """Seconds of a step of so many samples: the best of two, since other work here only adds to it."""
+def _probe(trainer: Trainer, contract: Contract) -> Seconds:
+    """Seconds of a step. A CPU's time grows with the samples, so that it is timed on a few.
+
+    A neighbour's load adds to the time on the wall, up to thirtyfold, and little to that on the CPU.
+    """
+    batch, on_cpu = trainer.job.fit.batch, trainer.device.type == "cpu"
+    n_samples = min(batch, PROBE_SAMPLES) if on_cpu else batch
     generator = torch.Generator().manual_seed(0)
     waveforms = torch.rand(n_samples, contract.chunk_samples, generator=generator) - 0.5
     target = torch.zeros(n_samples, len(contract.classes))
-    trainer.step(waveforms, target, 0)  # warms up
-    times_s = []
-    for _ in range(2):
-        start = time.perf_counter()
+    wall_s, cpu_s = [], []
+    for _ in range(PROBE_STEPS):
+        wall, cpu = time.perf_counter(), time.process_time()
         trainer.step(waveforms, target, 1)
-        times_s.append(time.perf_counter() - start)
-    return min(times_s)
+        wall_s.append(time.perf_counter() - wall)
+        cpu_s.append((time.process_time() - cpu) / torch.get_num_threads())
+    alone_s = min(wall_s + cpu_s) if on_cpu else min(wall_s)
+    return np.array([alone_s, np.median(wall_s)]) * batch / n_samples
 
 
 def describe(
     stages: Sequence[Stage], clock: Clock, n_windows: Mapping[int, int], done: Set[Path]
-) -> list[str]:
-    """The plan, a line a step.
+) -> Iterator[str]:
+    """The plan, a line a step, and then what each step takes, as soon as its models are timed.
 
     Parameters
     ----------
     n_windows : index of a round → windows of the soundscapes that its teacher labels
     done : checkpoints, and folders of pseudo labels, that need not be made again
     """
-    lines, left_s = [], 0.0
     for stage in stages:
-        lines.append(_headline(stage, n_windows.get(stage.index, 0)))
+        yield _headline(stage, n_windows.get(stage.index, 0))
         if stage.draws_soundscapes:
+            yield f"  {LABELS:<20} {_status(stage.folder in done)}"
+        for member in stage.members:
+            yield f"{_training(stage, member, clock)}, {_status(member.final in done)}"
+    left_s = np.zeros(2)
+    for name, need_s in _times(stages, clock, n_windows, done):
+        left_s += need_s
+        yield f"{name}: about {_range(need_s)}"
+    yield f"left to do: about {_range(left_s)} on {clock.device}"
+
+
+def _times(
+    stages: Sequence[Stage], clock: Clock, n_windows: Mapping[int, int], done: Set[Path]
+) -> Iterator[tuple[str, Seconds]]:
+    """What there is to do, and how long it takes."""
+    for stage in stages:
+        if stage.draws_soundscapes and stage.folder not in done:
             teachers = stage.teachers(stages[stage.index - 1])
             n_passes = 1 + len(stage.round.pseudo.shifts)
             need_s = clock.label_s(teachers, n_windows[stage.index], n_passes)
-            is_done = stage.folder in done
-            left_s += 0.0 if is_done else need_s
-            lines.append(f"  pseudo labels        {_status(is_done, need_s)}")
+            yield f"round {stage.index}, {LABELS}", need_s
         for member in stage.members:
-            need_s = clock.training_s(member.job)
-            is_done = member.final in done
-            left_s += 0.0 if is_done else need_s
-            lines.append(f"{_training(stage, member, clock)}, {_status(is_done, need_s)}")
-    lines.append(f"left to do: about {_duration(left_s)} on {clock.device}")
-    return lines
+            if member.final not in done:
+                yield f"round {stage.index}, {member.name}", clock.training_s(member.job)
 
 
 def _headline(stage: Stage, n_windows: int) -> str:
@@ -120,12 +165,18 @@ def _training(stage: Stage, member: Member, clock: Clock) -> str:
     return f"  {member.name:<20} {job.model.encoder}{start}, {steps}"
 
 
-def _status(is_done: bool, need_s: float) -> str:
-    return "done already" if is_done else f"about {_duration(need_s)}"
+def _status(is_done: bool) -> str:
+    return "done already" if is_done else "to do"
+
+
+def _range(seconds: Seconds) -> str:
+    """Both ends of a time, or the one figure that they share."""
+    low, high = (_duration(float(end)) for end in seconds)
+    return low if low == high else f"{low} to {high}"
 
 
 def _duration(seconds: float) -> str:
-    for limit_s, unit_s, unit in ((90.0, 1.0, "s"), (5400.0, 60.0, "min"), (float("inf"), 3600.0, "h")):
+    for limit_s, unit_s, unit in ((90.0, 1.0, "s"), (5400.0, 60.0, "min")):
         if seconds < limit_s:
-            return f"{seconds / unit_s:.0f} {unit}" if unit != "h" else f"{seconds / unit_s:.1f} h"
-    raise AssertionError
+            return f"{seconds / unit_s:.0f} {unit}"
+    return f"{seconds / 3600:.1f} h"

@@ -30,6 +30,7 @@ from train.data.batches import LabelledWindows
 
 NAME, SUMMARY_NAME = "pseudo.parquet", "pseudo.json"
 METADATA_KEY = b"birdkit.pseudo"
+CHECKSUM = "sha256"  # a key of the metadata; kits before it kept none
 VERSION = 1
 
 
@@ -94,8 +95,14 @@ def made_by(
 
 
 def can_be_kept(path: Path, wanted: provenance.MadeBy) -> bool:
-    """Whether there is a table that was made from the wanted inputs."""
-    return path.is_file() and provenance.can_be_kept(wanted, _metadata(path)["made_by"])
+    """Whether there is a table that was made from the wanted inputs; a damaged one is named."""
+    if not path.is_file():
+        return False
+    try:
+        return provenance.can_be_kept(wanted, read(path).made_by)
+    except UserError as error:
+        print(f"{error}; it is made again", flush=True)
+        return False
 
 
 def write(
@@ -128,16 +135,29 @@ def write(
         "window": pa.array(windows, pa.int32()),
         **{name: pa.array(cells[:, column]) for column, name in enumerate(classes)},
     }
-    table = pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(metadata)})
+    table = pa.table(columns)
+    checked = {**metadata, CHECKSUM: _checksum(_labels(table, metadata))}
+    table = table.replace_schema_metadata({METADATA_KEY: json.dumps(checked)})
     content = BytesIO()
     pq.write_table(table, content, compression="zstd")
     write_whole(path, content.getvalue())
 
 
 def read(path: Path) -> Labels:
-    """Read a table of pseudo labels. Raises `UserError` for any other file."""
-    metadata = _metadata(path)
-    table = pq.read_table(path)
+    """Read a table of pseudo labels. Raises `UserError` for any other file, and for a damaged one."""
+    try:
+        table = pq.read_table(path)
+        metadata = dict(json.loads(table.schema.metadata[METADATA_KEY]))
+        labels = _labels(table, metadata)
+    except Exception as error:  # parquet, its codecs and JSON each fail in their own way
+        why = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise UserError(f"{path}: no pseudo labels of this kit ({why}); remove it") from error
+    if metadata.get(CHECKSUM, checksum := _checksum(labels)) != checksum:
+        raise UserError(f"{path}: damaged, its checksum differs; remove it")
+    return labels
+
+
+def _labels(table: pa.Table, metadata: Mapping[str, Any]) -> Labels:
     codes = table["soundscape"].combine_chunks()
     classes = table.column_names[2:]
     return Labels(
@@ -151,13 +171,13 @@ def read(path: Path) -> Labels:
     )
 
 
-def _metadata(path: Path) -> dict[str, Any]:
-    """The table's metadata: `made_by` and `failures`."""
-    try:
-        metadata = dict(json.loads(pq.read_schema(path).metadata[METADATA_KEY]))
-        return {name: metadata[name] for name in ("made_by", "failures")}
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: no pseudo labels of this kit ({error}); remove it") from error
+def _checksum(labels: Labels) -> str:
+    """The hexadecimal SHA-256 of all that a table holds."""
+    texts = [labels.names, labels.classes, labels.made_by, labels.failures]
+    digest = hashlib.sha256(json.dumps(texts).encode())
+    for array in (labels.file, labels.window, labels.scores):
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def transformed(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ class Runner:
     dataset: Dataset
     device: torch.device
     validation: TruthSet | None
+    _files: dict[bool, list[SoundFile]] = field(default_factory=dict, repr=False, compare=False)
 
     def made_by(self, member: Member, stage: Stage) -> dict[str, Any]:
         """The inputs of a model's checkpoint. All files among them must be there."""
@@ -89,13 +90,16 @@ class Runner:
 
     def to_label(self, stage: Stage) -> list[SoundFile]:
         """The soundscapes that a round's teacher labels."""
-        paths = self.dataset.soundscapes(validating=stage.round.pseudo.validating)
+        validating = stage.round.pseudo.validating
+        paths = self.dataset.soundscapes(validating=validating)
         if not paths:
             raise UserError(
                 f"{self.dataset.competition.roots[0] / 'train_soundscapes'}: holds no unlabelled "
                 "soundscapes; remove the recipe's later rounds, or set pseudo.validating=true"
             )
-        return teachers.soundscape_files(paths, self.recipe.data.window_s)
+        if validating not in self._files:
+            self._files[validating] = teachers.soundscape_files(paths, self.recipe.data.window_s)
+        return self._files[validating]
 
     def teacher(self, stage: Stage, before: Stage) -> Teacher:
         return Teacher.load({m.name: m.final for m in stage.teachers(before)}, self.device)

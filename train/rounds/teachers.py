@@ -24,6 +24,7 @@ from birdkit.scoring.ensemble import Ensemble, Spec, combine, common_contract
 from birdkit.scoring.predict import Prediction, Scores, SoundFile, predict
 from train.config import provenance
 from train.config.settings import Pseudo
+from train.data import progress
 from train.models.checkpoint import Final, sha256
 from train.rounds import pseudo_labels
 from train.scoring.evaluate import TorchEngine
@@ -105,7 +106,7 @@ def label(teacher: Teacher, files: Sequence[SoundFile], pseudo: Pseudo, folder: 
         groups[teacher.allowed(file.path, pseudo.out_of_fold)].append(file)
     scores_of: dict[Path, Scores] = {}
     failures: dict[str, str] = {}
-    with tqdm(total=len(files), desc="pseudo labels", leave=False, disable=None) as bar:
+    with tqdm(total=len(files), **progress.bar("pseudo labels")) as bar:
         for number, (names, group) in enumerate(groups.items()):
             blocks = Blocks(folder / f"pseudo-{number}-{provenance.key(wanted)[:12]}")
             ensemble = teacher.ensemble(names, pseudo.output)
@@ -148,10 +149,15 @@ class Blocks:
         scores: list[Scores] = []
         failures: dict[str, str] = {}
         while (path := self._path(len(scores))).is_file():
-            with np.load(path) as block:
-                tables = np.split(block["scores"], np.cumsum(block["counts"])[:-1])
-                scores += [rows if len(rows) else None for rows in tables]
-                failures |= json.loads(str(block["failures"]))
+            try:
+                with np.load(path) as block:
+                    tables = np.split(block["scores"], np.cumsum(block["counts"])[:-1])
+                    failed = json.loads(str(block["failures"]))
+            except Exception as error:  # zip, zlib and numpy each fail in their own way
+                print(f"{path}: damaged ({type(error).__name__}); it is made again", flush=True)
+                break
+            scores += [rows if len(rows) else None for rows in tables]
+            failures |= failed
         return scores, failures
 
 

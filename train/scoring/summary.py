@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from birdkit.errors import UserError
 from birdkit.files import write_whole
 from birdkit.scoring.ensemble import Ensemble, Spec, combine
 from train.config.provenance import as_json, can_be_kept
@@ -76,11 +77,17 @@ class Scored:
 
     @classmethod
     def load(cls, path: Path) -> Scored:
-        with np.load(path) as content:
-            header = json.loads(str(content["facts"]))
-            lists = {k: tuple(v) for k, v in header.items() if isinstance(v, list)}
-            truth = Truth(content["truth"], content["decided"], content["groups"])
-            return cls(Header(**(header | lists)), content["scores"], truth)
+        """Raises `UserError` for a damaged file."""
+        try:
+            with np.load(path) as content:
+                header = json.loads(str(content["facts"]))
+                lists = {k: tuple(v) for k, v in header.items() if isinstance(v, list)}
+                truth = Truth(content["truth"], content["decided"], content["groups"])
+                return cls(Header(**(header | lists)), content["scores"], truth)
+        except Exception as error:  # zip, zlib and numpy each fail in their own way
+            raise UserError(
+                f"{path}: damaged ({type(error).__name__}); train/run.py makes it again"
+            ) from error
 
 
 def scores_path(folder: Path, set_name: str) -> Path:
@@ -105,12 +112,13 @@ def score_round(
     contract = next(iter(finals.values())).contract
     models = (*finals, ENSEMBLE)
     header = Header(truth_set.name, contract.outputs, models, contract.classes, dict(hashes))
-    if path.is_file():
-        saved = Scored.load(path)
-        if can_be_kept(asdict(header), as_json(asdict(saved.header))) and saved.truth.same_as(
-            truth_set.truth
-        ):
-            return saved
+    saved = _saved(path)
+    if (
+        saved is not None
+        and can_be_kept(asdict(header), as_json(asdict(saved.header)))
+        and saved.truth.same_as(truth_set.truth)
+    ):
+        return saved
     engines = {n: TorchEngine(final.predictor().to(device), device) for n, final in finals.items()}
     spec = Spec(dict.fromkeys(finals, 1.0), smoothing=tuple(smoothing))
     by_output = member_scores(Ensemble(engines, spec), truth_set)
@@ -124,6 +132,15 @@ def score_round(
     scored = Scored(header, np.array(tables), truth_set.truth)
     scored.save(path)
     return scored
+
+
+def _saved(path: Path) -> Scored | None:
+    """Saved scores; None where there are none, or a damaged file, which is named."""
+    try:
+        return Scored.load(path) if path.is_file() else None
+    except UserError as error:
+        print(error, flush=True)
+        return None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+from birdkit.errors import UserError
 from train.scoring import summary
 from train.scoring.summary import Header, Scored
 from train.scoring.truth import Truth
@@ -55,3 +57,24 @@ def test_a_round_is_compared_with_the_one_before_only_on_the_same_truth() -> Non
     other = Scored(HEADER, SCORES, Truth.of(~TRUTH.labels, TRUTH.decided, TRUTH.groups))
     assert "gain" in summary.of_round(1, [scored], [scored]).models
     assert "gain" not in summary.of_round(1, [scored], [other]).models
+
+
+def test_a_damaged_file_is_named_and_none_wherever_its_content_would_differ(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = summary.scores_path(tmp_path, "validation")
+    assert summary._saved(path) is None
+    Scored(HEADER, SCORES, TRUTH).save(path)
+    good = path.read_bytes()
+    for at in range(0, len(good), 13):
+        path.write_bytes(good[:at] + bytes([good[at] ^ 1 << at % 8]) + good[at + 1 :])
+        loaded = summary._saved(path)
+        if loaded is None:
+            assert capsys.readouterr().out.startswith(f"{path}: damaged (")
+        else:  # in what nobody reads, such as the time of writing
+            assert loaded.header == HEADER
+            assert loaded.truth.same_as(TRUTH)
+            assert loaded.scores.tolist() == SCORES.tolist()
+    path.write_bytes(good[: len(good) // 2])
+    with pytest.raises(UserError, match=r"train/run\.py makes it again"):
+        Scored.load(path)

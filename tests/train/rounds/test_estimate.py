@@ -1,0 +1,133 @@
+"""What a plan says of the time that a run takes, and when."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from birdkit import audio
+from birdkit.errors import UserError
+from tests.conftest import tiny_job, tiny_recipe
+from train import run as train_run
+from train.data import dataset
+from train.fit.trainer import Trainer
+from train.rounds import estimate, plan
+from train.rounds.estimate import Clock
+
+STEP_S = 0.02
+
+
+@pytest.fixture
+def found(competition: Path, tmp_path: Path) -> dataset.Dataset:
+    return dataset.read([competition], tiny_recipe(), tmp_path)[0]
+
+
+@pytest.fixture
+def clock(found: dataset.Dataset, tmp_path: Path) -> Callable[[], Clock]:
+    return lambda: Clock(found, torch.device("cpu"), tmp_path / "cache")
+
+
+def steps_that(monkeypatch: pytest.MonkeyPatch, work: Callable[[], Any]) -> list[int]:
+    """A trainer whose steps only do this; the number of samples of each that was taken."""
+    sizes: list[int] = []
+
+    def step(trainer: Trainer, waveforms: torch.Tensor, *_: Any) -> None:
+        sizes.append(len(waveforms))
+        work()
+
+    monkeypatch.setattr(Trainer, "step", step)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    return sizes
+
+
+def busy() -> None:
+    end = time.process_time() + STEP_S
+    while time.process_time() < end:
+        pass
+
+
+def test_a_machine_that_others_use_gives_a_range_and_it_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch, clock: Callable[[], Clock]
+) -> None:
+    def waits_for_others() -> None:
+        busy()
+        time.sleep(9 * STEP_S)
+
+    sizes = steps_that(monkeypatch, waits_for_others)
+    alone_s, beside_others_s = clock().step_s(tiny_job())
+    assert sizes == [2, 2, 2]
+    assert alone_s == pytest.approx(8 * STEP_S, rel=0.3)  # 16 samples a step
+    assert beside_others_s > 4 * alone_s
+    clock().step_s(tiny_job())
+    assert len(sizes) == 6
+
+
+def test_a_step_that_had_the_machine_to_itself_is_timed_once(
+    monkeypatch: pytest.MonkeyPatch, clock: Callable[[], Clock]
+) -> None:
+    monkeypatch.setattr(estimate, "MOST_LOAD", 1e9)  # this machine may have neighbours
+    sizes = steps_that(monkeypatch, busy)
+    first = clock().step_s(tiny_job())
+    np.testing.assert_array_equal(clock().step_s(tiny_job()), first)
+    assert len(sizes) == 3
+    clock().step_s(tiny_job("fit.batch=8"))
+    assert len(sizes) == 6
+    assert clock().training_s(tiny_job()) == pytest.approx(first * 60)
+
+
+def test_a_batch_that_does_not_fit_is_named(
+    monkeypatch: pytest.MonkeyPatch, clock: Callable[[], Clock]
+) -> None:
+    def out_of_memory() -> None:
+        raise torch.OutOfMemoryError
+
+    steps_that(monkeypatch, out_of_memory)
+    with pytest.raises(UserError, match=r"fit\.batch 16 of test_resnet is too large"):
+        clock().step_s(tiny_job())
+
+
+def test_the_plan_comes_before_anything_is_timed(
+    monkeypatch: pytest.MonkeyPatch, clock: Callable[[], Clock], tmp_path: Path
+) -> None:
+    stages = plan.stages(tiny_recipe("rounds=[{}, {}]"), tmp_path)
+    (first,), (second,) = (stage.members for stage in stages)
+    sizes = steps_that(monkeypatch, busy)
+    lines, timed = [], []
+    for line in estimate.describe(stages, clock(), {1: 36}, {first.final}):
+        lines.append(line)
+        timed.append(len(sizes))
+    assert lines[1].endswith("test_resnet, 60 steps of 16, done already")
+    assert lines[4].endswith("test_resnet, 60 steps of 16, to do")
+    assert lines[0] == "round 0: labelled data"
+    assert lines[2].startswith("round 1: labelled data and 36 pseudo-labelled windows")
+    assert lines[3] == "  pseudo labels        to do"
+    assert [line.partition(": about")[0] for line in lines[5:]] == [
+        "round 1, pseudo labels",
+        "round 1, test_resnet",
+        "left to do",
+    ]
+    assert timed[:5] == [0] * 5
+    assert timed[5] == 3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [((3, 3.2), "3 s"), ((50, 100), "50 s to 2 min"), ((3720, 100800), "62 min to 28.0 h")],
+)
+def test_a_range_has_both_ends_where_they_differ(seconds: tuple[float, float], text: str) -> None:
+    assert estimate._range(np.array(seconds)) == text
+
+
+def test_settings_are_refused_before_anything_is_decoded(
+    competition: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audio, "read", None)
+    where = ["--data", str(competition), "--out", str(tmp_path / "run"), "--cache", str(tmp_path)]
+    with pytest.raises(UserError, match=r"data\.n_folds 999 is more than"):
+        train_run.main([*where, "--set", "data.n_folds=999"])
