@@ -53,7 +53,7 @@ def record(folder: Path, stem: str, precision: str, engine: Engine) -> None:
 
 def recorded(
     folder: Path, stems: Sequence[str], precisions: Sequence[str]
-) -> tuple[list[str], list[str]]:
+) -> tuple[Sequence[str], list[str]]:
     """The precisions that have answers for every model file, and a line for each that lacks some."""
     every = _read(folder)
     kept = [name for name in precisions if all(name in every.get(stem, {}) for stem in stems)]

@@ -282,8 +282,9 @@ def load(
     avoid : descriptions of engines that failed at work
     """
     spec = Spec.load(model_dir).only(members)
-    lower, unchecked = precisions, []
-    if lower is None:
+    lower: Sequence[str] = precisions or ()
+    unchecked: list[str] = []
+    if precisions is None:
         lower, unchecked = golden.recorded(model_dir, spec.stems, spec.precisions)
     opened = {
         stem: open_model(model_dir / stem, layout, engine, lower, of, avoid)

@@ -15,7 +15,7 @@ import pytest
 
 from birdkit import files
 from birdkit.errors import UserError
-from birdkit.kaggle import session
+from birdkit.scoring.ensemble import Spec
 from tests.conftest import ROOT
 from tests.conftest import submission_run as run
 from tests.submission.kaggle.test_invariant import World, assert_holds, make_data, play, sounds
@@ -67,7 +67,7 @@ def test_a_wrong_option_is_refused_before_a_finished_table_is_touched(
 
 
 def test_a_model_without_its_file_is_refused_before_the_first_table(data: Path, tmp_path: Path) -> None:
-    session.Spec({"m": 1.0}).save(tmp_path)
+    Spec({"m": 1.0}).save(tmp_path)
     out = tmp_path / "s.csv"
     with pytest.raises(UserError, match=r"no m\.onnx or m\.xml there"):
         run.main(["--data", str(data), "--model", str(tmp_path), "--out", str(out)])
@@ -146,7 +146,7 @@ def started(folder: Path, data: Path, slow: str) -> subprocess.Popen[str]:
     """A submission in a process of its own, whose import of `slow` waits; it has begun to wait."""
     model = folder / "model"
     model.mkdir()
-    session.Spec({"m": 1.0}).save(model)
+    Spec({"m": 1.0}).save(model)
     (model / "m.onnx").write_bytes(b"no model")
     (folder / "sitecustomize.py").write_text(
         "import sys, time\n"
