@@ -86,6 +86,9 @@ def conclude(run: session.Run) -> int:
     faults = session.faults(run)
     for fault in faults:
         print(f"warning: {fault}", file=sys.stderr)
+    if run.out.kept:
+        kept = f"the table of an earlier run is kept, which completed {len(run.out.kept)} passes"
+        print(f"warning: {options.out}: {kept}; this run completed none", file=sys.stderr)
     if report.scored == 0:
         nothing = f"not one of {report.files} files was scored; stopped: {report.why_stopped}"
         if work.strict or not report.not_reached:
@@ -103,9 +106,6 @@ def conclude(run: session.Run) -> int:
         faults.append(verdict)
     if faults and work.strict:
         raise UserError(f"strict run: {len(faults)} fallbacks, see the warnings above")
-    if run.out.kept:
-        kept = f"the table of an earlier run is kept, which completed {len(run.out.kept)} passes"
-        print(f"warning: {options.out}: {kept}; this run completed none", file=sys.stderr)
     return 0 if run.out.written else EXIT_INCOMPLETE
 
 

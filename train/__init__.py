@@ -1,9 +1,10 @@
 """Training: a competition folder and a recipe in, checkpoints out. Imports `birdkit` only."""
 
 import os
+import tempfile
 from pathlib import Path
 
 from train.models import torchvision_shim  # noqa: F401  (before anything here imports timm)
 
 # Matplotlib keeps its list of fonts here, and not in the home folder.
-os.environ.setdefault("MPLCONFIGDIR", str(Path(__file__).resolve().parents[1] / "build" / "matplotlib"))
+os.environ.setdefault("MPLCONFIGDIR", str(Path(tempfile.gettempdir()) / f"matplotlib-{os.getuid()}"))

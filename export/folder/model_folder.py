@@ -15,6 +15,7 @@ from export.gates.parity import Parity
 
 DEFAULT = Path(__file__).resolve().parents[2] / "submission" / "model"
 PARITY_NAME = "parity.json"
+SUFFIXES = (".onnx", ".xml", ".bin", ".json", ".md")
 # Two minutes of real audio are 24 windows, enough for every batch size in seconds.
 GATE_RECORDINGS = 2
 
@@ -23,6 +24,9 @@ def refuse_foreign(folder: Path) -> None:
     """Raise `UserError` where a folder holds something other than models of this kit."""
     if folder.exists() and not (folder / SPEC_NAME).is_file() and any(folder.iterdir()):
         raise UserError(f"{folder}: not a model folder, so it is not replaced; give another --out")
+    for path in folder.glob("*"):
+        if not path.is_file() or path.suffix not in SUFFIXES:
+            raise UserError(f"{path}: is no part of a model folder; move it, or give another --out")
 
 
 def replace(folder: Path, staged: Path) -> None:

@@ -68,9 +68,9 @@ def copy(source: Path, target: Path) -> None:
 
     Raises `UserError` for a link out of the folder, since what it leads to may be private.
     """
-    for path in source.rglob("*"):
-        if path.is_symlink() and not path.resolve().is_relative_to(source.resolve()):
-            raise UserError(f"{path}: is a link out of {source}; put the file itself there")
+    for entry in source.rglob("*"):
+        if entry.is_symlink() and not entry.resolve().is_relative_to(source.resolve()):
+            raise UserError(f"{entry}: is a link out of {source}; put the file itself there")
     inside = manifest.paths(source) if source.is_dir() else [""] if source.is_file() else []
     for name in inside:
         to = target / name

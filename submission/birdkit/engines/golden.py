@@ -65,7 +65,7 @@ def rounding_scale(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def recorded(
     folder: Path, stems: Sequence[str], precisions: Sequence[str]
-) -> tuple[list[str], list[str]]:
+) -> tuple[Sequence[str], list[str]]:
     """The precisions that have answers for every model file, and a line for each that lacks some."""
     every = _read(folder)
     kept = [name for name in precisions if all(name in every.get(stem, {}) for stem in stems)]

@@ -392,3 +392,10 @@ def test_a_run_is_exported_by_its_recipe_and_not_by_what_lies_in_its_folder(
 
 def test_the_spec_lists_the_members_with_equal_weights(model_dir: Path) -> None:
     assert Spec.load(model_dir).members == {"test_resnet": 1.0, "test_resnet-2": 1.0}
+
+
+def test_a_persons_own_file_in_a_model_folder_is_not_deleted(tmp_path: Path) -> None:
+    (tmp_path / "ensemble.json").write_text("{}")
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"notes\.txt: is no part of a model folder"):
+        model_folder.refuse_foreign(tmp_path)

@@ -210,3 +210,14 @@ def test_the_fingerprint_knows_the_tables_and_the_sounds(competition: Path, tmp_
     sound = next((folder / "train_audio").rglob("*.ogg"))
     sound.write_bytes(sound.read_bytes() + b"0")
     assert read(folder, tmp_path).fingerprint != before
+
+
+def test_a_cache_that_cannot_be_written_changes_nothing_but_time(
+    competition: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    unwritable, *_ = prepare(competition, tmp_path / "file" / "cache", "data.cache=true")
+    written, *_ = prepare(competition, tmp_path / "cache", "data.cache=true")
+    assert unwritable.recordings == written.recordings
+    speech._write_store(tmp_path / "file" / "speech.json", {}, {})
+    assert speech._read_store(tmp_path / "file" / "speech.json", {}) == {}

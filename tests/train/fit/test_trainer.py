@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from birdkit import files
 from birdkit.contract import Contract
 from birdkit.errors import UserError
 from tests.conftest import ROOT, TINY, tiny_job, tiny_predictor
@@ -128,11 +129,20 @@ def test_killed_mid_checkpoint_write(
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(torch, "save", dies)
         train(competition, tmp_path)
-    litter = tmp_path / "round0" / "test_resnet" / "state.pt.0.partial"
+    litter = tmp_path / "round0" / "efficientnet_lite0" / "state.pt.0.partial"
     litter.touch()  # a kill leaves it there
     assert train(competition, tmp_path) == 0
     assert not litter.exists()
     assert_same(outcome(tmp_path), uninterrupted)
+
+
+def test_a_second_training_in_one_folder_is_told_who_holds_it(
+    competition: Path, tmp_path: Path
+) -> None:
+    holder = rf"process {os.getpid()} on .* is writing there; .* or give another --out"
+    with files.locked(tmp_path), pytest.raises(UserError, match=holder):
+        train(competition, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
