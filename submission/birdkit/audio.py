@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from birdkit.errors import UserError
 
 BLOCK_FRAMES = 1 << 18
+# Digital silence in FLAC and Ogg takes a byte for 350 frames. A header that promises more frames than
+# this for each byte of its file is wrong, or says that the length is unknown (2^63 - 1 frames).
+FRAMES_A_BYTE = 1000
 
 
 class AudioError(UserError):
@@ -47,6 +50,22 @@ def read(path: Path, sample_rate: int, *, max_s: float | None = None) -> NDArray
         if mono.size == 0:
             mono = np.zeros(1, dtype=np.float32)
     return np.clip(mono, -1.0, 1.0, out=mono)
+
+
+def length_s(path: Path) -> tuple[float, bool]:
+    """How many seconds a file lasts, and whether it is whole.
+
+    The length is the header's, and is measured by decoding only where that one can't be right.
+    """
+    try:
+        with soundfile.SoundFile(str(path)) as file:
+            rate, n_frames = file.samplerate, file.frames
+        size = path.stat().st_size
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise AudioError(f"{path}: can't be decoded ({error}); replace or remove it") from error
+    if n_frames > FRAMES_A_BYTE * size:
+        n_frames = read(path, rate).size
+    return n_frames / rate, True
 
 
 def _read_mono(file: soundfile.SoundFile, limit: int | None) -> NDArray[np.float32]:
