@@ -16,6 +16,8 @@ class Fit:
     """Epochs; the models are validated after each."""
     steps_per_epoch: int = 0
     """Steps of an epoch; 0: as many as draw each recording once on average."""
+    min_steps_per_epoch: int = 0
+    """Steps of an epoch at least, where these follow the number of recordings: for few recordings."""
     batch: int = 32
     """Samples of a step."""
     lr: float = 1e-3
@@ -44,7 +46,9 @@ class Fit:
     """Seed of everything that is random."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch < 2 or self.steps_per_epoch < 0:
-            raise UserError("fit: needs epochs >= 1, batch >= 2 and steps_per_epoch >= 0")
+        if self.epochs < 1 or self.batch < 2:
+            raise UserError("fit: needs epochs >= 1 and batch >= 2")
+        if self.steps_per_epoch < 0 or self.min_steps_per_epoch < 0:
+            raise UserError("fit: needs steps_per_epoch >= 0 and min_steps_per_epoch >= 0")
         share("fit.average_from", self.average_from)
         share("fit.framewise", self.framewise)
