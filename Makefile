@@ -4,8 +4,10 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 DATA ?=
 RECIPE ?= $(if $(DATA),mini,demo)
-COMPETITION := $(if $(DATA),$(DATA),build/demo)
-VALIDATION := $(wildcard $(COMPETITION)/validation)
+# A word for the shell, whatever the path holds.
+quoted = '$(subst ','\'',$(1))'
+COMPETITION := $(call quoted,$(if $(DATA),$(DATA),build/demo))
+VALIDATION := $(if $(shell test -d $(COMPETITION)/validation && echo there),$(COMPETITION)/validation)
 RUN := runs/$(RECIPE)
 OUT := build/$(RECIPE)-submission.csv
 # The demo's bar: its model beats chance clearly.
@@ -35,13 +37,13 @@ demo: setup ## train, export, submit offline and score, on the demo competition 
 ifeq ($(DATA),)
 	$(PY) train/demo.py --out $(COMPETITION)
 endif
-	@$(MAKE) --no-print-directory train-and-submit RECIPE=$(RECIPE) DATA=$(DATA)
+	@$(MAKE) --no-print-directory train-and-submit RECIPE=$(RECIPE) DATA=$(call quoted,$(DATA))
 
 # Apart from `demo`, so that its validation folder is looked for once the demo data is there.
 .PHONY: train-and-submit
 train-and-submit:
 	$(PY) train/run.py --recipe $(RECIPE) --data $(COMPETITION) --out $(RUN) \
-		$(addprefix --validation ,$(VALIDATION))
+		$(if $(VALIDATION),--validation $(VALIDATION))
 	$(PY) export/to_onnx.py $(RUN) --data $(COMPETITION) --out submission/model
 	$(PY) export/to_openvino.py submission/model --data $(COMPETITION)
 ifeq ($(VALIDATION),)
@@ -67,7 +69,7 @@ docs: setup ## write the tables of settings and rooms in docs/ from the code
 	$(PY) -m tests.docs.rooms docs/architecture.md
 
 bench: setup ## measure the speed table of docs/speed.md on this machine (20 minutes); DATA=DIR
-	$(PY) export/bench.py $(if $(DATA),--data $(DATA)) --scaling \
+	$(PY) export/bench.py $(if $(DATA),--data $(COMPETITION)) --scaling \
 		--json docs/bench.json --chart docs/bench.png --readme docs/speed.md
 
 kaggle-sim: setup ## bundle the model and run it as Kaggle would, without network; ARGS: docs/commands.md

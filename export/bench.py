@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # in place of this folder, whose rooms have names of packages
     sys.path[0:1] = [str(ROOT), str(ROOT / "submission")]
 
+from birdkit.commands import command_parser
 from birdkit.errors import UserError, run_command
 from export.benchmark import comparison, report
 from export.benchmark.measure import measure
@@ -27,12 +28,12 @@ from train.pages.marks import put_between_marks
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Speed, memory and parity, side by side.")
+    parser = command_parser(__doc__)
     parser.add_argument("model_dir", type=Path, nargs="?", help="default: b3 + v2_b3, random weights")
     parser.add_argument("--data", type=Path, help="competition folder (default: noise, as Ogg files)")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="where its checkpoints lie")
     parser.add_argument("--files", type=int, default=8, help="minutes of audio a round")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="all setups take turns in each")
     parser.add_argument("--json", type=Path, help="write every figure here")
     parser.add_argument("--chart", type=Path, help="write a chart (PNG) here")
     parser.add_argument("--readme", type=Path, help="put the table between its marks there")

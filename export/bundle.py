@@ -20,8 +20,10 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # in place of this folder, whose rooms have names of packages
     sys.path[0:1] = [str(ROOT), str(ROOT / "submission")]
 
+from birdkit.commands import command_parser
 from birdkit.errors import UserError, run_command
 from birdkit.kaggle import manifest
+from birdkit.scoring.ensemble import Spec
 from export.folder import model_folder
 from export.kaggle import bundle, cli, rules, wheels
 from export.kaggle.bundle import Sources
@@ -31,9 +33,9 @@ WHEELS = ROOT / "build" / "wheels"
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Build the upload to Kaggle, preflight it, push it.")
-    parser.add_argument("--model", type=Path, default=model_folder.DEFAULT)
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "kaggle")
+    parser = command_parser(__doc__)
+    parser.add_argument("--model", type=Path, default=model_folder.DEFAULT, help="the model folder")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "kaggle", help="the bundle")
     parser.add_argument("--owner", help=f"your Kaggle user name (default: that of {TEMPLATE})")
     parser.add_argument("--competition", help="SLUG of kaggle.com/competitions/SLUG")
     parser.add_argument("--wheels", type=Path, help="folder with the engines' wheels: no download")
@@ -72,6 +74,7 @@ def report(out: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     bundle.refuse_foreign(args.out)
+    Spec.load(args.model)  # complains before anything is downloaded
     pins = wheels.pinned(ROOT / "submission" / "requirements.txt")
     of_engines = wheels.gather(args.wheels or WHEELS, pins, download_missing=args.wheels is None)
     metadata = bundle.dataset_metadata(ROOT / TEMPLATE, args.owner)

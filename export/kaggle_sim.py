@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # in place of this folder, whose rooms have names of packages
     sys.path[0:1] = [str(ROOT), str(ROOT / "submission")]
 
+from birdkit.commands import command_parser
 from birdkit.errors import UserError, run_command
 from export.kaggle.sim import bad_files, folders, pythons, verdict
 from export.kaggle.sim.bad_files import BAD_FILES
@@ -28,14 +29,16 @@ from export.kaggle.sim.verdict import Line
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Kaggle on this machine, ending with a verdict.")
+    parser = command_parser(__doc__)
     versions = list(pythons.PACKAGES)
-    parser.add_argument("--bundle", type=Path, default=ROOT / "build" / "kaggle")
+    parser.add_argument("--bundle", type=Path, default=ROOT / "build" / "kaggle", help="from bundle.py")
     parser.add_argument("--data", type=Path, default=ROOT / "build" / "demo", help="competition folder")
-    parser.add_argument("--python", nargs="+", choices=versions, default=versions)
+    parser.add_argument("--python", nargs="+", choices=versions, default=versions, help="of Kaggle")
     parser.add_argument("--layout", choices=("both", *LAYOUTS), default="both", help="of the mounts")
     parser.add_argument("--files", type=int, default=700, help="test soundscapes of the scoring rerun")
-    parser.add_argument("--work", type=Path, default=ROOT / "build" / "kaggle-sim")
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / "build" / "kaggle-sim", help="all that is written"
+    )
     args = parser.parse_args(argv)
     if args.files < 2 * len(BAD_FILES):
         raise UserError(

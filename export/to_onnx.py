@@ -4,9 +4,9 @@
 
 RUN_DIR is the latest of `runs/` where none is given; its last round is exported, or the one whose
 folder (RUN_DIR/round0) is named. The members of several runs stand in one ensemble. With --data the
-gate compares answers on real soundscapes too, and the ensemble is scored on the labelled ones. --fuse
-makes one graph of the members that share a front end, --fit chooses their weights. The model folder is
-replaced as a whole, once every checkpoint has passed.
+gate compares answers on real soundscapes too, and the ensemble is scored, and its output chosen, on the
+labelled ones that trained no member. --fuse makes one graph of the members that share a front end,
+--fit chooses their weights. The model folder is replaced as a whole, once every checkpoint has passed.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 
 ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # in place of this folder, whose rooms have names of packages
     sys.path[0:1] = [str(ROOT), str(ROOT / "submission")]
 
+from birdkit.commands import command_parser
 from birdkit.errors import UserError, run_command
 from export.benchmark import machine
 from export.folder import model_card, model_folder
@@ -32,14 +34,15 @@ from export.models.members import Checkpoints
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Export final checkpoints to ONNX, gated by parity.")
+    parser = command_parser(__doc__)
     parser.add_argument("run_dir", type=Path, nargs="*", help="default: the latest of runs/")
     parser.add_argument("--data", type=Path, help="competition folder: real audio for the gate")
-    parser.add_argument("--out", type=Path, default=model_folder.DEFAULT)
+    parser.add_argument("--out", type=Path, default=model_folder.DEFAULT, help="the model folder")
     parser.add_argument("--fuse", action="store_true", help="one graph for a shared front end")
     parser.add_argument(
         "--fit", action="store_true", help="choose weights and averaging on labelled soundscapes"
     )
+    parser.add_argument("--output", help="clipwise or segmentwise (default: the better one)")
     return parser.parse_args(argv)
 
 
@@ -75,12 +78,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     checkpoints = load_members(args.run_dir)
     recordings = model_folder.gate_recordings(args.data)
     if args.data is not None:
-        members.refuse_other_classes(args.data, checkpoints.contract)
-    labelled = selection.labelled_set(args.data, checkpoints.contract)
-    if args.fit and labelled is None:
-        raise UserError("--fit needs labelled soundscapes: --data with train_soundscapes_labels.csv")
+        checkpoints, dropped = members.for_competition(checkpoints, args.data)
+        if dropped:
+            print(dropped)
+    outputs = checkpoints.contract.outputs
+    if args.output not in (None, *outputs):
+        raise UserError(f"--output {args.output}: the models have {' and '.join(outputs)}")
+    labelled = selection.labelled_set(args.data, checkpoints.contract, checkpoints.trained_on)
+    if args.fit and labelled.truth_set is None:
+        raise UserError(
+            f"--fit has nothing to fit to, since {labelled.note}; it needs --data with labelled "
+            "soundscapes (train_soundscapes_labels.csv) that trained no member"
+        )
     stems = group(checkpoints.finals, args.fuse)
-    spec, why = selection.untested_spec(checkpoints.finals, stems)
+    spec, judgement = selection.untested(checkpoints.finals, stems, labelled.note, args.output)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=".export-") as scratch:
         staged = Path(scratch) / "model"
@@ -88,17 +99,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         report = export(checkpoints, stems, staged, recordings)
         model_folder.write_parity(staged, report)
         spec.save(staged)
-        if labelled is not None:
-            spec, judgement = selection.judge(staged, args.data, labelled, args.fit)
+        if labelled.truth_set is not None:
+            spec, judgement = selection.judge(staged, args.data, labelled, args.fit, args.output)
             spec.save(staged)
-            judgement.save(staged)
-            why = judgement.chosen
+        judgement.save(staged)
         model_card.write(staged, machine.describe())
         model_folder.replace(args.out, staged)
-    for line in why:
+    if labelled.note:
+        print(labelled.note if labelled.truth_set else f"not scored, since {labelled.note}")
+    for line in judgement.chosen:
         print(line)
     n_models = len(checkpoints.finals)
-    print(f"{args.out}: {n_models} models; next: python export/to_openvino.py {args.out}")
+    print(f"{args.out}: {n_models} models; next: python export/to_openvino.py {quote(str(args.out))}")
     return 0
 
 

@@ -3,11 +3,11 @@
     python export/to_openvino.py [MODEL_DIR] [--data DIR] [--precision bf16,int8]
 
 Each IR must answer as its ONNX file does in ONNX Runtime, which was held against torch when it was
-exported. With --data the lower precisions are tried: each is judged on the labelled soundscapes, and
-ships where its gate passes and it is faster, the fastest first. bf16 is tried where the CPU computes
-in it; INT8 takes minutes and was refused on every trained model so far, so it is tried by name only.
-The model folder is replaced as a whole. IR is read by the OpenVINO version that wrote it; another one
-falls back on the ONNX file.
+exported. With --data the lower precisions are tried: each is judged on the labelled soundscapes that
+trained no member, and ships where its gate passes and it is faster, the fastest first. bf16 is tried
+where the CPU computes in it; INT8 takes minutes and was refused on every trained model so far, so it is
+tried by name only. The model folder is replaced as a whole. IR is read by the OpenVINO version that
+wrote it; another one falls back on the ONNX file.
 """
 
 from __future__ import annotations
@@ -24,17 +24,20 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # in place of this folder, whose rooms have names of packages
     sys.path[0:1] = [str(ROOT), str(ROOT / "submission")]
 
+from birdkit.commands import command_parser
 from birdkit.errors import run_command
 from birdkit.scoring.ensemble import Spec
 from export.benchmark import machine
 from export.folder import model_card, model_folder
 from export.gates import lower_precisions, model_files, parity, precision, selection
-from export.models import openvino
+from export.models import onnx, openvino
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Add OpenVINO IR to a model folder.")
-    parser.add_argument("model_dir", type=Path, nargs="?", default=model_folder.DEFAULT)
+    parser = command_parser(__doc__)
+    parser.add_argument(
+        "model_dir", type=Path, nargs="?", default=model_folder.DEFAULT, help="what to_onnx.py wrote"
+    )
     parser.add_argument("--data", type=Path, help="competition folder: real audio for the gates")
     parser.add_argument(
         "--precision",
@@ -68,9 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         replace(spec, precisions=()).save(staged)
         convert(staged, recordings)
         contract = openvino.common_contract(staged, spec.stems)
-        labelled = selection.labelled_set(args.data, contract)
-        if names and labelled is not None:
-            lower_precisions.try_precisions(staged, args.data, labelled, names)
+        trained_on = onnx.trained_on(staged, spec.stems)
+        labelled = selection.labelled_set(args.data, contract, trained_on)
+        lower_precisions.try_precisions(staged, args.data, labelled, names)
         model_card.write(staged, machine.describe())
         model_folder.replace(args.model_dir, staged)
     shipped = ", ".join((*Spec.load(args.model_dir).precisions, "f32"))

@@ -20,6 +20,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE)]
 
+from birdkit.commands import command_parser
 from birdkit.errors import UserError, run_command
 from birdkit.kaggle import mounts, session
 from birdkit.scoring import budget
@@ -29,22 +30,33 @@ EXIT_INCOMPLETE = 3
 
 
 def parse(argv: Sequence[str] | None) -> session.Options:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser = command_parser(__doc__)
     parser.add_argument("--data", type=Path, help="competition folder (default: Kaggle's mount)")
-    parser.add_argument("--soundscapes", type=Path, help="score this folder, not test_soundscapes/")
+    parser.add_argument(
+        "--soundscapes", type=Path, help="score this folder (default: test_soundscapes/)"
+    )
     parser.add_argument("--model", type=Path, default=HERE / "model", help="what export/ wrote")
-    parser.add_argument("--out", type=Path, default=Path("submission.csv"))
-    parser.add_argument("--budget-min", type=float, default=mounts.LIMIT_MIN)
-    parser.add_argument("--started", type=float, help="Unix time the budget counts from")
+    parser.add_argument("--out", type=Path, default=Path("submission.csv"), help="the table")
+    parser.add_argument(
+        "--budget-min", type=float, default=mounts.LIMIT_MIN, help="limit; it stops at 94 %% of it"
+    )
+    parser.add_argument("--started", type=float, help="Unix time the budget counts from (default: now)")
     parser.add_argument("--max-passes", type=int, default=0, help="default: as many as the model has")
-    parser.add_argument("--dry-run-files", type=int, default=0, help="score only the first N files")
+    parser.add_argument(
+        "--dry-run-files", type=int, default=0, help="score only the first N files; 0: all"
+    )
     parser.add_argument("--engine", default="auto", help="auto, openvino or onnxruntime")
     parser.add_argument("--precision", default="auto", help="f32: use no lower one than that")
     parser.add_argument("--threads", type=int, default=0, help="default: the cores usable here")
     parser.add_argument(
         "--layout", default="auto", help="STREAMSxTHREADSxBATCH; auto measures what is fastest here"
     )
-    parser.add_argument("--strict", action=argparse.BooleanOptionalAction, default=None)
+    parser.add_argument(
+        "--strict",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="make any fallback an error, or none (default: in a commit run only)",
+    )
     return session.Options(**vars(parser.parse_args(argv)))
 
 
@@ -65,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(
         f"{options.out}: {len(run.out.plan.row_ids)} rows from {report.scored}/{report.files} files, "
         f"{len(report.passes)} passes ({', '.join(report.passes) or 'the first one cut short'}), "
-        f"{run.seconds_per_file:.2f} s a file on {', '.join(report.engines)}; {verdict}; "
+        f"{run.seconds_per_file:.2f} s a file and pass on {', '.join(report.engines)}; {verdict}; "
         f"stopped: {report.why_stopped}"
     )
     if work.strict and not fits:

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # in place of this folder, whose rooms have names of packages
     sys.path[0:1] = [str(ROOT), str(ROOT / "submission")]
 
+from birdkit.commands import command_parser
 from birdkit.errors import UserError, run_command
 from train.pages.marks import put_between_marks
 from train.rounds import plan
@@ -25,16 +26,18 @@ from train.rounds.comparison import gains, markdown, pair
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="What rounds of pseudo labels gained.")
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser = command_parser(__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="finished, one a seed")
     parser.add_argument(
         "--against",
         type=Path,
         nargs="+",
         metavar="RUN",
-        help="of another recipe, seed by seed",
+        help="of another recipe, seed by seed (default: each run's own round 0)",
     )
-    parser.add_argument("--set", default="validation", dest="set_name", help="or soundscapes")
+    parser.add_argument(
+        "--set", default="validation", dest="set_name", help="validation, soundscapes or held_out"
+    )
     parser.add_argument("--into", type=Path, help="put the table there, between its marks")
     parser.add_argument("--mark", help="of the table in that file (default: the recipe's name)")
     return parser.parse_args(argv)

@@ -21,6 +21,7 @@ if __name__ == "__main__":  # in place of this folder, whose rooms have names of
 
 import torch
 
+from birdkit.commands import command_parser
 from birdkit.errors import UserError, run_command
 from birdkit.kaggle import mounts
 from train.config import recipe
@@ -29,12 +30,21 @@ from train.rounds import plan, pseudo_labels, teachers
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Label a folder of soundscapes with a run's models.")
-    parser.add_argument("run_dir", type=Path)
-    parser.add_argument("--soundscapes", type=Path, required=True)
+    parser = command_parser(__doc__)
+    parser.add_argument("run_dir", type=Path, help="a finished run, or the folder of a round")
+    parser.add_argument("--soundscapes", type=Path, required=True, help="folder to label")
     parser.add_argument("--out", type=Path, required=True, help="folder of the table")
-    parser.add_argument("--set", action="append", default=[], metavar="key=value", dest="overrides")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="key=value",
+        dest="overrides",
+        help="change a setting of `pseudo`; again for further ones",
+    )
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="what computes"
+    )
     return parser.parse_args(argv)
 
 

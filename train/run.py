@@ -13,6 +13,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # in place of this folder, whose rooms have names of packages
@@ -20,6 +21,7 @@ if __name__ == "__main__":  # in place of this folder, whose rooms have names of
 
 import torch
 
+from birdkit.commands import command_parser
 from birdkit.errors import run_command
 from train.config import recipe as recipes
 from train.data import dataset as data
@@ -35,7 +37,7 @@ RUNS = ROOT / "runs"
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Run a recipe on a competition folder.")
+    parser = command_parser(__doc__)
     parser.add_argument("--recipe", default="demo", help="a name in train/recipes, or a TOML file")
     parser.add_argument(
         "--data",
@@ -46,8 +48,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="default: runs/<recipe name>")
     parser.add_argument("--validation", type=Path, help="soundscapes/, truth.csv, mask.csv to report")
     parser.add_argument("--cache", type=Path, default=CACHE, help="decoded waveforms")
-    parser.add_argument("--set", action="append", default=[], metavar="key=value", dest="overrides")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="key=value",
+        dest="overrides",
+        help="change a setting of the recipe; again for further ones",
+    )
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="what trains"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and its time")
     return parser.parse_args(argv)
 
@@ -80,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(line)
     Runner(recipe, dataset, device, truth).run(stages, out)
     n_models = len(stages[-1].members)
-    print(f"\n{out}: {n_models} final checkpoints; next: python export/to_onnx.py {out}")
+    print(f"\n{out}: {n_models} final checkpoints; next: python export/to_onnx.py {quote(str(out))}")
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from birdkit.contract import Contract
 from birdkit.engines.precision import LOWER_PRECISIONS, lacking
 from birdkit.errors import UserError
 from birdkit.grid import WINDOWS_A_MINUTE
@@ -71,9 +72,13 @@ def _setups(
 def find_finals(model_dir: Path, runs: Path) -> dict[str, Final]:
     """The checkpoints that a model folder was exported from, by their sha256."""
     wanted: dict[str, str] = {}
+    contract: Contract | None = None
     for stem in Spec.load(model_dir).stems:
-        members = made_by(model_dir / f"{stem}.onnx")
+        path = model_dir / f"{stem}.onnx"
+        contract = Contract.from_metadata(read_metadata(path), str(path))
+        members = made_by(path)
         wanted |= {member: origin["checkpoint_sha256"] for member, origin in members.items()}
+    assert contract is not None
     there = {checkpoint.sha256(path): path for path in runs.rglob(checkpoint.FINAL_NAME)}
     absent = [member for member, digest in wanted.items() if digest not in there]
     if absent:
@@ -81,7 +86,8 @@ def find_finals(model_dir: Path, runs: Path) -> dict[str, Final]:
             f"{runs}: holds no checkpoint that {model_dir}'s {absent[0]} was exported from, and torch "
             "is measured with it; give its folder with --runs DIR"
         )
-    return {member: Final.load(there[digest]) for member, digest in wanted.items()}
+    finals = {member: Final.load(there[digest]) for member, digest in wanted.items()}
+    return {member: final.only(contract.classes) for member, final in finals.items()}
 
 
 def made_by(path: Path) -> dict[str, dict[str, Any]]:

@@ -7,12 +7,14 @@ which is the one that writes the card. Speed is measured in the same process, so
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from birdkit.contract import METADATA_KEY, Contract
+from birdkit.engines import golden
 from birdkit.engines.precision import STORED_PRECISIONS
 from birdkit.scoring.ensemble import Spec, common_contract
 from export.folder import model_folder
@@ -22,6 +24,8 @@ from export.gates.selection import Judgement
 from export.models import onnx
 
 NAME = "card.md"
+# What Markdown or HTML would take for markup; in names and texts of metadata it becomes an entity.
+MARKUP = re.compile(r"<(?=[A-Za-z/!?])|\](?=[(\[])|[`*]|(?<!\w)_|_(?!\w)|\\(?=\|)")
 NOT_STATED = "not stated"
 UNKNOWN = {"commit": NOT_STATED, "checkpoint_sha256": NOT_STATED, "weights_from": NOT_STATED}
 # Sentences and words that a member's job fills in.
@@ -49,7 +53,7 @@ PARITY_FIGURES = {
     "|Δlogit|": ("logit", ".1e"),
     "clipwise, relative": ("clipwise_relative", ".1e"),
     "rank flips": ("rank_flips", "d"),
-    "spread": ("spread", ".2f"),
+    "spread": ("spread", ".2g"),
 }
 PRECISION_FIGURES = {
     "macro-AUC": ("auc", ".4f"),
@@ -77,17 +81,33 @@ class Member:
         Older model files store a recipe, whose models are a list with this one alone.
         """
         if "job" in self.made_by:
-            return dict(self.made_by["job"])
-        recipe = self.made_by.get("recipe", {})
+            return _table(self.made_by["job"])
+        recipe = _table(self.made_by.get("recipe"))
         models = recipe.get("models", [])
-        return {**recipe, "model": models[0]} if models else dict(recipe)
+        return {**recipe, "model": models[0]} if models else recipe
 
     def say(self, sentence: str) -> str:
-        """A sentence filled with the job's settings; "not stated" where one of them is not stored."""
+        """A sentence filled with the job's settings; "not stated" where one is absent or no setting."""
         try:
-            return sentence.format_map(self.job)
-        except LookupError:
+            return sentence.format_map(plain(self.job))
+        except (LookupError, TypeError, ValueError):
             return NOT_STATED
+
+
+def plain(value: Any) -> Any:
+    """Texts of metadata, in lists and tables, too, as they read: on one line, and never as markup."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    visible = "".join(char if char.isprintable() else " " for char in value)
+    return MARKUP.sub(lambda found: f"&#{ord(found[0])};", " ".join(visible.split()))
+
+
+def _table(value: Any) -> dict[str, Any]:
+    return dict(value) if isinstance(value, Mapping) else {}
 
 
 def write(folder: Path, machine: str) -> None:
@@ -99,7 +119,7 @@ def write(folder: Path, machine: str) -> None:
     members = [member for stem in spec.stems for member in read_members(folder / f"{stem}.onnx")]
     judged = precision.read(folder)
     sections = {
-        f"# Model card: {' + '.join(spec.members)}": what_it_is(folder, spec, members),
+        f"# Model card: {' + '.join(plain([*spec.members]))}": what_it_is(folder, spec, members),
         "## Training": training(members),
         "## Accuracy": accuracy(Judgement.load(folder), spec),
         "## Parity with torch": parity_with_torch(model_folder.read_parity(folder)),
@@ -115,15 +135,16 @@ def read_members(path: Path) -> list[Member]:
     """The members of an ONNX file, from its metadata."""
     metadata = onnx.read_metadata(path)
     contract = Contract.from_metadata(metadata, str(path))
-    made_by = json.loads(metadata.get(onnx.MADE_BY_KEY, "{}"))
+    made_by = _table(json.loads(metadata.get(onnx.MADE_BY_KEY, "{}")))
     names = contract.members or (path.stem,)
-    return [Member(name, contract, UNKNOWN | made_by.get(name, {})) for name in names]
+    return [Member(name, contract, UNKNOWN | _table(made_by.get(name))) for name in names]
 
 
 def what_it_is(folder: Path, spec: Spec, members: Sequence[Member]) -> str:
     contract = common_contract({member.name: member.contract for member in members})
     smoothing = ", ".join(f"{weight:g}" for weight in spec.smoothing)
     smoothed = f"smoothed over windows by {smoothing}" if len(spec.smoothing) > 1 else "not smoothed"
+    output, first, last = plain([spec.output, contract.classes[0], contract.classes[-1]])
     percent = {name: 100 * weight / sum(spec.members.values()) for name, weight in spec.members.items()}
     rows = [
         (m.name, m.say(ENCODER), f"{percent[m.name]:.3g}%", f"{m.contract.chunk_s:g}") for m in members
@@ -132,11 +153,11 @@ def what_it_is(folder: Path, spec: Spec, members: Sequence[Member]) -> str:
 Detects which of {len(contract.classes)} classes call in soundscapes, window by window.
 
 - Input: mono audio at {contract.sample_rate:,} Hz, in chunks of {contract.chunk_s:g} s.
-- Answer: for the {contract.window_s:g} s in the middle of a chunk. Output `{spec.output}` of each
+- Answer: for the {contract.window_s:g} s in the middle of a chunk. Output `{output}` of each
   member, averaged by {spec.averaging}, {smoothed}.
-- Classes: {contract.classes[0]} to {contract.classes[-1]}; all, in order, in the ONNX metadata under
+- Classes: {first} to {last}; all, in order, in the ONNX metadata under
   `{METADATA_KEY}`.
-- Precisions, in order of use: {", then ".join((*spec.precisions, "f32"))}.
+- Precisions, in order of use: {", then ".join(plain((*spec.precisions, "f32")))}.
 - To use it: `python submission/run.py --data DIR --model THIS_FOLDER`.
 
 {table(("member", "encoder (timm)", "share of the mean", "chunk, s"), rows)}
@@ -165,14 +186,18 @@ def training(members: Sequence[Member]) -> str:
 def accuracy(judged: Judgement | None, spec: Spec) -> str:
     if judged is None:
         return "There were no labelled soundscapes when it was exported, so it was not scored."
-    outputs = (f"{name} {auc:.4f}" for name, auc in judged.outputs.items())
+    chosen = "\n".join(f"- Chosen: {line}" for line in plain(judged.chosen))
+    if not judged.n_soundscapes:
+        return f"It was not scored, since {plain(judged.note)}.\n\n{chosen}"
+    outputs = (f"{plain(name)} {auc:.4f}" for name, auc in judged.outputs.items())
     groups = [(name, f"{auc:.4f}", scored) for name, (auc, scored) in judged.groups.items()]
-    chosen = "\n".join(f"- Chosen: {line}" for line in judged.chosen)
+    notes = "Choices were made on these soundscapes, so the figures flatter it."
+    notes += f"\n{plain(judged.note)}." if judged.note else ""
     return f"""\
 Macro-AUC in f32 on {judged.n_soundscapes} labelled soundscapes ({judged.n_windows} windows,
-{judged.n_scored} classes scored). Choices were made on these soundscapes, so the figures flatter it.
+{judged.n_scored} classes scored). {notes}
 
-- The ensemble: {", ".join(outputs)}; used: {spec.output}
+- The ensemble: {", ".join(outputs)}; used: {plain(spec.output)}
 {chosen}
 
 {table(("class group", "macro-AUC", "classes scored"), groups)}"""
@@ -190,7 +215,8 @@ def parity_with_torch(report: Mapping[str, Sequence[Parity]]) -> str:
 Worst differences from the checkpoint in torch, and for IR from its ONNX file in ONNX Runtime. Limits,
 from the left: {parity.PROBABILITY_TOLERANCE:g}, {parity.LOGIT_TOLERANCE:g},
 {parity.CLIPWISE_RELATIVE_TOLERANCE:g}, no rank flips, and a spread of the probabilities over the inputs
-of {parity.MIN_SPREAD:g} or more.
+of {parity.MIN_SPREAD:g} or more. Below a spread of {parity.FULL_SPREAD:g}, |Δp| is magnified as if it
+were that. |Δlogit| of an input with logits beyond {golden.SATURATED_LOGIT:g} is relative to them.
 
 {table(("member", "engine", *PARITY_FIGURES), rows)}"""
 
@@ -228,7 +254,7 @@ def provenance(members: Sequence[Member]) -> str:
     rows = []
     for member in members:
         made_by = member.made_by
-        checkpoint = made_by["commit"], made_by["checkpoint_sha256"][:12]
+        checkpoint = made_by["commit"], str(made_by["checkpoint_sha256"])[:12]
         rows.append((member.name, made_by["weights_from"], licence(member), *checkpoint))
     return f"""\
 {table(header, rows)}
@@ -259,9 +285,9 @@ def timm_licence(encoder: str) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table; a bar within a cell is escaped, or it would end the cell."""
+    """A Markdown table; what is markup in a cell is escaped, as is a bar, which would end the cell."""
     lines = [header, ["---"] * len(header), *rows]
-    escaped = ([str(cell).replace("|", "\\|") for cell in line] for line in lines)
+    escaped = ([plain(str(cell)).replace("|", "\\|") for cell in line] for line in lines)
     return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
 
 
@@ -273,7 +299,11 @@ def _once(members: Sequence[Member], sentence: str) -> str:
     """The sentence once where it is the same for all members, as in one run; else one a member."""
     filled = {member.name: member.say(sentence) for member in members}
     shared = set(filled.values())
-    return shared.pop() if len(shared) == 1 else "; ".join(f"{m}: {text}" for m, text in filled.items())
+    return (
+        shared.pop()
+        if len(shared) == 1
+        else "; ".join(f"{plain(m)}: {text}" for m, text in filled.items())
+    )
 
 
 def _mb(folder: Path, *names: str) -> str:

@@ -21,6 +21,7 @@ from birdkit.scoring import ensemble
 from birdkit.scoring.calibration import calibrate, candidates
 from birdkit.scoring.ensemble import Spec
 from export.gates import precision
+from export.gates.selection import Labelled
 from export.models import openvino, quantize
 from train.scoring.evaluate import TruthSet
 
@@ -82,16 +83,22 @@ class LowerPrecisions:
         return quantize.log_mels(model, contract, waveforms, WINDOWS_A_MINUTE)
 
 
-def try_precisions(folder: Path, data: Path, labelled: TruthSet, names: Sequence[str]) -> None:
+def try_precisions(folder: Path, data: Path | None, judging: Labelled, names: Sequence[str]) -> None:
     """Judge each precision, keep the accepted ones in the spec, fastest first, and the figures."""
-    lower = LowerPrecisions(folder, data, labelled)
+    labelled = judging.truth_set
+    unjudged = "" if labelled else f"since {judging.note}"
+    not_tried = {name: why for name in names if (why := lacking(name) or unjudged)}
+    for name, why in not_tried.items():
+        print(f"{name}: not tried, {why}")
     verdicts: list[precision.Verdict] = []
-    not_tried = {name: lacking(name) for name in names if lacking(name)}
-    for name in names:
-        if name in not_tried:
-            print(f"{name}: not tried, {not_tried[name]}")
-            continue
-        verdicts.append(lower.judge(name))
-        print(verdicts[-1], flush=True)
-    replace(lower.spec, precisions=precision.order_of_use(verdicts)).save(folder)
-    precision.save(folder, verdicts, not_tried)
+    if labelled and data and len(not_tried) < len(names):
+        if judging.note:
+            print(judging.note)
+        lower = LowerPrecisions(folder, data, labelled)
+        for name in names:
+            if name not in not_tried:
+                verdicts.append(lower.judge(name))
+                print(verdicts[-1], flush=True)
+    replace(Spec.load(folder), precisions=precision.order_of_use(verdicts)).save(folder)
+    if names:
+        precision.save(folder, verdicts, not_tried)

@@ -1,7 +1,8 @@
 """The gate: an exported model answers as its torch original does, or it is not written.
 
 Inputs are noise, a chirp, digital silence, a -80 dB signal, a clipped one and real audio, in batches
-of 1, 5 and 12. They must spread the answers, or agreement would prove nothing.
+of 1, 5 and 12. They must spread the answers, or agreement would prove nothing: where they spread them
+little, as in a model that was trained for a few steps, differences are magnified before the judgement.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from birdkit import audio
 from birdkit.contract import Contract
+from birdkit.engines.golden import rounding_scale
 from birdkit.errors import UserError
 from birdkit.grid import cut_chunks, n_windows
 from birdkit.scoring.ensemble import probabilities
@@ -22,11 +24,15 @@ from birdkit.scoring.ensemble import probabilities
 BATCHES = (1, 5, 12)
 # In f32 the engines agree with torch to about 1e-6; a much larger error means another model.
 PROBABILITY_TOLERANCE = 1e-4
-LOGIT_TOLERANCE = 1e-3
+LOGIT_TOLERANCE = 1e-3  # of an input without saturated probabilities; larger logits round by more
 # Clipwise values come out small, so they are held to their own size; below the floor is rounding.
 CLIPWISE_RELATIVE_TOLERANCE = 1e-3
 CLIPWISE_FLOOR = 1e-6
-MIN_SPREAD = 0.1
+# Differences are judged as if the inputs moved the probabilities by this much, where it is less.
+FULL_SPREAD = 0.1
+# Magnified more than a thousandfold, rounding would be judged.
+MIN_SPREAD = 1e-4
+N_SIGNALS = 8
 
 Outputs = Mapping[str, NDArray[np.float32]]
 Answer = Callable[[NDArray[np.float32]], Outputs]
@@ -37,8 +43,8 @@ class Parity:
     """The largest differences of an engine from torch over all inputs."""
 
     engine: str
-    probability: float
-    logit: float
+    probability: float  # magnified by `magnification(spread)`
+    logit: float  # over `rounding_scale`
     clipwise_relative: float
     rank_flips: int  # pairs of windows, ordered by torch with a margin, that the engine swaps
     spread: float  # of sigmoid(segmentwise) over the inputs, in the class that moves most
@@ -56,9 +62,10 @@ class Parity:
         if self.rank_flips:
             faults.append(f"{self.rank_flips} pairs of windows change their order")
         if not self.spread >= MIN_SPREAD:
+            audio_too = ", or give real audio with --data" if self.n_inputs == N_SIGNALS else ""
             faults.append(
-                f"the inputs move the answers by {self.spread:.3f} < {MIN_SPREAD} only, so nothing "
-                "is proven: train longer, or give real audio with --data"
+                f"the inputs move the answers by {self.spread:.1e} < {MIN_SPREAD} only, so nothing "
+                f"is proven: train longer{audio_too}"
             )
         return faults
 
@@ -66,8 +73,13 @@ class Parity:
         return (
             f"{self.engine:<12} |Δp| {self.probability:.1e}  |Δlogit| {self.logit:.1e}  "
             f"clipwise {self.clipwise_relative:.1e}  rank flips {self.rank_flips}  "
-            f"spread {self.spread:.2f}  {'FAILS' if self.faults() else 'ok'}"
+            f"spread {self.spread:.2g}  {'FAILS' if self.faults() else 'ok'}"
         )
+
+
+def magnification(spread: float) -> float:
+    """The factor, 1 or more, that makes of a spread of the probabilities `FULL_SPREAD`."""
+    return max(1.0, FULL_SPREAD / max(spread, MIN_SPREAD))
 
 
 def probe_inputs(contract: Contract, recordings: Sequence[Path] = ()) -> NDArray[np.float32]:
@@ -124,14 +136,18 @@ def compare(reference: Outputs, candidate: Outputs, engine: str) -> Parity:
     of_reference = probabilities(reference, "segmentwise")
     of_candidate = probabilities(candidate, "segmentwise")
     clipwise_off = np.abs(clipwise - candidate["clipwise"])
+    logit_off = np.abs(segmentwise - candidate["segmentwise"]) / rounding_scale(segmentwise)
+    spread = float(np.ptp(of_reference, axis=0).max())
+    factor = magnification(spread)
+    margin = PROBABILITY_TOLERANCE / factor
     return Parity(
         engine=engine,
-        probability=float(max(np.abs(of_reference - of_candidate).max(), clipwise_off.max())),
-        logit=float(np.abs(segmentwise - candidate["segmentwise"]).max()),
+        probability=factor * float(max(np.abs(of_reference - of_candidate).max(), clipwise_off.max())),
+        logit=float(logit_off.max()),
         clipwise_relative=float((clipwise_off / (np.abs(clipwise) + CLIPWISE_FLOOR)).max()),
-        rank_flips=_rank_flips(of_reference, of_candidate, PROBABILITY_TOLERANCE)
-        + _rank_flips(clipwise, candidate["clipwise"], PROBABILITY_TOLERANCE),
-        spread=float(np.ptp(of_reference, axis=0).max()),
+        rank_flips=_rank_flips(of_reference, of_candidate, margin)
+        + _rank_flips(clipwise, candidate["clipwise"], margin),
+        spread=spread,
         n_inputs=len(clipwise),
     )
 

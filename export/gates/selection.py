@@ -1,13 +1,14 @@
 """Scores an exported ensemble on labelled soundscapes, and chooses its settings on them.
 
-What is chosen here (output, weights, averaging) is chosen on few soundscapes: the figures are a little
-kind to it. `--validation` of train/run.py, never chosen on, is for reporting.
+Soundscapes that trained a member never judge. What is chosen here (output, weights, averaging) is
+chosen on few others: the figures are a little kind to it. `--validation` of train/run.py, never chosen
+on, is for reporting.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -21,22 +22,24 @@ from birdkit.scoring.ensemble import AVERAGINGS, SHIFTS, Ensemble, Spec, average
 from export.gates import weights
 from train.data.competition import class_groups, read_labelled
 from train.models.checkpoint import Final
-from train.scoring.auc import MacroAuc
+from train.scoring.auc import MacroAuc, macro_auc
 from train.scoring.evaluate import TruthSet, member_scores, soundscape_set
 
 NAME = "evaluation.json"
+ASKED_FOR = "asked for with --output"
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """An ensemble's macro-AUC on labelled soundscapes."""
+    """An ensemble's macro-AUC on labelled soundscapes that trained no member, where there are any."""
 
-    n_soundscapes: int
+    n_soundscapes: int  # 0: nothing was scored
     n_windows: int
     n_scored: int  # classes
     outputs: dict[str, float]  # of the ensemble, as submitted but for the output
     groups: dict[str, tuple[float, int]]  # class group → macro-AUC, classes scored
     chosen: list[str]  # a line on each choice
+    note: str = ""  # why soundscapes were left out, or nothing was scored
 
     def save(self, folder: Path) -> None:
         (folder / NAME).write_text(json.dumps(asdict(self), indent=2) + "\n")
@@ -47,41 +50,99 @@ class Judgement:
         return cls(**json.loads(path.read_text())) if path.is_file() else None
 
 
-def untested_spec(
-    finals: Mapping[str, Final], stems: Mapping[str, Sequence[str]]
-) -> tuple[Spec, list[str]]:
-    """Equal weights, and the output that ranked better in training's own validation.
+def untested(
+    finals: Mapping[str, Final],
+    stems: Mapping[str, Sequence[str]],
+    note: str,
+    output: str | None = None,
+) -> tuple[Spec, Judgement]:
+    """Equal weights, and the output asked for, or that ranked better in training's own validation.
 
     The write-up of the 6th place of BirdCLEF+ 2025 does not say which output its submission used. At
     the stage that it reports, clipwise ranked better, so clipwise is the choice without labelled
     soundscapes.
     """
-    figures = [final.metrics.get("soundscapes", {}) for final in finals.values()]
-    output, why = "clipwise", "output clipwise: there are no labelled soundscapes to choose on"
-    if all(figures):
-        mean = {output: float(np.mean([f[output] for f in figures])) for output in figures[0]}
+    trained = any(final.trained_on and final.job.pseudo.validating for final in finals.values())
+    mean = {} if trained else _mean_of_members(finals, "soundscapes")
+    if output:
+        why = f"output {output}: {ASKED_FOR}"
+    elif mean:
         output = max(mean, key=lambda output: mean[output])
-        listed = ", ".join(f"{output} {auc:.4f}" for output, auc in mean.items())
-        why = f"output {output}: mean macro-AUC of the members on labelled soundscapes {listed}"
+        why = f"output {output}: mean macro-AUC in training's own validation {_listed(mean)}"
+    else:
+        output = "clipwise"
+        why = f"output {output}: nothing to choose on, since {note}; --output names another"
+        if held_out := _mean_of_members(finals, "held_out"):
+            why += f" (held-out recordings say little of soundscapes: {_listed(held_out)})"
     smoothing = next(iter(finals.values())).job.postprocess.smoothing
     files = {stem: list(names) for stem, names in stems.items()}
-    return Spec(dict.fromkeys(finals, 1.0), output, smoothing, files=files), [why]
+    spec = Spec(dict.fromkeys(finals, 1.0), output, smoothing, files=files)
+    return spec, Judgement(0, 0, 0, {}, {}, [why], note)
 
 
-def labelled_set(data: Path | None, contract: Contract) -> TruthSet | None:
-    """The labelled soundscapes of a competition folder; None where there are none."""
-    return None if data is None else soundscape_set(read_labelled(data), contract)
+def _mean_of_members(finals: Mapping[str, Final], set_name: str) -> dict[str, float]:
+    """Output → mean macro-AUC in training's own validation; empty where a member has no figures."""
+    figures = [final.metrics.get(set_name, {}) for final in finals.values()]
+    return {o: float(np.mean([f[o] for f in figures])) for o in figures[0]} if all(figures) else {}
 
 
-def judge(folder: Path, data: Path, labelled: TruthSet, fit: bool) -> tuple[Spec, Judgement]:
-    """Choose output (and with `fit` averaging and weights) of a model folder, and score it."""
+def _listed(aucs: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {auc:.4f}" for name, auc in aucs.items())
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The labelled soundscapes that may judge a model folder."""
+
+    truth_set: TruthSet | None  # None where nothing may be scored or chosen
+    note: str  # why some or all were left out, or there are none; empty where all of them judge
+
+
+def labelled_set(data: Path | None, contract: Contract, trained_on: Collection[str] | None) -> Labelled:
+    """The labelled soundscapes of a competition folder that trained no member.
+
+    Parameters
+    ----------
+    trained_on : names of soundscapes; None where they are not known
+    """
+    if data is None:
+        return Labelled(None, "--data was not given")
+    every = read_labelled(data)
+    if not every:
+        return Labelled(None, f"{data} has no labelled soundscapes")
+    if trained_on is None:
+        why = "these model files don't say which soundscapes trained them; export them again"
+        return Labelled(None, why)
+    chosen = [soundscape for soundscape in every if soundscape.path.name not in trained_on]
+    truth_set = soundscape_set(chosen, contract)
+    if truth_set is None:
+        return Labelled(None, f"all {len(every)} labelled soundscapes trained a member")
+    left_out = f"{len(every) - len(chosen)} of {len(every)} labelled soundscapes trained a member"
+    if not macro_auc(truth_set.truth, np.zeros(truth_set.truth.labels.shape)).n_scored:
+        others = f"the other {len(chosen)} have" if len(chosen) < len(every) else "they have"
+        return Labelled(None, f"{left_out}, and {others} no class both present and absent")
+    return Labelled(truth_set, f"{left_out} and are left out" if len(chosen) < len(every) else "")
+
+
+def judge(
+    folder: Path, data: Path, judging: Labelled, fit: bool, output: str | None = None
+) -> tuple[Spec, Judgement]:
+    """Choose output (and with `fit` averaging and weights) of a model folder, and score it.
+
+    Parameters
+    ----------
+    output : the one asked for; None chooses the one that ranks best
+    """
+    labelled = judging.truth_set
+    assert labelled is not None
     layout = Layout(usable_cores(), 1, 4)
     loaded = ensemble.load(folder, layout, precisions=()).ensemble
     scores = member_scores(loaded, labelled, layout.streams)
     outputs = {output: labelled.auc(combine(scores[output], loaded.spec)) for output in scores}
-    best = max(outputs, key=lambda output: outputs[output].macro)
-    listed = ", ".join(f"{output} {auc.macro:.4f}" for output, auc in outputs.items())
-    chosen = [f"output {best}: macro-AUC on {len(labelled.files)} labelled soundscapes {listed}"]
+    best = output or max(outputs, key=lambda output: outputs[output].macro)
+    listed = _listed({output: auc.macro for output, auc in outputs.items()})
+    where = f"macro-AUC on {len(labelled.files)} labelled soundscapes {listed}"
+    chosen = [f"output {best}: {f'{ASKED_FOR}; ' if output else ''}{where}"]
     spec = replace(loaded.spec, output=best)
     if fit:
         spec, lines = _fit(spec, scores[best], labelled)
@@ -97,6 +158,7 @@ def judge(folder: Path, data: Path, labelled: TruthSet, fit: bool) -> tuple[Spec
         outputs={output: auc.macro for output, auc in aucs.items()},
         groups=_by_group(aucs[best], loaded.contract.classes, class_groups(data)),
         chosen=chosen,
+        note=judging.note,
     )
 
 
@@ -107,7 +169,6 @@ def _fit(
     specs = {name: replace(spec, averaging=name) for name in AVERAGINGS}
     aucs = {name: labelled.auc(combine(scores, of)).macro for name, of in specs.items()}
     averaging = max(aucs, key=lambda name: aucs[name])
-    listed = ", ".join(f"{name} {auc:.4f}" for name, auc in aucs.items())
     # Averaging and smoothing are linear in the members, so each is post-processed by itself.
     alone = [
         replace(specs[averaging], members={name: float(name == member) for name in spec.members})
@@ -116,7 +177,7 @@ def _fit(
     of_members = np.stack([labelled.rows(combine(scores, of)) for of in alone])
     fitted = weights.fit(of_members, labelled.truth, _mean)
     members = dict(zip(spec.members, fitted.weights, strict=True))
-    lines = [f"averaging {averaging}: macro-AUC with equal weights {listed}", str(fitted)]
+    lines = [f"averaging {averaging}: macro-AUC with equal weights {_listed(aucs)}", str(fitted)]
     return replace(specs[averaging], members=members), lines
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,11 @@ class Checkpoints:
         """The contract of the member with the longest chunk."""
         return common_contract({name: final.contract for name, final in self.finals.items()})
 
+    @property
+    def trained_on(self) -> frozenset[str]:
+        """Names of the soundscapes that trained some member."""
+        return frozenset[str]().union(*(final.trained_on for final in self.finals.values()))
+
 
 def made_by(final: Final, path: Path) -> dict[str, Any]:
     """The metadata of a model file on the checkpoint that it was exported from."""
@@ -42,6 +47,7 @@ def made_by(final: Final, path: Path) -> dict[str, Any]:
         "commit": final.commit,
         "checkpoint_sha256": checkpoint.sha256(path),
         "weights_from": final.weights_from,
+        "trained_on": list(final.trained_on),
     }
 
 
@@ -121,8 +127,19 @@ def _listed(smoothing: Sequence[float]) -> str:
     return ", ".join(f"{weight:g}" for weight in smoothing)
 
 
-def refuse_other_classes(data: Path, contract: Contract) -> None:
-    """Raise `UserError` where the competition asks for other classes than the models know."""
+def for_competition(checkpoints: Checkpoints, data: Path) -> tuple[Checkpoints, str]:
+    """The members cut to the classes that a competition asks for, and a line on those dropped.
+
+    Models of several years answer for one of them so. Raises `UserError` where the competition asks for
+    a class that the models don't know.
+    """
     _, columns = table.read_sample(data / "sample_submission.csv")
-    if differences := table.class_differences(contract.classes, columns):
-        raise UserError(table.refusal(differences))
+    classes = checkpoints.contract.classes
+    if not set(columns) <= set(classes):
+        raise UserError(table.refusal(table.class_differences(classes, columns)))
+    surplus = [name for name in classes if name not in set(columns)]
+    if not surplus:
+        return checkpoints, ""
+    finals = {name: final.only(columns) for name, final in checkpoints.finals.items()}
+    dropped = f"{len(surplus)} classes that {data} does not ask for are dropped"
+    return replace(checkpoints, finals=finals), f"{dropped}: {', '.join(surplus[:5])}"

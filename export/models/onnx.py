@@ -72,6 +72,17 @@ def read_metadata(path: Path) -> dict[str, str]:
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
+def trained_on(folder: Path, stems: Sequence[str]) -> frozenset[str] | None:
+    """Names of the soundscapes that trained some member; None where an older file does not say."""
+    names: set[str] = set()
+    for stem in stems:
+        members = json.loads(read_metadata(folder / f"{stem}.onnx").get(MADE_BY_KEY, "{}"))
+        if not members or not all("trained_on" in made_by for made_by in members.values()):
+            return None
+        names.update(*(made_by["trained_on"] for made_by in members.values()))
+    return frozenset(names)
+
+
 def front_end_alone(folder: Path, stem: str, scratch: Path) -> Path:
     """The part of a file's graph from waveform to log-mel, as an ONNX file in `scratch`."""
     target = scratch / f"{folder.name}-{stem}-front-end.onnx"

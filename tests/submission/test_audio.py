@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import soxr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from birdkit import audio
 from birdkit.audio import AudioError
@@ -86,3 +90,109 @@ def test_decoding_stops_at_the_limit(tmp_path: Path) -> None:
     limited = audio.read(path, 32000, max_s=7.5)
     assert limited.size == 240_000
     np.testing.assert_array_equal(limited, audio.read(path, 32000)[:240_000])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the same 20 s as FLAC and as MP3."""
+    folder = tmp_path_factory.mktemp("whole")
+    for suffix in ("flac", "mp3"):
+        write_sound(folder / f"x.{suffix}", 20.0)
+    return folder
+
+
+@pytest.mark.parametrize("at", [0.1, 0.5, 0.9])
+def test_a_hole_in_a_flac_costs_what_lies_in_it_and_moves_nothing(
+    whole: Path, tmp_path: Path, at: float
+) -> None:
+    content = bytearray((whole / "x.flac").read_bytes())
+    hole = int(at * len(content))
+    content[hole : hole + 2000] = bytes(2000)
+    (tmp_path / "holed.flac").write_bytes(content)
+    intact, holed = audio.read(whole / "x.flac", 32000), audio.read(tmp_path / "holed.flac", 32000)
+    assert holed.shape == intact.shape
+    assert (holed == intact).mean() > 0.96  # the damaged frames, and at most as much again
+
+
+@pytest.mark.parametrize("at", [0.1, 0.5, 0.9])
+def test_an_mp3_goes_on_after_a_hole(whole: Path, tmp_path: Path, at: float) -> None:
+    content = bytearray((whole / "x.mp3").read_bytes())
+    hole = int(at * len(content))
+    content[hole : hole + 2000] = bytes(2000)
+    (tmp_path / "holed.mp3").write_bytes(content)
+    intact, holed = audio.read(whole / "x.mp3", 32000), audio.read(tmp_path / "holed.mp3", 32000)
+    # What comes later begins sooner: an MP3 does not say when a frame is due.
+    assert 0.97 * intact.size < holed.size <= intact.size
+    loud = np.abs(holed[: holed.size // 3200 * 3200].reshape(-1, 3200)).max(axis=1) > 0.1
+    assert loud.mean() > 0.96
+
+
+@pytest.mark.parametrize("suffix", ["flac", "mp3"])
+def test_a_file_that_was_cut_off_gives_the_samples_that_are_there(
+    whole: Path, tmp_path: Path, suffix: str
+) -> None:
+    content = (whole / f"x.{suffix}").read_bytes()
+    (tmp_path / f"cut.{suffix}").write_bytes(content[: int(0.6 * len(content))])
+    intact = audio.read(whole / f"x.{suffix}", 32000)
+    cut = audio.read(tmp_path / f"cut.{suffix}", 32000)
+    assert 0.55 * intact.size < cut.size < 0.65 * intact.size
+    np.testing.assert_array_equal(cut[:-4096], intact[: cut.size - 4096])
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    suffix=st.sampled_from(["flac", "mp3"]),
+    holes=st.lists(st.tuples(st.floats(0.5, 1.0), st.binary(min_size=1, max_size=3000)), max_size=4),
+)
+def test_whatever_is_damaged_in_the_second_half_the_first_one_is_kept(
+    whole: Path, suffix: str, holes: list[tuple[float, bytes]]
+) -> None:
+    content = bytearray((whole / f"x.{suffix}").read_bytes())
+    for at, rubbish in holes:
+        begin = int(at * len(content))
+        content[begin : begin + len(rubbish)] = rubbish
+    path = whole / f"damaged.{suffix}"
+    path.write_bytes(content)
+    damaged, intact = audio.read(path, 32000), audio.read(whole / f"x.{suffix}", 32000)
+    assert np.abs(damaged).max() <= 1.0  # and so finite
+    kept = int(0.45 * intact.size)
+    np.testing.assert_array_equal(damaged[:kept], intact[:kept])
+
+
+def test_blocks_are_the_samples_of_the_whole_file_piece_by_piece(tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "x.ogg", 20.0, 44100)
+    pieces = list(audio.blocks(path, 32000))
+    assert max(piece.size for piece in pieces) < 6 * 32000
+    with soundfile.SoundFile(path) as file:
+        in_one = soxr.resample(file.read(dtype="float32"), 44100, 32000)
+    np.testing.assert_array_equal(np.concatenate(pieces), in_one)
+
+
+def test_a_pipe_is_an_error_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.ogg")
+    for reads in (lambda path: audio.read(path, 32000), audio.length_s):
+        with pytest.raises(AudioError, match=r"pipe\.ogg: can't be decoded \(it is no regular file\)"):
+            reads(tmp_path / "pipe.ogg")
+
+
+def test_a_length_is_the_headers_or_measured_where_that_one_tells_none(tmp_path: Path) -> None:
+    assert audio.length_s(write_sound(tmp_path / "x.ogg", 7.0)) == (7.0, True)
+    content = bytearray(write_sound(tmp_path / "x.flac", 7.0).read_bytes())
+    content[21] &= 0xF0  # the number of samples, as an encoder that wrote to a pipe left it
+    content[22:26] = bytes(4)
+    (tmp_path / "piped.flac").write_bytes(content)
+    assert soundfile.info(tmp_path / "piped.flac").duration > 1e14
+    assert audio.length_s(tmp_path / "piped.flac") == (7.0, True)
+    silent = tmp_path / "silent.flac"
+    soundfile.write(silent, np.zeros(32000 * 60), 32000)
+    assert audio.length_s(silent) == (60.0, True)
+    with pytest.raises(AudioError, match="can't be decoded"):
+        audio.length_s(tmp_path / "absent.ogg")
+
+
+def test_an_ogg_that_was_cut_off_is_not_whole(tmp_path: Path) -> None:
+    content = write_sound(tmp_path / "x.ogg", 20.0).read_bytes()
+    (tmp_path / "cut.ogg").write_bytes(content[: len(content) // 2])
+    seconds, whole = audio.length_s(tmp_path / "cut.ogg")
+    assert 8 < seconds < 12
+    assert not whole

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from birdkit.files import write_whole
+
 MadeBy = Mapping[str, Any]
 
 
@@ -50,3 +52,27 @@ def file_state(path: Path) -> str:
     """A file's path, size and modification time; its content is not read. Raises `OSError`."""
     stat = path.stat()
     return f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+
+
+CHECKSUM = "sha256"  # a store's key for the one over all others
+
+
+def write_store(path: Path, content: MadeBy) -> None:
+    """Keep a table as JSON, with a checksum. Raises `OSError`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = as_json(content)
+    write_whole(path, json.dumps({**table, CHECKSUM: key(table)}, indent=0).encode())
+
+
+def read_store(path: Path) -> dict[str, Any]:
+    """What `write_store` kept, or an older kit without a checksum; a damaged file is named, and {}."""
+    try:
+        table = dict(json.loads(path.read_bytes()))
+        if table.pop(CHECKSUM, None) in (None, key(table)):
+            return table
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError, TypeError):
+        pass
+    print(f"{path}: damaged; what it kept is made again", flush=True)
+    return {}

@@ -39,12 +39,12 @@ def load(name_or_file: str, overrides: Iterable[str] = ()) -> Recipe:
     Raises
     ------
     UserError
-        For a missing file, broken TOML, an unknown or removed key or a wrong type.
+        For a missing file, broken TOML, an unknown or removed key, or a value that is out of range.
     """
     path = _find(name_or_file)
     try:
         table = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # not UTF-8, or not TOML
         raise UserError(f"{path}: not valid TOML ({error})") from error
     table.setdefault("name", path.stem)
     for override in overrides:
@@ -126,11 +126,11 @@ def _apply(table: dict[str, Any], override: str) -> None:
         raise UserError(f"--set {override}: write key=value, as in --set fit.epochs=3")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         value = text  # a bare word is a string
     try:
         _set(table, key.strip().split("."), value)
-    except (IndexError, TypeError):
+    except (AttributeError, IndexError, TypeError, ValueError):
         raise UserError(f"--set {override}: the recipe has no such place") from None
 
 

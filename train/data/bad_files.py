@@ -6,12 +6,10 @@ import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tqdm.contrib.concurrent import thread_map
-
 from birdkit import audio
-from birdkit.engines.layout import usable_cores
 from birdkit.errors import UserError
 from train.config import provenance
+from train.data.progress import in_threads
 
 Faults = Mapping[Path, str]
 Look = tuple[float, str | None]  # a file's length in s, and its fault if it has one
@@ -35,8 +33,7 @@ def _look_at(path: Path, state: str) -> Look:
 
 def look_at_all(paths: Sequence[Path]) -> list[Look]:
     """`look_at` each of many files."""
-    bar = {"desc": "reading headers", "leave": False, "disable": None}
-    return list(thread_map(look_at, paths, max_workers=usable_cores(), **bar))
+    return in_threads(look_at, paths, "reading headers")
 
 
 def undecodable(sources: Sequence[tuple[Path, float | None]], sample_rate: int) -> dict[Path, str]:
@@ -50,8 +47,7 @@ def undecodable(sources: Sequence[tuple[Path, float | None]], sample_rate: int) 
             return fault(path, error)
         return None
 
-    bar = {"desc": "checking files", "leave": False, "disable": None}
-    faults = thread_map(fault_of, sources, max_workers=usable_cores(), **bar)
+    faults = in_threads(fault_of, sources, "checking files")
     return {path: why for (path, _), why in zip(sources, faults, strict=True) if why}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 from birdkit.audio import AudioError
 from birdkit.contract import Contract
 from birdkit.errors import UserError
-from birdkit.files import write_whole
 from train.config import provenance
 from train.config.job import Job
 from train.config.settings import Data, Recipe
@@ -74,7 +72,7 @@ class Dataset:
 
 
 def read(roots: Sequence[Path], recipe: Recipe, cache: Path) -> tuple[Dataset, list[str]]:
-    """Read the folders and decide what trains. Decodes what the search for duplicates needs.
+    """Read the folders and decide what trains, from tables and headers alone.
 
     Returns
     -------
@@ -82,27 +80,18 @@ def read(roots: Sequence[Path], recipe: Recipe, cache: Path) -> tuple[Dataset, l
     """
     data, rate = recipe.data, recipe.frontend.sample_rate
     competition = read_competitions(roots, data.classes, skip_bad=data.skip_bad)
-    decoded = Waveforms(rate, cache if data.cache else None)
-    fingerprint = competition.fingerprint()
     notes = list(competition.left_out)
-    groups = _duplicates(competition, decoded, data.first_s, cache / DUPLICATES_NAME, fingerprint)
-    recordings = list(competition.recordings)
-    if groups:
-        notes.append(duplicates.line(groups))
-    if data.duplicates == "drop":
-        recordings, lines = duplicates.drop_duplicates(recordings, groups)
-        notes += lines
     training, validating = split_soundscapes(competition.soundscapes, data)
     if competition.soundscapes:
         notes.append(f"labelled soundscapes: {len(training)} train, {len(validating)} validate")
     dataset = Dataset(
         competition,
-        tuple(recordings),
+        competition.recordings,
         tuple(training),
         tuple(validating),
         tuple(competition.unlabelled()),
-        fingerprint,
-        decoded,
+        competition.fingerprint(),
+        Waveforms(rate, cache if data.cache else None),
         recipe.fit.seed,
     )
     return dataset, [*notes, *_silent_notes(dataset, data)]
@@ -146,36 +135,10 @@ def fold_notes(dataset: Dataset, jobs: Sequence[Job]) -> list[str]:
     return [f"{', '.join(models)}: {line}" for lines, models in names.items() for line in lines]
 
 
-def _duplicates(
-    competition: Competition, decoded: Waveforms, first_s: float, store: Path, fingerprint: str
-) -> list[duplicates.Group]:
-    """Groups of duplicates, searched once for a set of recordings; `store` keeps them by number."""
-    recordings = competition.recordings
-    made_by = {
-        "version": duplicates.VERSION,
-        "data": fingerprint,
-        "sample_rate": decoded.sample_rate,
-        "first_s": first_s,
-    }
-    known: dict[str, list[list[int]]] = {}
-    with suppress(FileNotFoundError, ValueError):
-        known = json.loads(store.read_text())
-    key = provenance.key(made_by)
-    if key not in known:
-        groups = duplicates.find_duplicates(
-            recordings, partial(_first_or_none, decoded, first_s), decoded.sample_rate
-        )
-        number = {recording: index for index, recording in enumerate(recordings)}
-        known[key] = [[number[recording] for recording in group] for group in groups]
-        store.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(store, json.dumps(known).encode())
-    return [tuple(recordings[index] for index in group) for group in known[key]]
-
-
 def prepare(
     dataset: Dataset, jobs: Sequence[Job], cache: Path, *, unlabelled: bool
 ) -> tuple[Dataset, list[str]]:
-    """Decode everything once, leave out what can't be decoded, and search for speech where a job asks.
+    """Search for duplicates, decode everything once, leave out bad files, and search for speech.
 
     Parameters
     ----------
@@ -186,14 +149,18 @@ def prepare(
     UserError
         For a file that can't be decoded, where the recipe does not leave such files out.
     """
-    lines, faults = _decode(dataset, jobs, cache, unlabelled=unlabelled)
     rate, data = dataset.waveforms.sample_rate, jobs[0].data
+    lines: list[str] = []
+    if data.duplicates != "unsearched":
+        dataset, lines = _without_duplicates(dataset, jobs, cache)
+    decoded, faults = _decode(dataset, jobs, cache, unlabelled=unlabelled)
     if faults:
         left_out = bad_files.left_out(faults, data.skip_bad)
         dataset = _without(dataset, faults)
         if data.cache:  # the folds are others now
-            lines = [waveforms.fill(cache, _drawn(dataset, jobs, unlabelled=unlabelled), rate)[0]]
-        lines = [*left_out, *fold_notes(dataset, jobs), *lines]
+            decoded = [waveforms.fill(cache, _drawn(dataset, jobs, unlabelled=unlabelled), rate)[0]]
+        lines += [f"data: {line}" for line in [*left_out, *fold_notes(dataset, jobs)]]
+    lines += decoded
     searched: dict[float, Mapping[Path, Stretches]] = {}
     for job in jobs:
         first_s = job.data.first_s
@@ -205,6 +172,45 @@ def prepare(
         searched[first_s] = speech.find_speech(paths, read_first, rate, store)
         lines += speech.notes(searched[first_s])
     return replace(dataset, speech=searched), lines
+
+
+def _without_duplicates(
+    dataset: Dataset, jobs: Sequence[Job], cache: Path
+) -> tuple[Dataset, list[str]]:
+    """The data without the duplicates that the recipe drops, and lines on those that there are."""
+    groups = _duplicates(dataset, jobs[0].data, cache)
+    if not groups:
+        return dataset, []
+    lines = [f"data: {duplicates.line(groups)}"]
+    if jobs[0].data.duplicates == "drop":
+        remaining, dropped = duplicates.drop_duplicates(dataset.recordings, groups)
+        dataset = replace(dataset, recordings=tuple(remaining), _folds={})
+        lines += [f"data: {line}" for line in [*dropped, *fold_notes(dataset, jobs)]]
+    return dataset, lines
+
+
+def _duplicates(dataset: Dataset, data: Data, cache: Path) -> list[duplicates.Group]:
+    """Groups of duplicates, searched once for a set of recordings; a store keeps them by number."""
+    recordings, rate = dataset.recordings, dataset.waveforms.sample_rate
+    made_by = {
+        "version": duplicates.VERSION,
+        "data": dataset.fingerprint,
+        "sample_rate": rate,
+        "first_s": data.first_s,
+    }
+    store, key = cache / DUPLICATES_NAME, provenance.key(made_by)
+    known = provenance.read_store(store)
+    if key not in known:
+        if data.cache:
+            sources = [(path, data.first_s) for path in duplicates.candidates(recordings)]
+            waveforms.fill(cache, sources, rate)
+        read_first = partial(_first_or_none, dataset.waveforms, data.first_s)
+        groups = duplicates.find_duplicates(recordings, read_first, rate)
+        number = {recording: index for index, recording in enumerate(recordings)}
+        known[key] = [[number[recording] for recording in group] for group in groups]
+        with suppress(OSError):  # without it, the next run searches again
+            provenance.write_store(store, known)
+    return [tuple(recordings[index] for index in group) for group in known[key]]
 
 
 def _decode(

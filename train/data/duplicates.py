@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,12 +14,12 @@ import scipy.fft
 import scipy.signal
 from librosa.filters import mel as librosa_mel
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import connected_components
-from tqdm import tqdm
+from scipy.cluster.hierarchy import DisjointSet
 
 from train.data.competition import Recording
+from train.data.progress import in_threads
 
-VERSION = 1  # raise it when the same recordings give other groups
+VERSION = 2  # raise it when the same recordings give other groups
 SAME_LENGTH_S = 0.05
 BAND_HZ = (300.0, 8000.0)  # excludes rumble, hum and the highs that codecs drop
 N_STRETCHES, N_BANDS, N_FFT = 24, 24, 1024
@@ -32,54 +33,69 @@ LIKE, SAME = 0.7, 0.4
 
 Group = tuple[Recording, ...]
 Reader = Callable[[Path], NDArray[np.float32]]
+Prints = Mapping[Path, NDArray[np.float32]]  # fingerprints
 
 
 def find_duplicates(recordings: Sequence[Recording], read: Reader, sample_rate: int) -> list[Group]:
     """Groups of two or more that hold the same sound, in the order of the recordings.
 
-    `read` returns (samples,) at `sample_rate`, and is asked for those recordings only whose author has
-    another of the same length. Raises UserError where `read` does.
+    `read` returns (samples,) at `sample_rate`, and is called from several threads, for `candidates`
+    alone. Raises UserError where `read` does.
     """
-    groups: list[list[int]] = []
-    blocks = _of_one_length(recordings)
-    for block in tqdm(blocks, desc="searching for duplicates", leave=False, disable=None):
-        alike = _alike([recordings[index] for index in block], read, sample_rate)
-        groups += [sorted(block[k] for k in group) for group in alike]
-    return [tuple(recordings[index] for index in group) for group in sorted(groups)]
+    rows: defaultdict[Path, list[int]] = defaultdict(list)
+    for index, recording in enumerate(recordings):
+        rows[recording.path].append(index)
+    paths = candidates(recordings)
+
+    def print_of(path: Path) -> NDArray[np.float32]:
+        return fingerprint(read(path), sample_rate)
+
+    prints = dict(zip(paths, in_threads(print_of, paths, "searching for duplicates"), strict=True))
+
+    def alike(block: Sequence[Recording]) -> list[set[Path]]:
+        return _alike(block, prints, read, sample_rate) if len(block) > 1 else [{block[0].path}]
+
+    sounds = [sound for block in in_threads(alike, _blocks(recordings), "comparing") for sound in block]
+    groups = [sorted(index for path in sound for index in rows[path]) for sound in sounds]
+    return [tuple(recordings[k] for k in group) for group in sorted(groups) if len(group) > 1]
 
 
-def _of_one_length(recordings: Sequence[Recording]) -> list[list[int]]:
-    """Recordings of one author, sorted by length, as far as each is about as long as the next."""
+def candidates(recordings: Sequence[Recording]) -> list[Path]:
+    """The files whose author has another of the same length: no others can be duplicates."""
+    return [r.path for block in _blocks(recordings) if len(block) > 1 for r in block]
 
-    def near(first: Recording, second: Recording) -> bool:
+
+def _blocks(recordings: Sequence[Recording]) -> list[list[Recording]]:
+    """The files by author, each about as long as the next of its block; as their first rows have it."""
+
+    def apart(first: Recording, second: Recording) -> bool:
         apart_s = second.duration_s - first.duration_s
-        return first.author == second.author and apart_s <= SAME_LENGTH_S
+        return first.author != second.author or apart_s > SAME_LENGTH_S
 
-    order = sorted(
-        range(len(recordings)), key=lambda k: (recordings[k].author, recordings[k].duration_s, k)
-    )
-    blocks = [order[:1]]
-    for previous, index in pairwise(order):
-        if not near(recordings[previous], recordings[index]):
-            blocks.append([])
-        blocks[-1].append(index)
-    return [block for block in blocks if len(block) > 1]
+    rows = {recording.path: recording for recording in reversed(recordings)}
+    order = sorted(rows.values(), key=lambda r: (r.author, r.duration_s, r.path))
+    cuts = [k for k, pair in enumerate(pairwise(order), start=1) if apart(*pair)]
+    return [order[start:end] for start, end in pairwise([0, *cuts, len(order)]) if start < end]
 
 
-def _alike(block: Sequence[Recording], read: Reader, sample_rate: int) -> list[list[int]]:
-    """Groups of indices into the block that hold one sound, joined through a third where need be."""
-    prints = np.stack([fingerprint(read(recording.path), sample_rate) for recording in block])
+def _alike(
+    block: Sequence[Recording], prints: Prints, read: Reader, sample_rate: int
+) -> list[set[Path]]:
+    """The files of a block by sound, joined through a third where need be."""
+    paths = [recording.path for recording in block]
+    table = np.stack([prints[path] for path in paths])
     lengths_s = np.array([recording.duration_s for recording in block])
-    near = np.abs(lengths_s[:, None] - lengths_s) <= SAME_LENGTH_S
-    same = np.triu((prints @ prints.T >= LIKE) & near, k=1)
-    for row in np.flatnonzero(same.any(axis=1)).tolist():
-        first = read(block[row].path)
-        for column in np.flatnonzero(same[row]).tolist():
-            second = read(block[column].path)
-            same[row, column] = correlation(first, second, sample_rate) >= SAME
-    n_groups, group_of = connected_components(same, directed=False)
-    groups = [np.flatnonzero(group_of == number).tolist() for number in range(n_groups)]
-    return [group for group in groups if len(group) > 1]
+    ends = np.searchsorted(lengths_s, lengths_s + SAME_LENGTH_S, side="right")
+    sounds = DisjointSet(paths)
+    for row, end in enumerate(ends):
+        like = np.flatnonzero(table[row + 1 : end] @ table[row] >= LIKE) + row + 1
+        for other in (paths[k] for k in like):
+            # Those that are joined already need no comparison: copies of one file are many pairs.
+            if not sounds.connected(paths[row], other):
+                waveforms = read(paths[row]), read(other)
+                if correlation(*waveforms, sample_rate) >= SAME:
+                    sounds.merge(paths[row], other)
+    return list(sounds.subsets())
 
 
 def fingerprint(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:

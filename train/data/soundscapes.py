@@ -138,5 +138,5 @@ def window_truth(
             overlap_s = min(end, (window + 1) * window_s) - max(start, window * window_s)
             if overlap_s > 0:
                 covered_s[window] += overlap_s
-                truth[window, [column[name] for name in species]] = True
+                truth[window, [column[name] for name in species if name in column]] = True
     return truth, covered_s >= window_s - 1e-6

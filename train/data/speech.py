@@ -6,8 +6,8 @@ The detector is Silero VAD (https://github.com/snakers4/silero-vad, MIT), whose 
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from birdkit.errors import UserError
-from birdkit.files import write_whole
 from train.config import provenance
+from train.data import progress
 
 Stretches = tuple[tuple[float, float], ...]  # (start s, end s), in order and apart from each other
 Sound = TypeVar("Sound", NDArray[np.float32], NDArray[np.int16])
@@ -137,7 +137,7 @@ def find_speech(
     if todo:
         detector = SpeechDetector()
         try:
-            bar = tqdm(todo, desc="searching for speech", leave=False, disable=None)
+            bar = tqdm(todo, **progress.bar("searching for speech"))
             for count, path in enumerate(bar, start=1):
                 known[keys[path]] = detector(read(path), sample_rate)
                 if count % SAVE_EVERY == 0:
@@ -148,21 +148,21 @@ def find_speech(
 
 
 def _read_store(store: Path, made_by: provenance.MadeBy) -> dict[str, Stretches]:
+    content = provenance.read_store(store)
+    if not provenance.can_be_kept(made_by, content.get("made_by")):
+        return {}
     try:
-        content = json.loads(store.read_text(encoding="utf-8"))
-        if not provenance.can_be_kept(made_by, content["made_by"]):
-            return {}
         return {
             key: tuple((float(start_s), float(end_s)) for start_s, end_s in stretches)
             for key, stretches in content["found"].items()
         }
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
 def _write_store(store: Path, made_by: provenance.MadeBy, known: Mapping[str, Stretches]) -> None:
-    store.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(store, json.dumps({"made_by": made_by, "found": known}).encode())
+    with suppress(OSError):  # without it, the next run searches again
+        provenance.write_store(store, {"made_by": made_by, "found": known})
 
 
 def without_speech(waveform: Sound, stretches: Stretches, sample_rate: int, least_s: float) -> Sound:

@@ -1,13 +1,15 @@
 """Recordings decoded once, to int16 files that are memory-mapped, so that no epoch waits for a codec.
 
-The folder only saves time: what it lacks is decoded as it is drawn, to the same values bit for bit.
+The folder only saves time: what it lacks is decoded as it is drawn, to the same values bit for bit. An
+entry ends with a checksum, so that a damaged one is noticed where a process first maps it.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
+import threading
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,23 +21,25 @@ import numpy as np
 import soundfile
 import soxr
 from numpy.typing import NDArray
-from tqdm.contrib.concurrent import thread_map
 
 from birdkit import audio
-from birdkit.engines.layout import usable_cores
 from birdkit.files import write_whole
 from train.config import provenance
 from train.data import bad_files
+from train.data.progress import in_threads
 
-# Inputs of the values beside the file itself. Raise the number when `_decode` changes.
-VERSION = f"1, libsndfile {soundfile.__libsndfile_version__}, soxr {soxr.__version__}"
+# Inputs of the values beside the file itself. Raise the number when `_decode` or the format changes.
+VERSION = f"2, libsndfile {soundfile.__libsndfile_version__}, soxr {soxr.__version__}"
 FULL_SCALE = 32767
 RESERVE_BYTES = 2 << 30  # disk space left free for checkpoints and the rest
 ABANDONED_S = 3600.0  # a partial file this old was left by a process that was killed
 INDEX = "index.json"  # entry name → source path
+N_CHECKSUM = 4  # bytes of the CRC-32 behind an entry's array
 
 Source = tuple[Path, float | None]  # a recording and its first so many seconds, None for all
 Sources = Mapping[str, Source]  # by entry name
+
+_checked: set[str] = set()  # states of the entries whose checksum this process has seen to be right
 
 
 @dataclass
@@ -46,6 +50,7 @@ class Waveforms:
     folder: Path | None = None
     memory_bytes: int = 1 << 30
     _kept: dict[str, NDArray[np.int16]] = field(default_factory=dict, init=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def __reduce__(self) -> tuple[type[Waveforms], tuple[int, Path | None, int]]:
         # A loader process gets the settings, and not a gigabyte through a pipe.
@@ -54,14 +59,18 @@ class Waveforms:
     def __call__(self, path: Path, max_s: float | None = None) -> NDArray[np.int16]:
         """First `max_s` seconds, (samples,), read-only. Raises `AudioError` where there is no sound."""
         name = _entry_name(path, max_s, self.sample_rate)
-        if self.folder is not None and (entry := _open_entry(self.folder / name)) is not None:
-            return entry
-        samples = self._kept.pop(name, None)
+        if self.folder is not None:
+            entry = _open_or_mend(self.folder / name, (path, max_s), self.sample_rate)
+            if entry is not None:
+                return entry
+        with self._lock:
+            samples = self._kept.pop(name, None)
         if samples is None:
             samples = _decode(path, max_s, self.sample_rate)
-        self._kept[name] = samples  # now the latest
-        while sum(array.nbytes for array in self._kept.values()) > self.memory_bytes:
-            del self._kept[next(iter(self._kept))]
+        with self._lock:
+            self._kept[name] = samples  # now the latest
+            while sum(array.nbytes for array in self._kept.values()) > self.memory_bytes:
+                del self._kept[next(iter(self._kept))]
         return samples
 
 
@@ -85,6 +94,7 @@ def fill(folder: Path, wanted: Sequence[Source], sample_rate: int) -> tuple[str,
         folder.mkdir(parents=True, exist_ok=True)
         index = _sweep(folder, current)
         missing = {name: current[name] for name in current if _open_entry(folder / name) is None}
+        damaged = [name for name in missing if (folder / name).exists()]
         if missing:
             _check_space(folder, missing, sample_rate)
             faults = _write(folder, missing, index, sample_rate)
@@ -97,6 +107,8 @@ def fill(folder: Path, wanted: Sequence[Source], sample_rate: int) -> tuple[str,
         return line, bad_files.undecodable(lacking, sample_rate)
     n_decoded = sum(path not in faults for path, _ in missing.values())
     counts = f"{len(entries)} recordings, {size_gb:.2f} GB, {n_decoded} decoded now"
+    if damaged:
+        counts += f", {len(damaged)} of them for damaged entries ({', '.join(damaged[:3])})"
     return f"waveform cache {folder}: {counts}", faults
 
 
@@ -106,9 +118,8 @@ def _sweep(folder: Path, current: Sources) -> dict[str, str]:
         with suppress(FileNotFoundError):  # another process's, just finished
             if time.time() - partial.stat().st_mtime > ABANDONED_S:
                 partial.unlink()
-    index: dict[str, str] = {}
-    with suppress(FileNotFoundError, ValueError):
-        index = json.loads((folder / INDEX).read_text())
+    listed = provenance.read_store(folder / INDEX)
+    index = {name: str(source) for name, source in listed.items() if Path(name).name == name}
     sources = {str(path.resolve()) for path, _ in current.values()}
     for name, source in list(index.items()):
         if name not in current and (source in sources or not Path(source).exists()):
@@ -132,22 +143,24 @@ def _write(folder: Path, missing: Sources, index: dict[str, str], sample_rate: i
     """Write the entries, and return the faults of the files that can't be decoded."""
 
     def write_entry(name: str) -> str | None:
-        path, max_s = missing[name]
         try:
-            samples = _decode(path, max_s, sample_rate)
+            _write_entry(folder / name, missing[name], sample_rate)
         except audio.AudioError as error:
-            return bad_files.fault(path, error)
-        content = BytesIO()  # for np.save to a file drops the errno of a full disk
-        np.save(content, samples)
-        write_whole(folder / name, content.getvalue())
+            return bad_files.fault(missing[name][0], error)
         return None
 
     # The index is written first, so that it lists every entry even after a kill.
     index |= {name: str(path.resolve()) for name, (path, _) in missing.items()}
-    write_whole(folder / INDEX, json.dumps(index, indent=0).encode())
-    options = {"max_workers": usable_cores(), "leave": False, "disable": None}
-    faults = thread_map(write_entry, missing, **options)
+    provenance.write_store(folder / INDEX, index)
+    faults = in_threads(write_entry, list(missing), "waveform cache")
     return {path: why for (path, _), why in zip(missing.values(), faults, strict=True) if why}
+
+
+def _write_entry(entry: Path, source: Source, sample_rate: int) -> None:
+    content = BytesIO()  # for np.save to a file drops the errno of a full disk
+    np.save(content, _decode(*source, sample_rate))
+    content.write(zlib.crc32(content.getbuffer()).to_bytes(N_CHECKSUM, "little"))
+    write_whole(entry, content.getvalue())
 
 
 def _entry_name(path: Path, max_s: float | None, sample_rate: int) -> str:
@@ -161,13 +174,38 @@ def _entry_name(path: Path, max_s: float | None, sample_rate: int) -> str:
     return provenance.key(made_by)[:32] + ".npy"
 
 
+def _open_or_mend(entry: Path, source: Source, sample_rate: int) -> NDArray[np.int16] | None:
+    """(samples,), mapped and read-only, of an entry that is written anew where it is damaged.
+
+    None where there is none, or the disk refuses the new one.
+    """
+    try:
+        state = provenance.file_state(entry)
+    except OSError:
+        return None
+    samples = _open_entry(entry)
+    if samples is not None and state not in _checked:
+        content = np.memmap(entry, np.uint8, mode="r").data
+        checksum = int.from_bytes(content[-N_CHECKSUM:], "little")
+        samples = samples if zlib.crc32(content[:-N_CHECKSUM]) == checksum else None
+    if samples is None:
+        print(f"waveform cache: {entry} is damaged; {source[0]} is decoded again", flush=True)
+        with suppress(OSError):
+            _write_entry(entry, source, sample_rate)
+            samples, state = _open_entry(entry), provenance.file_state(entry)
+    if samples is not None:
+        _checked.add(state)
+    return samples
+
+
 def _open_entry(path: Path) -> NDArray[np.int16] | None:
     """(samples,), mapped and read-only; None where there is no complete entry."""
     try:
         entry = np.lib.format.open_memmap(path, mode="r")
+        complete = entry.offset + entry.nbytes + N_CHECKSUM == path.stat().st_size
     except (OSError, ValueError, TokenError):
         return None
-    return entry if entry.dtype == np.int16 and entry.ndim == 1 else None
+    return entry if complete and entry.dtype == np.int16 and entry.ndim == 1 else None
 
 
 def _decode(path: Path, max_s: float | None, sample_rate: int) -> NDArray[np.int16]:

@@ -24,8 +24,6 @@ class Precision:
         named = {"bf16": torch.bfloat16, "fp16": torch.float16, "f32": torch.float32}
         if amp in named:
             return cls(device, named[amp])
-        if amp != "auto":
-            raise UserError(f"fit.amp '{amp}' is unknown; choose auto, {', '.join(named)}")
         if device.type == "cuda":
             native = torch.cuda.is_bf16_supported(including_emulation=False)
             return cls(device, torch.bfloat16 if native else torch.float16)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,13 @@ class Final:
             )
         except (KeyError, TypeError) as error:
             raise UserError(f"{path}: not a final checkpoint ({error!r}); train it again") from error
+
+    def only(self, classes: Sequence[str]) -> Final:
+        """The model cut to some of its classes, in their own order; the others lose their rows."""
+        kept = [row for row, name in enumerate(self.contract.classes) if name in set(classes)]
+        contract = replace(self.contract, classes=tuple(self.contract.classes[row] for row in kept))
+        state = {key: v[kept] if ".att_block." in key else v for key, v in self.state.items()}
+        return replace(self, contract=contract, state=state)
 
     def predictor(self) -> Predictor:
         """The model in eval mode, rebuilt from its job and loaded strictly."""

@@ -28,6 +28,12 @@ def start(predictor: Predictor, config: Model) -> str:
     return load_into(predictor.network.encoder, config)
 
 
+def trained_on(config: Model) -> tuple[str, ...]:
+    """Names of the soundscapes that trained the first weights, where this kit trained them."""
+    path = Path(config.weights)
+    return checkpoint.Final.load(path).trained_on if path.name == checkpoint.FINAL_NAME else ()
+
+
 def load_into(encoder: nn.Module, config: Model) -> str:
     """Load what `config.weights` names into a timm encoder with one input channel.
 

@@ -2,7 +2,7 @@
 
     python train/pages/settings_table.py docs/recipes.md
 
-Names, types and defaults are those of the dataclasses in train/config/settings/; the descriptions
+Names, ranges and defaults are those of the dataclasses in train/config/settings/; the descriptions
 are the texts under their fields.
 """
 
@@ -21,6 +21,7 @@ if __name__ == "__main__":  # in place of this folder, whose names hide packages
     ROOT = Path(__file__).resolve().parents[2]
     sys.path[0:1] = [str(ROOT), str(ROOT / "submission")]
 
+from train.config.build import expected, hints
 from train.config.settings import Recipe
 from train.pages.marks import put_between_marks
 
@@ -30,23 +31,29 @@ LISTED = ("models", "rounds")
 
 
 def settings_table() -> str:
-    """A Markdown table for each section of a recipe: setting, default and description."""
+    """A Markdown table for each section of a recipe: setting, default, range and description."""
     return "\n\n".join(_sections(Recipe, ""))
 
 
-def _sections(kind: type[Any], path: str) -> Iterator[str]:
+def _sections(kind: Any, path: str) -> Iterator[str]:
     """The table of a class's plain settings, then those of the sections in it."""
-    described = descriptions(kind)
+    described, types = descriptions(kind), hints(kind)
     rows, inner = [], []
     for setting in fields(kind):
         section = _section_of(setting)
         if section is None:
             default = f"`{_toml(_default(setting))}`"
-            rows.append(f"| `{setting.name}` | {default} | {described.get(setting.name, '')} |")
+            cells = (
+                f"`{setting.name}`",
+                default,
+                expected(types[setting.name]),
+                described[setting.name],
+            )
+            rows.append(f"| {' | '.join(cells)} |")
         else:
             inner.append((section, f"{path}.{setting.name}".lstrip(".")))
     if rows:
-        head = ["| setting | default | description |", "|---|---|---|"]
+        head = ["| setting | default | takes | description |", "|---|---|---|---|"]
         yield "\n".join([f"**{_header(path)}** {_first_line(kind)}", "", *head, *rows])
     for section, where in inner:
         yield from _sections(section, where)

@@ -54,7 +54,11 @@ def pair(run: Path, set_name: str, against: Path | None = None) -> Pair:
 def _scored(folder: Path, set_name: str) -> Scored:
     path = summary.scores_path(folder, set_name)
     if not path.is_file():
-        raise UserError(f"{path}: not found; run train/run.py again, with --validation DIR")
+        there = ", ".join(f"--set {name}" for name in summary.scored_sets(folder)) or "no set"
+        raise UserError(
+            f"{path}: not found; the round has scores on {there} (for validation, run train/run.py "
+            "again with --validation DIR)"
+        )
     return Scored.load(path)
 
 

@@ -17,7 +17,7 @@ from birdkit.scoring.predict import SoundFile
 from train.config import recipe as recipes
 from train.config.job import Job
 from train.config.provenance import differences
-from train.config.settings import Recipe
+from train.config.settings import Model, Recipe
 from train.data.batches import Batches, Sources
 from train.data.dataset import Dataset
 from train.data.folds import left_out_of_fold
@@ -33,7 +33,14 @@ from train.rounds.plan import Member, Stage
 from train.rounds.pseudo_labels import Summary
 from train.rounds.teachers import Teacher
 from train.scoring import summary
-from train.scoring.evaluate import TorchEngine, TruthSet, evaluate, held_out_set, soundscape_set
+from train.scoring.evaluate import (
+    HELD_OUT,
+    TorchEngine,
+    TruthSet,
+    evaluate,
+    held_out_set,
+    soundscape_set,
+)
 from train.scoring.summary import Scored, Tables
 
 # Names of a checkpoint's parents.
@@ -131,7 +138,8 @@ class Runner:
         member.folder.mkdir(parents=True, exist_ok=True)
         commit = checkpoint.commit()  # now, since the code may be edited while it trains
         job, contract = member.job, self.dataset.contract(member.job)
-        predictor, weights_from = _initial(member, contract)
+        first = replace(job.model, weights=str(member.start)) if member.start else job.model
+        predictor, weights_from = _initial(job, first, contract)
         print(weights_from)
         sources = self._sources(member, stage)
         trainer = Trainer(predictor, job, total_steps(job.fit, len(sources.recordings)), self.device)
@@ -154,7 +162,7 @@ class Runner:
             # so the hash, must not depend on whether the figures were read back from a state.
             metrics=json.loads(json.dumps(progress.epochs[-1]["metrics"])),
             state={key: value.cpu() for key, value in trainer.averaged().state_dict().items()},
-            trained_on=sources.soundscapes(),
+            trained_on=tuple(sorted({*sources.soundscapes(), *pretrained.trained_on(first)})),
         )
         final.save(member.final)
         return final
@@ -178,16 +186,35 @@ class Runner:
         return [truth_set for truth_set in sets if truth_set is not None]
 
     def score(self, stage: Stage, finals: Mapping[str, Final]) -> list[Scored]:
-        """The round's models and their mean on labelled soundscapes, and on `--validation`."""
-        contract = self.dataset.contract(stage.members[0].job)
-        sets = [soundscape_set(self.dataset.validating, contract), self.validation]
+        """The round's models and their mean on every set whose truth is known."""
         hashes = {member.name: checkpoint.sha256(member.final) for member in stage.members}
         smoothing = self.recipe.postprocess.smoothing
-        return [
-            summary.score_round(finals, hashes, truth_set, smoothing, self.device, stage.folder)
-            for truth_set in sets
-            if truth_set is not None
-        ]
+        scored = []
+        for truth_set, names in self._sets(stage):
+            of_set = {name: finals[name] for name in names}
+            made_by = {name: hashes[name] for name in names}
+            scored.append(
+                summary.score_round(of_set, made_by, truth_set, smoothing, self.device, stage.folder)
+            )
+        return scored
+
+    def _sets(self, stage: Stage) -> list[tuple[TruthSet, list[str]]]:
+        """Labelled soundscapes, `--validation` and held-out recordings, and the models they score.
+
+        Models that hold out other recordings than one another have a set a fold.
+        """
+        contract = self.dataset.contract(stage.members[0].job)
+        everyone = [member.name for member in stage.members]
+        sets = [(soundscape_set(self.dataset.validating, contract), everyone)]
+        sets.append((self.validation, everyone))
+        folds: dict[tuple[int, int], list[Member]] = {}
+        for member in stage.members:
+            folds.setdefault((member.job.data.fold, member.job.data.n_folds), []).append(member)
+        for (fold, n_folds), members in folds.items():
+            _, held_out, _ = self.dataset.recordings_of(members[0].job.data)
+            name = HELD_OUT if len(folds) == 1 else f"{HELD_OUT}_{fold}_of_{n_folds}"
+            sets.append((held_out_set(held_out, contract, name), [member.name for member in members]))
+        return [(truth_set, names) for truth_set, names in sets if truth_set is not None]
 
     def run(self, stages: Sequence[Stage], out: Path) -> None:
         """Run all rounds in order, and write the figures after each."""
@@ -210,12 +237,10 @@ class Runner:
         (out / checkpoint.RECIPE_NAME).write_text(recipes.to_json(self.recipe) + "\n")
 
 
-def _initial(member: Member, contract: Contract) -> tuple[Predictor, str]:
+def _initial(job: Job, first: Model, contract: Contract) -> tuple[Predictor, str]:
     """The model before its first step, and a line on where its weights come from."""
-    job = member.job
     torch.manual_seed(job.seed)
     predictor = Predictor(job.frontend, job.model, contract)
-    first = replace(job.model, weights=str(member.start)) if member.start else job.model
     return predictor, pretrained.start(predictor, first)
 
 

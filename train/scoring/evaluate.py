@@ -28,6 +28,7 @@ from train.scoring.truth import Truth, read_truth
 
 # Seconds of a held-out recording that are scored: enough for its species, and validation stays short.
 HELD_OUT_S = 20.0
+HELD_OUT = "held_out"
 
 
 class TorchEngine:
@@ -81,14 +82,16 @@ class TruthSet:
         return macro_auc(self.truth, self.rows(scores))
 
 
-def held_out_set(recordings: Sequence[Recording], contract: Contract) -> TruthSet | None:
+def held_out_set(
+    recordings: Sequence[Recording], contract: Contract, name: str = HELD_OUT
+) -> TruthSet | None:
     """Held-out recordings by their primary label; secondary ones are undecided."""
     if not recordings:
         return None
     targets = target_matrix(recordings, contract.classes, 0.5)
     primary, not_secondary = targets == 1.0, targets != 0.5
     files = tuple(SoundFile(r.path, _n_windows(r.duration_s, contract)) for r in recordings)
-    return TruthSet.of("held_out", files, primary, not_secondary, per_file=True)
+    return TruthSet.of(name, files, primary, not_secondary, per_file=True)
 
 
 def _n_windows(duration_s: float, contract: Contract) -> int:

@@ -27,6 +27,7 @@ from train.scoring.truth import Truth
 
 SUMMARY_NAME, PER_CLASS_NAME = "summary.csv", "per_class.csv"
 ENSEMBLE = "ensemble"  # the mean of a round's models
+KEYS = ("round", "model", "set", "output")  # of a row
 DRAWS = 500
 
 
@@ -86,6 +87,11 @@ def scores_path(folder: Path, set_name: str) -> Path:
     return folder / f"scores-{set_name}.npz"
 
 
+def scored_sets(folder: Path) -> list[str]:
+    """Names of the sets that a round was scored on."""
+    return sorted(path.stem.partition("-")[2] for path in folder.glob(scores_path(folder, "*").name))
+
+
 def score_round(
     finals: Mapping[str, Final],
     hashes: Mapping[str, str],
@@ -139,18 +145,22 @@ def of_round(index: int, scored: Sequence[Scored], before: Sequence[Scored]) -> 
         header, positives = on_set.header, on_set.truth.n_positive
         for model, output in product(header.models, header.outputs):
             auc = on_set.auc(output, model)
-            where = {"round": index, "model": model, "set": header.name, "output": output}
+            where = dict(zip(KEYS, (index, model, header.name, output), strict=True))
             gain = _gain(on_set, last.get(header.name), output, model)
             models.append(where | {"macro_auc": auc.macro, "n_scored": auc.n_scored} | gain)
             classes += [
                 where | {"class": header.classes[i], "n_positive": int(positives[i]), "auc": value}
                 for i, value in auc.per_class.items()
             ]
-    return Tables(pd.DataFrame(models), pd.DataFrame(classes))
+    # Without any set the tables have their header alone.
+    return Tables(
+        pd.DataFrame(models, columns=None if models else [*KEYS, "macro_auc", "n_scored"]),
+        pd.DataFrame(classes, columns=None if classes else [*KEYS, "class", "n_positive", "auc"]),
+    )
 
 
 def _gain(scored: Scored, last: Scored | None, output: str, model: str) -> dict[str, float]:
-    if last is None or model not in last.header.models:
+    if last is None or model not in last.header.models or not scored.truth.same_as(last.truth):
         return {}
     gain = scored.gain(last, output, model)
     return {
@@ -173,7 +183,10 @@ def write(rounds: Sequence[Tables], out: Path) -> None:
 def lines(models: pd.DataFrame) -> list[str]:
     """The lines of a round's log: one for each model and set, with the gains."""
     if models.empty:
-        return []
+        return [
+            "no figures: no recording is held out (data.fold = -1), and neither labelled soundscapes "
+            "nor --validation is there to score"
+        ]
     texts = []
     for (index, model, name), rows in models.groupby(["round", "model", "set"], sort=False):
         parts = []

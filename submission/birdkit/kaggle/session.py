@@ -185,9 +185,11 @@ class Run:
 
     @property
     def seconds_per_file(self) -> float:
-        """Seconds for a file of a minute, in the last completed pass or in an incomplete first one."""
+        """Seconds for a file of a minute: the mean of completed passes, or of an incomplete first."""
         progress, scored = self.out.progress, self.out.report.scored
-        return progress.seconds_a_window * WINDOWS_A_MINUTE or progress.first.elapsed_s / scored
+        if not progress.windows:
+            return progress.first.elapsed_s / scored
+        return progress.elapsed_s / progress.windows * WINDOWS_A_MINUTE
 
 
 def verdict(seconds_per_file: float, limit_min: float) -> tuple[str, bool]:

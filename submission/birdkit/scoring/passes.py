@@ -79,6 +79,8 @@ class Progress:
     first: Prediction  # the first pass, live; without scores before it
     result: Result | None = None
     seconds_a_window: float = 0.0  # in the last completed pass
+    elapsed_s: float = 0.0  # of all completed passes, and the windows that they scored
+    windows: float = 0.0
     why_stopped: str = "it was told to end"
 
     @property
@@ -146,7 +148,10 @@ def run_passes(
         if why := _why_left_out(this_pass, files, progress.result, prediction):
             progress.why_stopped = why
             return
-        progress.seconds_a_window = (clock() - start) / windows
+        elapsed_s = clock() - start
+        progress.seconds_a_window = elapsed_s / windows
+        progress.elapsed_s += elapsed_s
+        progress.windows += windows
         progress.join(this_pass, prediction)
         on_joined()
     progress.why_stopped = "all passes are done"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -247,6 +248,40 @@ def test_a_card_made_from_a_job_equals_the_one_made_from_a_recipe(
     write_onnx(folder / "tiny.onnx", contract, {"tiny": as_job(made_by("test_resnet", "none"))})
     assert page_of(folder) == from_recipes
     assert "recipe `marsh`, 15 epochs" in from_recipes
+
+
+EVIL = "<script>x</script>\n# Heading\n[a](http://b) `c` **d** _e_ f\\|g|h \u202eb"
+
+
+def test_what_comes_from_metadata_is_never_markup(tmp_path: Path, contract: Contract) -> None:
+    """Names, recipes, weights, commits, classes and lines that anybody may have written."""
+    origin = made_by(EVIL, EVIL) | {"weights_from": EVIL, "commit": EVIL, "checkpoint_sha256": EVIL}
+    origin["recipe"]["name"] = EVIL
+    origin["recipe"]["fit"]["epochs"] = EVIL
+    members = (f"m{EVIL}", "n")
+    evil = replace(contract, classes=(EVIL, "b", f"c{EVIL}"), members=members)
+    write_onnx(tmp_path / "fused.onnx", evil, {members[0]: origin, "n": {"recipe": 3}})
+    spec = Spec(dict.fromkeys(members, 1.0), EVIL, files={"fused": list(members)})
+    spec.save(tmp_path)
+    Judgement(1, 12, 1, {EVIL: 0.5}, {EVIL: (0.5, 1)}, [EVIL], EVIL).save(tmp_path)
+    model_folder.write_parity(tmp_path, {EVIL: [replace(ONNXRUNTIME, engine=EVIL)]})
+    precision.save(tmp_path, [], {EVIL: EVIL})
+    page = page_of(tmp_path)
+    assert len([line for line in page.splitlines() if line.startswith("#")]) == 7
+    for markup in ("<script", "](http", "**d", " _e", "`c`", "\\\\|", "\u202e"):
+        assert markup not in page, markup
+    rows = [line for line in page.splitlines() if line.startswith("| ")]
+    bars = [len(re.findall(r"(?<!\\)\|", row)) for row in rows]
+    assert set(bars) <= {3, 4, 5, 6, 8, 9}  # no cell ends early: as many bars as a table has columns
+    assert page.count("&#60;script>") > 10
+    assert re.findall(r"^\| mm?.*$", page, re.MULTILINE)
+
+
+def test_metadata_of_another_kind_leaves_gaps(folder: Path, contract: Contract) -> None:
+    of_another_kind: list[Any] = [[], 3, {"tiny": 7}, {"tiny": {"job": [1], "commit": None}}]
+    for members in of_another_kind:
+        write_onnx(folder / "tiny.onnx", contract, members)
+        assert "tiny: not stated" in page_of(folder)
 
 
 def test_a_file_that_promises_nothing_is_an_error(folder: Path) -> None:

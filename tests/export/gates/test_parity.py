@@ -14,6 +14,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
@@ -21,7 +23,7 @@ from birdkit.contract import METADATA_KEY, Contract
 from birdkit.engines.engine import OnnxRuntimeEngine, OpenVinoEngine
 from birdkit.engines.layout import Layout
 from birdkit.errors import UserError
-from birdkit.scoring.ensemble import Spec
+from birdkit.scoring.ensemble import Spec, probabilities
 from export import to_onnx, to_openvino
 from export.benchmark.baselines import WRITE_UP, untrained
 from export.folder import model_folder
@@ -30,7 +32,7 @@ from export.models import members
 from export.models import onnx as onnx_files
 from export.models import openvino as ir_files
 from tests.conftest import REAL, tiny_job, tiny_predictor, write_sound
-from train.config import settings
+from train.config import settings as config
 from train.config.job import Job
 from train.models.checkpoint import Final, sha256
 from train.scoring.evaluate import TorchEngine
@@ -63,7 +65,7 @@ def test_a_trained_models_exports_agree_in_every_engine(model_dir: Path) -> None
 @pytest.mark.parametrize("encoder", WRITE_UP)
 def test_the_write_ups_encoders_agree_in_every_engine(encoder: str, tmp_path: Path) -> None:
     contract = Contract(32000, 5.0, 5.0, tuple(f"class{i}" for i in range(206)))
-    job = Job("write-up", model=settings.Model(encoder, "none"))
+    job = Job("write-up", model=config.Model(encoder, "none"))
     recordings = sorted((REAL / "train_soundscapes").glob("*.ogg"))[:1]
     for found in engine_parities(untrained(job, contract), tmp_path / "m.onnx", recordings):
         print(encoder, found)
@@ -76,7 +78,7 @@ def test_a_front_end_whose_hop_does_not_divide_and_a_longer_chunk_export_too(
     chunk_s: float, tmp_path: Path
 ) -> None:
     contract = Contract(32000, chunk_s, 5.0, ("a", "b", "c"))
-    job = replace(tiny_job(), frontend=settings.FrontEnd(n_fft=1024, hop=626, n_mels=40))
+    job = replace(tiny_job(), frontend=config.FrontEnd(n_fft=1024, hop=626, n_mels=40))
     for found in engine_parities(untrained(job, contract), tmp_path / "m.onnx"):
         assert found.faults() == []
 
@@ -95,7 +97,8 @@ def test_a_model_file_describes_itself(model_dir: Path, run_dir: Path) -> None:
     made_by = json.loads(properties[onnx_files.MADE_BY_KEY])["test_resnet"]
     assert made_by["job"]["model"]["encoder"] == "test_resnet"
     assert made_by["checkpoint_sha256"] == sha256(run_dir / "round0" / "test_resnet" / "final.pt")
-    assert made_by.keys() == {"job", "checkpoint_sha256", "commit", "weights_from"}
+    assert made_by["trained_on"] == list(final.trained_on)
+    assert made_by.keys() == {"job", "checkpoint_sha256", "commit", "weights_from", "trained_on"}
     assert not list(model_dir.glob("*.data"))
 
 
@@ -152,9 +155,92 @@ def test_the_gate_refuses_a_changed_order(reference: dict[str, NDArray[np.float3
     assert any("change their order" in f for f in parity.compare(reference, swapped, "x").faults())
 
 
+@pytest.mark.parametrize(("apart", "flips"), [(0.9, 0), (1.1, 1)])
+def test_pairs_swap_their_order_within_the_margin_without_a_flip(apart: float, flips: int) -> None:
+    """Rounding may turn the order of two windows that are as good as equal."""
+    margin = parity.PROBABILITY_TOLERANCE
+    reference = np.array([[0.5], [0.5 + apart * margin]], dtype=np.float32)
+    assert parity._rank_flips(reference, reference[::-1], margin) == flips
+    assert parity._rank_flips(reference, reference, margin) == 0
+
+
 def test_the_gate_refuses_inputs_that_prove_nothing(reference: dict[str, NDArray[np.float32]]) -> None:
     flat = {key: np.tile(array[:1], (24, 1)) for key, array in reference.items()}
     assert any("nothing is proven" in text for text in parity.compare(flat, flat, "x").faults())
+
+
+def test_logits_of_thousands_may_round_as_much_as_their_size_makes_them(
+    reference: dict[str, NDArray[np.float32]],
+) -> None:
+    """A correct export of a briefly trained network: in some inputs all is saturated."""
+    wild = {key: array.copy() for key, array in reference.items()}
+    wild["segmentwise"][0] = [-5910, -2950, -350, -60, -12]
+    wild["clipwise"][0] = 0
+    rounded = changed(wild, "segmentwise", 0)
+    rounded["segmentwise"][0] += np.array([0.25, 0.1, 0.05, 0.02, 0.01], dtype=np.float32)
+    assert parity.compare(wild, rounded, "x").faults() == []
+
+
+def in_half_precision(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    return logits.astype(np.float16).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda logits: logits * np.float32(1.002),
+        lambda logits: logits + np.float32(2e-3),
+        lambda logits: np.maximum(logits, -80),
+        in_half_precision,
+    ],
+)
+def test_saturated_logits_that_are_wrong_are_refused(
+    wrong: Any, reference: dict[str, NDArray[np.float32]]
+) -> None:
+    wild = {key: array.copy() for key, array in reference.items()}
+    wild["segmentwise"][0] = [-5911, -2951, -351, -61.3, -12.2]
+    found = parity.compare(wild, wild | {"segmentwise": wrong(wild["segmentwise"])}, "x").faults()
+    assert any("logits differ" in text for text in found)
+
+
+def barely_moved(bias: float, scale: float) -> dict[str, NDArray[np.float32]]:
+    """Answers of a model that was trained for a few steps: near its first bias, whatever it hears."""
+    rng = np.random.default_rng(0)
+    logits = (bias + scale * rng.standard_normal((32, 20))).astype(np.float32)
+    outputs = {"segmentwise": logits, "clipwise": np.zeros_like(logits)}
+    return outputs | {"clipwise": 0.9 * probabilities(outputs, "segmentwise")}
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.floats(-6, 0), st.floats(0.02, 0.5), st.integers(0, 100))
+def test_a_model_that_hardly_moves_is_compared_on_the_little_that_it_moves(
+    bias: float, scale: float, seed: int
+) -> None:
+    answers = barely_moved(bias, scale)
+    noise = np.random.default_rng(seed).standard_normal((32, 20)).astype(np.float32)
+    for error, right in ((1e-6, True), (0.01 * scale, False), (np.float32(np.nan), False)):
+        logits = answers["segmentwise"] + error * noise
+        candidate = answers | {"segmentwise": logits}
+        assert (parity.compare(answers, candidate, "x").faults() == []) == right
+
+
+def test_a_constant_answer_in_place_of_one_that_hardly_moves_is_refused() -> None:
+    answers = barely_moved(-5.3, 0.1)
+    assert parity.compare(answers, answers, "x").spread < parity.FULL_SPREAD
+    constant = {key: np.broadcast_to(array.mean(axis=0), array.shape) for key, array in answers.items()}
+    faults = parity.compare(answers, constant, "x").faults()
+    assert any("probabilities differ" in text for text in faults)
+    assert any("change their order" in text for text in faults)
+
+
+def test_real_audio_is_advised_only_where_there_was_none(
+    reference: dict[str, NDArray[np.float32]],
+) -> None:
+    for n_inputs, advised in ((parity.N_SIGNALS, True), (24, False)):
+        flat = {key: np.tile(array[:1], (n_inputs, 1)) for key, array in reference.items()}
+        (fault,) = parity.compare(flat, flat, "x").faults()
+        assert ("--data" in fault) == advised
+        assert "train longer" in fault
 
 
 def test_every_batch_size_is_asked_for(contract: Contract) -> None:
@@ -253,9 +339,11 @@ def test_without_data_the_output_is_the_one_that_training_found_better(run_dir: 
         ({"b": finals["b"]}, "clipwise"),
         ({"a": replace(final, metrics={})}, "clipwise"),
     ]:
-        spec, (why,) = selection.untested_spec(chosen, {name: [name] for name in chosen})
+        stems = {name: [name] for name in chosen}
+        spec, judgement = selection.untested(chosen, stems, "there are no labels")
         assert spec.output == expected
-        assert expected in why
+        assert expected in judgement.chosen[0]
+        assert judgement.n_soundscapes == 0
 
 
 def test_classes_that_differ_from_the_sample_submission_refuse_the_export(

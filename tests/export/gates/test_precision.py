@@ -170,10 +170,14 @@ def test_what_passes_ships_and_is_used_and_what_does_not_leaves_no_file(
     assert "in order of use: f32" in capsys.readouterr().out
 
 
-def test_without_labelled_soundscapes_nothing_below_f32_is_tried(folder: Path, tmp_path: Path) -> None:
+def test_without_labelled_soundscapes_nothing_below_f32_is_tried_and_it_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try_int8_on_every_cpu(monkeypatch)
     assert to_openvino.main([str(folder)]) == 0
     assert list(Spec.load(folder).precisions) == []
-    assert not (folder / precision.NAME).exists()
+    assert "bf16: not tried, since --data was not given" in capsys.readouterr().out
+    assert "not tried: since --data was not given" in (folder / "card.md").read_text()
 
 
 def test_a_precision_that_this_cpu_lacks_is_not_tried(

@@ -80,6 +80,15 @@ def test_the_dataset_holds_kit_models_wheels_and_manifest_and_the_kernel_its_not
     ]
 
 
+def test_the_model_is_looked_for_before_wheels_are_fetched(
+    checkout: Path, run_bundle: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (checkout / "submission" / "model" / "ensemble.json").unlink()
+    monkeypatch.setattr(wheels, "gather", lambda *_, **__: pytest.fail("fetched wheels"))
+    with pytest.raises(UserError, match=r"ensemble\.json: not found; run export/to_onnx\.py"):
+        run_bundle()
+
+
 def test_two_builds_are_the_same_to_the_byte_mode_and_date(run_bundle: Any, checkout: Path) -> None:
     one = snapshot(run_bundle(out="one"))
     for path in checkout.joinpath("submission").rglob("*"):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from birdkit.contract import Contract
 from birdkit.errors import UserError
@@ -87,6 +88,28 @@ def test_members_that_were_smoothed_differently_are_refused(run_dir: Path) -> No
         match=r"members a and b differ in postprocess\.smoothing \(1 and 0\.25, 0\.5, 0\.25\), and an",
     ):
         members.refuse_other_smoothing({"a": final, "b": smoothed})
+
+
+def test_classes_that_a_competition_does_not_ask_for_are_dropped_and_the_others_answer_alike(
+    run_dir: Path, tmp_path: Path
+) -> None:
+    """As models of the union of several years are exported for one."""
+    union = members.load([run_dir])
+    classes = union.contract.classes
+    asked = (classes[5], classes[2], classes[0])
+    (tmp_path / "sample_submission.csv").write_text(f"row_id,{','.join(asked)}\n")
+    cut, line = members.for_competition(union, tmp_path)
+    assert cut.contract.classes == (classes[0], classes[2], classes[5])
+    assert line.startswith(f"{len(classes) - 3} classes that {tmp_path} does not ask for are dropped")
+    assert cut.paths == union.paths
+    waveform = torch.rand(2, cut.contract.chunk_samples) - 0.5
+    for name, final in union.finals.items():
+        with torch.inference_mode():
+            every, some = final.predictor()(waveform), cut.finals[name].predictor()(waveform)
+        for whole, part in zip(every, some, strict=True):
+            torch.testing.assert_close(part, whole[:, [0, 2, 5]], rtol=1e-5, atol=1e-6)
+    (tmp_path / "sample_submission.csv").write_text(f"row_id,{','.join(classes)}\n")
+    assert members.for_competition(union, tmp_path) == (union, "")
 
 
 @pytest.fixture(scope="module")

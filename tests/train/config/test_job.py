@@ -91,8 +91,11 @@ def test_a_rounds_fit_stands_above_a_models_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[[rounds]]\nfit.rate = 0.1\n", r"rounds\.0: unknown key 'rate'"),
-        ("[[rounds]]\nfit.lr = 'low'\n", r"rounds\.0: lr: expected float"),
+        ("[[rounds]]\nfit.rate = 0.1\n", r"mine\.toml: rounds\.0: fit: unknown key 'rate'"),
+        (
+            "[[rounds]]\nfit.lr = 'low'\n",
+            "0: fit: lr: expected a number from 0 to 1, got 'low'",
+        ),
         ("[[models]]\nfrontend.mels = 3\n", r"unknown key 'mels'; did you mean 'n_mels'"),
         ("[[models]]\nframewise.x = 3\n", "unknown key 'framewise'"),
         ("[[models]]\ndata.window_s = 3.0\n", r"data\.window_s: has one value for all models"),

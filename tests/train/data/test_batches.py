@@ -22,6 +22,7 @@ from train.data.batches import (
     Batches,
     LabelledWindows,
     Sources,
+    _joined,
     crop_notes,
     random_crop,
     sampling_weights,
@@ -114,6 +115,15 @@ def test_mixup_joins_the_labels_of_both(batches: Batches) -> None:
     # Half are mixed, two thirds of those with another class.
     assert set(labels_each) == {1.0, 2.0}
     assert 0.15 < labels_each[2.0] / len(targets) < 0.5
+
+
+def test_a_mix_takes_the_higher_of_two_soft_labels_and_keeps_what_is_unknown() -> None:
+    chunk = np.ones(4, dtype=np.float32)
+    first = np.array([0.3, 0.0, 0.2, np.nan, np.nan], dtype=np.float32)
+    second = np.array([0.0, 0.8, 0.6, 0.4, 1.0], dtype=np.float32)
+    for one, other in ((first, second), (second, first)):
+        _, target = _joined((chunk, one), (chunk, other), (0.0, 0.0), np.random.default_rng(0))
+        np.testing.assert_array_equal(target, np.array([0.3, 0.8, 0.6, np.nan, 1.0], np.float32))
 
 
 @pytest.mark.parametrize("levels_db", [(-6.0, 6.0), (-20.0, -3.0)])

@@ -275,10 +275,10 @@ def test_the_real_competition_is_read_whole() -> None:
 
 
 @pytest.fixture
-def year(folder: Path, tmp_path: Path) -> Path:
+def year(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same as the folder of an earlier year: no taxonomy, another name for the table."""
-    other = tmp_path / "year"
-    shutil.copytree(folder, other, ignore=lambda path, names: {"taxonomy.csv", "year"})
+    other = tmp_path_factory.mktemp("years") / "2024"
+    shutil.copytree(folder, other, ignore=shutil.ignore_patterns("taxonomy.csv"))
     (other / "train.csv").rename(other / "train_metadata.csv")
     return other
 
@@ -326,8 +326,10 @@ def test_2021_has_recordings_and_labels_of_its_own_form(year: Path) -> None:
     assert competition.unlabelled() == []
 
 
-def test_recordings_may_lie_outside_the_folder(folder: Path, tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere"
+def test_recordings_may_lie_outside_the_folder(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "audio"
     (folder / "train_audio").rename(elsewhere)
     path = folder / "train.csv"
     table = pd.read_csv(path, dtype=str, keep_default_na=False)

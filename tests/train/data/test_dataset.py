@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,17 +95,50 @@ def doubled(competition: Path, tmp_path: Path) -> Path:
 def test_duplicates_are_said_and_their_labels_joined_where_the_recipe_drops_them(
     doubled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = read(doubled, tmp_path, "data.fold=-1")
-    said = notes(doubled, tmp_path, "data.fold=-1")
+    keep = ("data.fold=-1", "data.cache=true")
+    kept, said, _ = prepare(doubled, tmp_path, *keep)
     assert any("XC1" in line for line in said)
-    dropped = read(doubled, tmp_path, "data.fold=-1", "data.duplicates=drop")
+    dropped, lines, _ = prepare(doubled, tmp_path, *keep, "data.duplicates=drop")
+    assert lines[0] == said[0]
+    assert "all labels joined" in lines[1] or "all stay" in lines[1]
+    assert lines[2] == "data: all recordings train, none is held out"
     # One stays for each label: a class must not lose a recording to another.
     assert len(dropped.recordings) <= len(kept.recordings)
     both = {kept.recordings[0].primary, "demris1"}
     monkeypatch.setattr(duplicates, "find_duplicates", None)  # found once, then kept
-    assert notes(doubled, tmp_path, "data.fold=-1") == said
+    assert prepare(doubled, tmp_path, *keep)[1][0] == said[0]
     joined = [r for r in dropped.recordings if {r.primary, *r.secondary} >= both]
     assert joined
+
+
+def test_nothing_is_decoded_before_the_plan_nor_for_a_search_that_is_switched_off(
+    doubled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(audio, "read", None)
+        found, said = dataset.read([doubled], tiny_recipe("data.duplicates=drop"), tmp_path)
+    assert len(dataset.fold_notes(found, [tiny_job()])) > 0
+    assert not any("XC1" in line for line in said)
+    monkeypatch.setattr(duplicates, "find_duplicates", None)
+    monkeypatch.setattr(duplicates, "candidates", None)
+    _, lines, _ = prepare(doubled, tmp_path, "data.duplicates=unsearched")
+    assert lines == []
+
+
+def test_what_is_searched_for_duplicates_is_decoded_once(
+    doubled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: Counter[Path] = Counter()
+    read = audio.read
+
+    def counting(path: Path, *args: Any, **kwargs: Any) -> NDArray[np.float32]:
+        decoded[path] += 1
+        return read(path, *args, **kwargs)
+
+    monkeypatch.setattr(audio, "read", counting)
+    found, *_ = prepare(doubled, tmp_path, "data.fold=-1", "data.cache=true")
+    assert set(decoded) >= {recording.path for recording in found.recordings}
+    assert set(decoded.values()) == {1}
 
 
 def test_with_and_without_the_cache_a_batch_is_the_same_bit_for_bit(
@@ -216,7 +250,7 @@ def test_files_whose_bodies_are_bad_are_left_out_with_and_without_the_cache_alik
         train, held_out, fold = found.recordings_of(job.data)
         bad = [line for line in lines if line.endswith("can't be decoded (lost sync)")]
         assert len(bad) == 4
-        assert fold in lines  # as the folds are now
+        assert f"data: {fold}" in lines  # as the folds are now
         n_read = len(found.competition.recordings)
         assert len(train) + len(held_out) == len(found.recordings) == n_read - 2
         n_labelled = len(found.training) + len(found.validating)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,13 +19,14 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from birdkit import audio
 from tests.conftest import ROOT, write_sound
-from train.data import waveforms
+from train.config import provenance
+from train.data import progress, waveforms
 from train.data.waveforms import FULL_SCALE, INDEX, Waveforms, to_float
 
 RATE = 32000
@@ -76,7 +78,7 @@ def entries(folder: Path) -> list[Path]:
 
 
 def index_of(folder: Path) -> dict[str, str]:
-    return json.loads((folder / INDEX).read_text())
+    return provenance.read_store(folder / INDEX)
 
 
 def disk_with(free: int) -> Callable[[Path], SimpleNamespace]:
@@ -241,7 +243,7 @@ def limited_files() -> Iterator[None]:
 def test_a_write_that_fails_midway_leaves_what_was_written_and_that_is_used(
     sounds: list[Path], folder: Path, limited_files: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waveforms, "usable_cores", lambda: 1)
+    monkeypatch.setattr(progress, "usable_cores", lambda: 1)
     by_size = sounds[::-1]  # of 64,000, 96,000 and 128,000 bytes
     line = fill(folder, whole(by_size), RATE)
     assert line == (
@@ -285,7 +287,8 @@ def test_a_folder_that_cannot_be_made_is_said_and_no_error(sounds: list[Path], t
 KILLED = """
 import resource, signal, sys
 from pathlib import Path
-from train.data import waveforms
+from train.config import provenance
+from train.data import progress, waveforms
 
 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -324,18 +327,86 @@ def damage_to(entry: Path) -> Iterator[bytes]:
     yield square.read_bytes()
 
 
-def test_a_corrupt_entry_is_decoded_by_a_call_and_rewritten_by_a_fill(
-    sounds: list[Path], folder: Path
+def test_a_corrupt_entry_is_named_and_rewritten_by_a_call_and_by_a_fill(
+    sounds: list[Path], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, right = sounds[0], Waveforms(RATE)(sounds[0])
     fill(folder, whole([path]), RATE)
     (entry,) = entries(folder)
     for damaged in list(damage_to(entry)):
         entry.write_bytes(damaged)
+        assert f"1 decoded now, 1 of them for damaged entries ({entry.name})" in fill(
+            folder, whole([path]), RATE
+        )
+        entry.write_bytes(damaged)
+        waveforms._checked.clear()
         assert_the_same(Waveforms(RATE, folder)(path), right)
-        assert "1 decoded now" in fill(folder, whole([path]), RATE)
-        assert_the_same(Waveforms(RATE, folder)(path), right)
+        assert capsys.readouterr().out == (
+            f"waveform cache: {entry} is damaged; {path} is decoded again\n"
+        )
         assert isinstance(Waveforms(RATE, folder)(path), np.memmap)
+        assert "0 decoded now" in fill(folder, whole([path]), RATE)
+
+
+@given(st.data())
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_flipped_bit_anywhere_in_an_entry_is_noticed_when_it_is_first_mapped(
+    folder: Path, tmp_path: Path, data: st.DataObject
+) -> None:
+    path = tmp_path / "short.wav"
+    if not path.exists():
+        write_sound(path, 0.01)
+    fill(folder, whole([path]), RATE)
+    (entry,) = entries(folder)
+    content = bytearray(entry.read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    entry.write_bytes(content)
+    waveforms._checked.clear()  # as in another process
+    assert_the_same(Waveforms(RATE, folder)(path), Waveforms(RATE)(path))
+    assert entry.read_bytes() != content
+
+
+def test_a_checksum_is_computed_once_a_process(
+    sounds: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(folder, whole(sounds[:1]), RATE)
+    for _ in range(2):
+        assert isinstance(Waveforms(RATE, folder)(sounds[0]), np.memmap)
+        monkeypatch.setattr(zlib, "crc32", None)
+
+
+def test_a_damaged_entry_that_cannot_be_rewritten_is_decoded(
+    sounds: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(folder, whole(sounds[:1]), RATE)
+    (entry,) = entries(folder)
+    entry.write_bytes(bytes(len(entry.read_bytes())))
+
+    def read_only(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(waveforms, "write_whole", read_only)
+    assert_the_same(Waveforms(RATE, folder)(sounds[0]), Waveforms(RATE)(sounds[0]))
+
+
+def test_a_cache_of_the_kit_that_kept_no_checksums_is_made_again(
+    sounds: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(waveforms, "VERSION", waveforms.VERSION.replace("2", "1", 1))
+        fill(folder, whole(sounds), RATE)
+    for entry in entries(folder):
+        entry.write_bytes(entry.read_bytes()[: -waveforms.N_CHECKSUM])
+    (folder / INDEX).write_text(json.dumps(index_of(folder)))
+    assert fill(folder, whole(sounds), RATE).endswith("3 decoded now")
+    assert len(entries(folder)) == 3
+
+
+def test_threads_share_the_memory(tmp_path: Path) -> None:
+    waves = Waveforms(8000, memory_bytes=5000)
+    paths = [write_sound(tmp_path / f"{k}.wav", 0.1, 8000) for k in range(20)]
+    sizes = progress.in_threads(lambda path: waves(path).size, paths * 20, "")
+    assert sizes == [800] * 400
 
 
 def test_a_corrupt_index_is_begun_anew(sounds: list[Path], folder: Path) -> None:

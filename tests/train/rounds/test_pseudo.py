@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -78,7 +78,10 @@ def scores_by_file(labels: pseudo_labels.Labels) -> dict[str, NDArray[np.float32
 
 @pytest.mark.parametrize("output", ["clipwise", "segmentwise"])
 def test_labels_are_what_the_teachers_ensemble_would_submit(
-    teacher: teachers.Teacher, files: list[SoundFile], tmp_path: Path, output: str
+    teacher: teachers.Teacher,
+    files: list[SoundFile],
+    tmp_path: Path,
+    output: Literal["clipwise", "segmentwise"],
 ) -> None:
     path = teachers.label(teacher, files, Pseudo(output=output, shifts=(0.5,)), tmp_path)
     found = scores_by_file(pseudo_labels.read(path))
@@ -253,7 +256,12 @@ tables = hnp.arrays(
     st.sampled_from(["none", "max", "sum"]),
 )
 def test_transforms_keep_order_range_and_thresholds(
-    scores: NDArray[np.float32], power: float, zero: float, one: float, keep: float, weighting: str
+    scores: NDArray[np.float32],
+    power: float,
+    zero: float,
+    one: float,
+    keep: float,
+    weighting: Literal["none", "max", "sum"],
 ) -> None:
     settings = Pseudo(power=power, zero_below=zero, one_from=one, keep_above=keep, weighting=weighting)
     try:
@@ -315,6 +323,16 @@ def test_alarms_name_the_class_that_collapses_explodes_or_is_constant() -> None:
     assert line.startswith("c: its share of the labels' mass explodes")
     lines = alarms(summary({"a": 10.0}, spread=1e-5), None, Alarms())
     assert lines[0].startswith("a: segmentwise labels differ by 1.0e-05 over 100 windows")
+
+
+def test_a_share_below_a_hundredth_of_an_even_one_neither_collapses_nor_explodes() -> None:
+    def masses(of_a: float) -> Summary:
+        return summary({"a": of_a, "b": 100.0})
+
+    assert alarms(masses(1e-6), masses(0.4), Alarms()) == []
+    assert alarms(masses(0.4), masses(1e-6), Alarms()) == []
+    (line,) = alarms(masses(1e-6), masses(10.0), Alarms())
+    assert "collapses" in line
 
 
 def test_alarm_limits_are_the_outputs_own_and_another_scale_raises_none() -> None:

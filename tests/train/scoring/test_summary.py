@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from train.scoring import summary
 from train.scoring.summary import Header, Scored
 from train.scoring.truth import Truth
 
@@ -37,3 +38,20 @@ def test_the_keys_of_the_file_stay_so_that_files_of_earlier_runs_are_kept(tmp_pa
     with np.load(path) as kept:
         assert set(kept) == {"facts", "scores", *arrays}
         assert json.loads(str(kept["facts"])) == fields
+
+
+def test_without_any_set_the_tables_have_their_header_and_the_log_says_why(tmp_path: Path) -> None:
+    tables = summary.of_round(0, [], [])
+    summary.write([tables], tmp_path)
+    assert (tmp_path / "summary.csv").read_text() == "round,model,set,output,macro_auc,n_scored\n"
+    per_class = "round,model,set,output,class,n_positive,auc\n"
+    assert (tmp_path / "per_class.csv").read_text() == per_class
+    (line,) = summary.lines(tables.models)
+    assert "data.fold" in line
+
+
+def test_a_round_is_compared_with_the_one_before_only_on_the_same_truth() -> None:
+    scored = Scored(HEADER, SCORES, TRUTH)
+    other = Scored(HEADER, SCORES, Truth.of(~TRUTH.labels, TRUTH.decided, TRUTH.groups))
+    assert "gain" in summary.of_round(1, [scored], [scored]).models
+    assert "gain" not in summary.of_round(1, [scored], [other]).models

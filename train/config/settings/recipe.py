@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Annotated, Any
 
 from birdkit.errors import UserError
 from train.config.settings.augment import Augment
@@ -12,29 +12,34 @@ from train.config.settings.fit import Fit
 from train.config.settings.frontend import FrontEnd
 from train.config.settings.model import Model
 from train.config.settings.pseudo_labels import Pseudo
+from train.config.settings.ranges import FolderName, Range
 
 
 @dataclass(frozen=True)
 class Postprocess:
     """Post-processing of the scores; goes into `ensemble.json` and is part of validation."""
 
-    smoothing: tuple[float, ...] = (1.0,)
+    smoothing: tuple[Annotated[float, Range(0, 1000)], ...] = (1.0,)
     """Weights of neighbouring windows, the window itself in the middle."""
+
+    def __post_init__(self) -> None:
+        if len(self.smoothing) % 2 == 0 or sum(self.smoothing) <= 0:
+            raise UserError("postprocess.smoothing: needs an odd number of weights, with a sum above 0")
 
 
 @dataclass(frozen=True)
 class ModelEntry(Model):
     """An entry of [[models]]: a model, and settings of its own for any section."""
 
-    frontend: dict[str, Any] = field(default_factory=dict)
+    frontend: Annotated[dict[str, Any], FrontEnd] = field(default_factory=dict)
     """Overrides of [frontend] for this model."""
-    data: dict[str, Any] = field(default_factory=dict)
+    data: Annotated[dict[str, Any], Data] = field(default_factory=dict)
     """Overrides of [data] for this model."""
-    augment: dict[str, Any] = field(default_factory=dict)
+    augment: Annotated[dict[str, Any], Augment] = field(default_factory=dict)
     """Overrides of [augment] for this model."""
-    fit: dict[str, Any] = field(default_factory=dict)
+    fit: Annotated[dict[str, Any], Fit] = field(default_factory=dict)
     """Overrides of [fit] for this model."""
-    pseudo: dict[str, Any] = field(default_factory=dict)
+    pseudo: Annotated[dict[str, Any], Pseudo] = field(default_factory=dict)
     """Overrides of a round's pseudo settings for this model."""
 
     def model(self, name: str) -> Model:
@@ -51,25 +56,21 @@ class Round:
     """Names among [[models]]; all of them where empty."""
     teacher: tuple[str, ...] = ()
     """Models of the round before that teach; all of them where empty."""
-    repeat: int = 1
+    repeat: Annotated[int, Range(1, 100)] = 1
     """So many equal rounds, each taught by the one before it."""
     warm: bool = False
     """Students start from the round before's model of their name, in place of models.weights."""
-    fit: dict[str, Any] = field(default_factory=dict)
+    fit: Annotated[dict[str, Any], Fit] = field(default_factory=dict)
     """Overrides of [fit] for this round; they stand above a model's own."""
     pseudo: Pseudo = field(default_factory=Pseudo)
     """The round's pseudo labels."""
-
-    def __post_init__(self) -> None:
-        if self.repeat < 1:
-            raise UserError(f"rounds.repeat {self.repeat}: a round is there at least once")
 
 
 @dataclass(frozen=True)
 class Recipe:
     """The settings of a whole run."""
 
-    name: str = "recipe"
+    name: Annotated[str, FolderName()] = "recipe"
     """Name of the run's folder; the file's name where it is not given."""
     frontend: FrontEnd = field(default_factory=FrontEnd)
     """The log-mel."""

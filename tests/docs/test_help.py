@@ -1,0 +1,40 @@
+"""Every command explains itself: its docstring, and text and default of each option."""
+
+from __future__ import annotations
+
+import ast
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.docs import commands
+from tests.docs.commands import ROOT
+
+
+@pytest.mark.parametrize("command", commands.commands())
+def test_help_has_the_docstring_and_a_text_and_a_default_for_every_option(command: str) -> None:
+    parser = commands.parser_of(command)
+    docstring = ast.get_docstring(ast.parse((ROOT / command).read_text()), clean=False)
+    assert docstring is not None
+    assert docstring.strip() in parser.format_help()
+    for action in parser._actions:
+        text = parser._get_formatter()._expand_help(action)
+        assert len(text) > 5, action.dest
+        takes_a_value = action.nargs != 0 and not action.required
+        assert "default" in text or not takes_a_value, action.dest
+
+
+def test_make_quotes_a_data_folder_whatever_its_name_holds(tmp_path: Path) -> None:
+    data = tmp_path / "a b's"
+    (data / "validation").mkdir(parents=True)
+    printed = subprocess.run(
+        ["make", "--dry-run", "demo", f"DATA={data}"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    lines = printed.replace("\\\n", " ").splitlines()
+    calls = [shlex.split(line) for line in lines if ".py" in line]
+    named = {word for call in calls for word in call if str(tmp_path) in word}
+    assert named == {str(data), f"{data}/validation", f"{data}/validation/soundscapes"}
+    assert sum(str(data) in call for call in calls) == 4  # train, to_onnx, to_openvino, run
