@@ -21,7 +21,8 @@ from birdkit.grid import cut_chunk
 from train.config.job import Job
 from train.config.settings import Augment, Data, Pseudo
 from train.data.augment import add_noise, from_afar, mix, noise_bank, to_full_scale
-from train.data.competition import LabelledSoundscape, Recording, window_truth
+from train.data.competition import Recording
+from train.data.soundscapes import LabelledSoundscape, window_truth
 from train.data.speech import Stretches, without_speech
 from train.data.waveforms import Waveforms, to_float
 

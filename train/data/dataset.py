@@ -11,14 +11,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from birdkit.audio import AudioError
 from birdkit.contract import Contract
+from birdkit.errors import UserError
 from train.config import provenance
 from train.config.job import Job
 from train.config.settings import Data, Recipe
-from train.data import duplicates, speech, waveforms
+from train.data import bad_files, duplicates, speech, waveforms
 from train.data.batches import Sources, crop_notes, true_windows
-from train.data.competition import Competition, LabelledSoundscape, Recording, read_competitions
+from train.data.competition import Competition, Recording, read_competitions
 from train.data.folds import split_recordings, split_soundscapes
+from train.data.soundscapes import LabelledSoundscape, window_counts
 from train.data.speech import Stretches
 from train.data.waveforms import Waveforms, to_float
 
@@ -91,7 +94,33 @@ def read(roots: Sequence[Path], recipe: Recipe, cache: Path) -> tuple[Dataset, l
         Waveforms(rate, cache if data.cache else None),
         recipe.fit.seed,
     )
-    return dataset, notes
+    return dataset, [*notes, *_silent_notes(dataset, data)]
+
+
+def _silent_notes(dataset: Dataset, data: Data) -> list[str]:
+    """A line on the classes without recordings: labelled soundscapes may have windows of them."""
+    classes = dataset.competition.classes
+    silent = sorted(set(classes) - {r.primary for r in dataset.competition.recordings})
+    if not silent:
+        return []
+    trained, other = (
+        {name: n for name, n in window_counts(part, classes, data.window_s).items() if name in silent}
+        for part in (dataset.training, dataset.validating)
+    )
+    line = f"{len(silent)} of {len(classes)} classes have no recording ({', '.join(silent[:5])})"
+    if trained:
+        line += f"; {_counted(trained)} train"
+    if untrained := [name for name in silent if name not in trained]:
+        line += f"; the model answers for {len(untrained)} of them, untrained"
+    if waiting := {name: n for name, n in other.items() if name not in trained}:
+        policies = "train" if data.labelled == "split" else 'train" or "split'
+        line += f'; {_counted(waiting)} validate: data.labelled = "{policies}" trains on them'
+    return [line]
+
+
+def _counted(windows: Mapping[str, int]) -> str:
+    listed = ", ".join(f"{name} {n}" for name, n in list(windows.items())[:5])
+    return f"{sum(windows.values())} labelled windows of {len(windows)} of them ({listed})"
 
 
 def fold_notes(dataset: Dataset, jobs: Sequence[Job]) -> list[str]:
@@ -109,21 +138,29 @@ def fold_notes(dataset: Dataset, jobs: Sequence[Job]) -> list[str]:
 def prepare(
     dataset: Dataset, jobs: Sequence[Job], cache: Path, *, unlabelled: bool
 ) -> tuple[Dataset, list[str]]:
-    """Search for duplicates, decode everything once into the cache, and search for speech.
+    """Search for duplicates, decode everything once, leave out bad files, and search for speech.
 
     Parameters
     ----------
     unlabelled : whether unlabelled soundscapes train, too, with pseudo labels
+
+    Raises
+    ------
+    UserError
+        For a file that can't be decoded, where the recipe does not leave such files out.
     """
-    rate = dataset.waveforms.sample_rate
+    rate, data = dataset.waveforms.sample_rate, jobs[0].data
     lines: list[str] = []
-    if jobs[0].data.duplicates != "unsearched":
+    if data.duplicates != "unsearched":
         dataset, lines = _without_duplicates(dataset, jobs, cache)
-    if jobs[0].data.cache:
-        soundscapes = [soundscape.path for soundscape in dataset.training]
-        soundscapes += dataset.soundscapes(validating=False) if unlabelled else []
-        sources = [*_recordings(dataset, jobs), *((path, None) for path in soundscapes)]
-        lines.append(waveforms.fill(cache, sources, rate))
+    decoded, faults = _decode(dataset, jobs, cache, unlabelled=unlabelled)
+    if faults:
+        left_out = bad_files.left_out(faults, data.skip_bad)
+        dataset = _without(dataset, faults)
+        if data.cache:  # the folds are others now
+            decoded = [waveforms.fill(cache, _drawn(dataset, jobs, unlabelled=unlabelled), rate)[0]]
+        lines += [f"data: {line}" for line in [*left_out, *fold_notes(dataset, jobs)]]
+    lines += decoded
     searched: dict[float, Mapping[Path, Stretches]] = {}
     for job in jobs:
         first_s = job.data.first_s
@@ -167,7 +204,7 @@ def _duplicates(dataset: Dataset, data: Data, cache: Path) -> list[duplicates.Gr
         if data.cache:
             sources = [(path, data.first_s) for path in duplicates.candidates(recordings)]
             waveforms.fill(cache, sources, rate)
-        read_first = partial(_first_seconds, dataset.waveforms, data.first_s)
+        read_first = partial(_first_or_none, dataset.waveforms, data.first_s)
         groups = duplicates.find_duplicates(recordings, read_first, rate)
         number = {recording: index for index, recording in enumerate(recordings)}
         known[key] = [[number[recording] for recording in group] for group in groups]
@@ -176,13 +213,47 @@ def _duplicates(dataset: Dataset, data: Data, cache: Path) -> list[duplicates.Gr
     return [tuple(recordings[index] for index in group) for group in known[key]]
 
 
-def _recordings(dataset: Dataset, jobs: Sequence[Job]) -> list[waveforms.Source]:
-    """The recordings that the jobs draw, each by its first seconds."""
+def _decode(
+    dataset: Dataset, jobs: Sequence[Job], cache: Path, *, unlabelled: bool
+) -> tuple[list[str], dict[Path, str]]:
+    """Decode all that trains or validates; lines for people, and the faults of bad files.
+
+    With and without the cache the faults are the same.
+    """
+    rate = dataset.waveforms.sample_rate
     lengths_s = dict.fromkeys(job.data.first_s for job in jobs)
+    drawn = _drawn(dataset, jobs, unlabelled=unlabelled)
+    others: list[waveforms.Source] = [(s.path, None) for s in dataset.validating]
+    others += [(r.path, first_s) for first_s in lengths_s for r in dataset.recordings]
+    others = list(dict.fromkeys(others).keys() - dict.fromkeys(drawn).keys())
+    if not jobs[0].data.cache:
+        return [], bad_files.undecodable([*drawn, *others], rate)
+    line, faults = waveforms.fill(cache, drawn, rate)
+    return [line], faults | bad_files.undecodable(others, rate)
+
+
+def _without(dataset: Dataset, faults: bad_files.Faults) -> Dataset:
+    """The data without these files. Unlabelled soundscapes stay: a teacher passes over bad ones."""
+    recordings = tuple(r for r in dataset.recordings if r.path not in faults)
+    if not recordings:
+        raise UserError("no recordings to train on: none can be decoded; download them again")
+    return replace(
+        dataset,
+        recordings=recordings,
+        training=tuple(s for s in dataset.training if s.path not in faults),
+        validating=tuple(s for s in dataset.validating if s.path not in faults),
+        _folds={},
+    )
+
+
+def _drawn(dataset: Dataset, jobs: Sequence[Job], *, unlabelled: bool) -> list[waveforms.Source]:
+    """What batches are drawn from: recordings by their first seconds, and whole soundscapes."""
+    lengths_s = dict.fromkeys(job.data.first_s for job in jobs)
+    soundscapes = [soundscape.path for soundscape in dataset.training]
+    soundscapes += dataset.soundscapes(validating=False) if unlabelled else []
     return [
-        (recording.path, first_s)
-        for first_s in lengths_s
-        for recording in _training(dataset, jobs, first_s)
+        *((r.path, first_s) for first_s in lengths_s for r in _training(dataset, jobs, first_s)),
+        *((path, None) for path in soundscapes),
     ]
 
 
@@ -192,6 +263,14 @@ def _training(dataset: Dataset, jobs: Sequence[Job], first_s: float) -> list[Rec
     for data in dict.fromkeys(job.data for job in jobs if job.data.first_s == first_s):
         train |= dict.fromkeys(dataset.recordings_of(data)[0])
     return list(train)
+
+
+def _first_or_none(decoded: Waveforms, first_s: float, path: Path) -> NDArray[np.float32]:
+    """The first seconds of a recording, or no sample of one that can't be decoded."""
+    try:
+        return _first_seconds(decoded, first_s, path)
+    except AudioError:  # `prepare` decides whether training goes on without it
+        return np.zeros(0, dtype=np.float32)
 
 
 def _first_seconds(decoded: Waveforms, first_s: float, path: Path) -> NDArray[np.float32]:

@@ -12,10 +12,11 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from birdkit.errors import UserError
 from train.config.settings import Data
-from train.data.competition import LabelledSoundscape, Recording
+from train.data.competition import Recording
+from train.data.soundscapes import LabelledSoundscape
 
-# The end of a soundscape's name after the site: `[site]_[date]_[local time]`.
-_DATE_AND_TIME = re.compile(r"_\d{8}_\d{4,6}$")
+# The end of a soundscape's name after the site: `[site]_[date]_[local time]`; 2021 had no time.
+_DATE_AND_TIME = re.compile(r"_\d{8}(_\d{4,6})?$")
 
 
 def split_recordings(

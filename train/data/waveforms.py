@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from birdkit import audio
 from birdkit.files import write_whole
 from train.config import provenance
+from train.data import bad_files
 from train.data.progress import in_threads
 
 # Inputs of the values beside the file itself. Raise the number when `_decode` or the format changes.
@@ -78,13 +79,17 @@ def to_float(samples: NDArray[np.int16]) -> NDArray[np.float32]:
     return np.divide(samples, np.float32(FULL_SCALE), dtype=np.float32)
 
 
-def fill(folder: Path, wanted: Sequence[Source], sample_rate: int) -> str:
-    """Decode the recordings that the folder lacks, and return a line on the result.
+def fill(folder: Path, wanted: Sequence[Source], sample_rate: int) -> tuple[str, dict[Path, str]]:
+    """Decode the recordings that the folder lacks.
 
     A disk that is short, full or read-only is only reported, since training works without the cache.
-    Raises `AudioError` for a recording that can't be decoded.
+
+    Returns
+    -------
+    A line on the result, and the faults of the files that can't be decoded.
     """
     current = {_entry_name(*source, sample_rate): source for source in wanted}
+    faults: dict[Path, str] = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         index = _sweep(folder, current)
@@ -92,15 +97,19 @@ def fill(folder: Path, wanted: Sequence[Source], sample_rate: int) -> str:
         damaged = [name for name in missing if (folder / name).exists()]
         if missing:
             _check_space(folder, missing, sample_rate)
-            _write(folder, missing, index, sample_rate)
-        size_gb = sum((folder / name).stat().st_size for name in current) / 1e9
+            faults = _write(folder, missing, index, sample_rate)
+        entries = [folder / name for name, (path, _) in current.items() if path not in faults]
+        size_gb = sum(entry.stat().st_size for entry in entries) / 1e9
     except OSError as error:
         rest = "recordings that it lacks are decoded as they are drawn"
-        return f"waveform cache: {error.strerror or error} in {folder}; {rest}"
-    counts = f"{len(current)} recordings, {size_gb:.2f} GB, {len(missing)} decoded now"
+        lacking = [current[name] for name in current if _open_entry(folder / name) is None]
+        line = f"waveform cache: {error.strerror or error} in {folder}; {rest}"
+        return line, bad_files.undecodable(lacking, sample_rate)
+    n_decoded = sum(path not in faults for path, _ in missing.values())
+    counts = f"{len(entries)} recordings, {size_gb:.2f} GB, {n_decoded} decoded now"
     if damaged:
         counts += f", {len(damaged)} of them for damaged entries ({', '.join(damaged[:3])})"
-    return f"waveform cache {folder}: {counts}"
+    return f"waveform cache {folder}: {counts}", faults
 
 
 def _sweep(folder: Path, current: Sources) -> dict[str, str]:
@@ -120,25 +129,31 @@ def _sweep(folder: Path, current: Sources) -> dict[str, str]:
 
 
 def _check_space(folder: Path, missing: Sources, sample_rate: int) -> None:
-    """Raises `OSError` where the recordings, as long as their headers say, would not fit."""
-    needed = 0.0
-    for path, max_s in missing.values():
-        with suppress(soundfile.LibsndfileError):  # decoding will name the fault
-            needed += min(soundfile.info(str(path)).duration, max_s or np.inf) * sample_rate * 2
+    """Raises `OSError` where the recordings would not fit."""
+    looks = bad_files.look_at_all([path for path, _ in missing.values()])
+    lengths_s = (min(s, max_s or s) for (s, _), (_, max_s) in zip(looks, missing.values(), strict=True))
+    needed = sum(lengths_s) * sample_rate * 2
     free = shutil.disk_usage(folder).free
     if needed + RESERVE_BYTES > free:
         sizes = (f"{size / 1e9:.1f} GB" for size in (needed, RESERVE_BYTES, free))
         raise OSError("needs {} and {} to spare, {} are free".format(*sizes))
 
 
-def _write(folder: Path, missing: Sources, index: dict[str, str], sample_rate: int) -> None:
-    def write_entry(name: str) -> None:
-        _write_entry(folder / name, missing[name], sample_rate)
+def _write(folder: Path, missing: Sources, index: dict[str, str], sample_rate: int) -> dict[Path, str]:
+    """Write the entries, and return the faults of the files that can't be decoded."""
+
+    def write_entry(name: str) -> str | None:
+        try:
+            _write_entry(folder / name, missing[name], sample_rate)
+        except audio.AudioError as error:
+            return bad_files.fault(missing[name][0], error)
+        return None
 
     # The index is written first, so that it lists every entry even after a kill.
     index |= {name: str(path.resolve()) for name, (path, _) in missing.items()}
     provenance.write_store(folder / INDEX, index)
-    in_threads(write_entry, list(missing), "waveform cache")
+    faults = in_threads(write_entry, list(missing), "waveform cache")
+    return {path: why for (path, _), why in zip(missing.values(), faults, strict=True) if why}
 
 
 def _write_entry(entry: Path, source: Source, sample_rate: int) -> None:

@@ -40,7 +40,8 @@ class Progress:
 
 def total_steps(fit: Fit, n_recordings: int) -> int:
     """Steps of a training on so many recordings."""
-    return fit.epochs * (fit.steps_per_epoch or max(1, math.ceil(n_recordings / fit.batch)))
+    once = max(1, fit.min_steps_per_epoch, math.ceil(n_recordings / fit.batch))
+    return fit.epochs * (fit.steps_per_epoch or once)
 
 
 def run_fit(

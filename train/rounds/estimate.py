@@ -68,8 +68,11 @@ class Clock:
 
     def steps(self, job: Job) -> int:
         """Steps of a whole training."""
-        train, _, _ = self.dataset.recordings_of(job.data)
-        return total_steps(job.fit, len(train))
+        return total_steps(job.fit, self.n_recordings(job))
+
+    def n_recordings(self, job: Job) -> int:
+        """Recordings that train."""
+        return len(self.dataset.recordings_of(job.data)[0])
 
     def label_s(self, teachers: Sequence[Member], n_windows: int, n_passes: int) -> Seconds:
         """Seconds for the teachers to score so many windows."""
@@ -161,7 +164,9 @@ def _headline(stage: Stage, n_windows: int) -> str:
 def _training(stage: Stage, member: Member, clock: Clock) -> str:
     job = member.job
     start = f" from round {stage.index - 1}'s" if member.start else ""
-    steps = f"{clock.steps(job):,} steps of {job.fit.batch}"
+    n_steps, n_recordings = clock.steps(job), clock.n_recordings(job)
+    draws = f"{n_steps * job.fit.batch / n_recordings:.2g} draws for each"
+    steps = f"{n_steps:,} steps of {job.fit.batch} ({draws} of {n_recordings:,} recordings)"
     return f"  {member.name:<20} {job.model.encoder}{start}, {steps}"
 
 

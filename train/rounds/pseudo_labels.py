@@ -130,17 +130,23 @@ def write(
     names = np.repeat([file.path.name for file, _ in known], counts)
     windows = np.concatenate([np.arange(count) for count in counts])
     cells = np.concatenate([rows for _, rows in known])
-    columns = {
-        "soundscape": pa.array(names).dictionary_encode(),
-        "window": pa.array(windows, pa.int32()),
-        **{name: pa.array(cells[:, column]) for column, name in enumerate(classes)},
-    }
-    table = pa.table(columns)
+    columns = [
+        pa.array(names).dictionary_encode(),
+        pa.array(windows, pa.int32()),
+        *(pa.array(cells[:, column]) for column in range(len(classes))),
+    ]
+    keys = [_unused(key, classes) for key in ("soundscape", "window")]
+    table = pa.table(columns, [*keys, *classes])
     checked = {**metadata, CHECKSUM: _checksum(_labels(table, metadata))}
     table = table.replace_schema_metadata({METADATA_KEY: json.dumps(checked)})
     content = BytesIO()
     pq.write_table(table, content, compression="zstd")
     write_whole(path, content.getvalue())
+
+
+def _unused(name: str, classes: Sequence[str]) -> str:
+    """A column's name where no class has it, else another one; columns are read by their place."""
+    return _unused(f"_{name}", classes) if name in classes else name
 
 
 def read(path: Path) -> Labels:
@@ -158,13 +164,13 @@ def read(path: Path) -> Labels:
 
 
 def _labels(table: pa.Table, metadata: Mapping[str, Any]) -> Labels:
-    codes = table["soundscape"].combine_chunks()
+    codes = table.column(0).combine_chunks()
     classes = table.column_names[2:]
     return Labels(
         tuple(codes.dictionary.to_pylist()),
         codes.indices.to_numpy().astype(np.int64),
-        table["window"].to_numpy().astype(np.int64),
-        np.stack([table[name].to_numpy() for name in classes], axis=1),
+        table.column(1).to_numpy().astype(np.int64),
+        np.stack([column.to_numpy() for column in table.columns[2:]], axis=1),
         tuple(classes),
         metadata["made_by"],
         metadata["failures"],

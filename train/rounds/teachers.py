@@ -12,7 +12,6 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -25,6 +24,7 @@ from birdkit.scoring.predict import Prediction, Scores, SoundFile, predict
 from train.config import provenance
 from train.config.settings import Pseudo
 from train.data import progress
+from train.data.bad_files import look_at_all
 from train.models.checkpoint import Final, sha256
 from train.rounds import pseudo_labels
 from train.scoring.evaluate import TorchEngine
@@ -79,15 +79,11 @@ class Teacher:
 
 
 def soundscape_files(paths: Sequence[Path], window_s: float) -> list[SoundFile]:
-    """Soundscapes, each with the windows that lie wholly within it by its header; at least one."""
-    files = []
-    for path in paths:
-        try:
-            seconds = soundfile.info(str(path)).duration
-        except (soundfile.LibsndfileError, OSError):
-            seconds = 0.0  # `predict` reports it as a failure
-        files.append(SoundFile(path, max(1, math.floor(seconds / window_s + 1e-6))))
-    return files
+    """Soundscapes, each with the windows that lie wholly within it; at least one."""
+    # `predict` reports as a failure what has no length.
+    lengths_s = (seconds for seconds, _ in look_at_all(paths))
+    counts = (max(1, math.floor(seconds / window_s + 1e-6)) for seconds in lengths_s)
+    return [SoundFile(path, count) for path, count in zip(paths, counts, strict=True)]
 
 
 def label(teacher: Teacher, files: Sequence[SoundFile], pseudo: Pseudo, folder: Path) -> Path:

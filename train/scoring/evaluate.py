@@ -20,7 +20,8 @@ from birdkit.kaggle.mounts import soundscapes
 from birdkit.scoring.ensemble import Ensemble, Spec, combine
 from birdkit.scoring.predict import Scores, SoundFile, predict
 from train.data.batches import target_matrix
-from train.data.competition import LabelledSoundscape, Recording, window_truth
+from train.data.competition import Recording
+from train.data.soundscapes import LabelledSoundscape, window_truth
 from train.models.sed import Predictor
 from train.scoring.auc import MacroAuc, macro_auc
 from train.scoring.truth import Truth, read_truth

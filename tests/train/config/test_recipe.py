@@ -89,7 +89,8 @@ def test_an_override_without_a_value_and_an_unknown_recipe_are_named() -> None:
     with pytest.raises(UserError, match="write key=value"):
         recipe.load("demo", ["fit.lr"])
     with pytest.raises(
-        UserError, match=r"'nonsense': no such name or file; there are birdclef2025, demo, mini"
+        UserError,
+        match=r"'nonsense': no such .* birdclef2025, birdclef2026, demo, mini",
     ):
         recipe.load("nonsense")
 

@@ -29,7 +29,8 @@ from train.data.batches import (
     target_matrix,
     true_windows,
 )
-from train.data.competition import LabelledSoundscape, Recording
+from train.data.competition import Recording
+from train.data.soundscapes import LabelledSoundscape
 from train.data.waveforms import Waveforms
 
 Paths = tuple[Path, Path]

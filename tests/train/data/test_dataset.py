@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from birdkit import audio
+from birdkit.errors import UserError
 from tests.conftest import tiny_job, tiny_recipe
 from train.data import dataset, duplicates, speech
 from train.data.batches import Batches
@@ -23,6 +24,10 @@ from train.rounds import plan
 
 def read(folder: Path, cache: Path, *overrides: str) -> dataset.Dataset:
     return dataset.read([folder], tiny_recipe("data.cache=true", *overrides), cache)[0]
+
+
+def notes(folder: Path, cache: Path, *overrides: str) -> list[str]:
+    return dataset.read([folder], tiny_recipe("data.cache=true", *overrides), cache)[1]
 
 
 def prepare(folder: Path, cache: Path, *overrides: str) -> Any:
@@ -109,10 +114,12 @@ def test_duplicates_are_said_and_their_labels_joined_where_the_recipe_drops_them
 def test_nothing_is_decoded_before_the_plan_nor_for_a_search_that_is_switched_off(
     doubled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audio, "read", None)
-    found, said = dataset.read([doubled], tiny_recipe("data.duplicates=drop"), tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(audio, "read", None)
+        found, said = dataset.read([doubled], tiny_recipe("data.duplicates=drop"), tmp_path)
     assert len(dataset.fold_notes(found, [tiny_job()])) > 0
     assert not any("XC1" in line for line in said)
+    monkeypatch.setattr(duplicates, "find_duplicates", None)
     monkeypatch.setattr(duplicates, "candidates", None)
     _, lines, _ = prepare(doubled, tmp_path, "data.duplicates=unsearched")
     assert lines == []
@@ -221,3 +228,78 @@ def test_a_cache_that_cannot_be_written_changes_nothing_but_time(
     assert unwritable.recordings == written.recordings
     speech._write_store(tmp_path / "file" / "speech.json", {}, {})
     assert speech._read_store(tmp_path / "file" / "speech.json", {}) == {}
+
+
+@pytest.fixture
+def damaged(competition: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The demo with files whose headers are good and whose bodies are refused: one of each kind."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(competition, folder)
+    found = read(folder, tmp_path)
+    train, held_out, _ = found.recordings_of(tiny_job().data)
+    labelled, unlabelled = found.competition.soundscapes[0], found.unlabelled[0]
+    bad = {train[0].path, held_out[0].path, labelled.path, unlabelled}
+    decode = audio.read
+
+    def refusing(path: Path, *args: Any, **kwargs: Any) -> NDArray[np.float32]:
+        if path in bad:
+            raise audio.AudioError(f"{path}: can't be decoded (lost sync); replace or remove it")
+        return decode(path, *args, **kwargs)
+
+    monkeypatch.setattr(audio, "read", refusing)
+    return folder
+
+
+@pytest.mark.parametrize("labelled", ["validate", "train"])
+def test_files_whose_bodies_are_bad_are_left_out_with_and_without_the_cache_alike(
+    damaged: Path, tmp_path: Path, labelled: str
+) -> None:
+    prepared = []
+    for cache in ("true", "false"):
+        settings = (f"data.cache={cache}", "data.skip_bad=true", f"data.labelled={labelled}")
+        found, lines, (job, _) = prepare(damaged, tmp_path / cache, *settings)
+        train, held_out, fold = found.recordings_of(job.data)
+        bad = [line for line in lines if line.endswith("can't be decoded (lost sync)")]
+        assert len(bad) == 4
+        assert f"data: {fold}" in lines  # as the folds are now
+        n_read = len(found.competition.recordings)
+        assert len(train) + len(held_out) == len(found.recordings) == n_read - 2
+        n_labelled = len(found.training) + len(found.validating)
+        assert n_labelled == len(found.competition.soundscapes) - 1
+        batches = Batches(found.sources(job), found.contract(job), job)
+        prepared.append((sorted(bad), train, held_out, batches[3]))
+    assert prepared[0][:3] == prepared[1][:3]
+    assert all(one.equal(other) for one, other in zip(prepared[0][3], prepared[1][3], strict=True))
+
+
+@pytest.mark.parametrize("cache", ["true", "false"])
+def test_a_file_whose_body_is_bad_stops_a_run_before_it_trains(
+    damaged: Path, tmp_path: Path, cache: str
+) -> None:
+    with pytest.raises(UserError, match=r"\(lost sync\) \(and 3 more\); restore it, .*skip_bad=true"):
+        prepare(damaged, tmp_path / "cache", f"data.cache={cache}")
+
+
+def test_a_class_without_recordings_is_counted_in_labelled_windows(
+    competition: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "silent"
+    shutil.copytree(competition, folder)
+    table = pd.read_csv(folder / "train_soundscapes_labels.csv", dtype=str, keep_default_na=False)
+    table = table.drop_duplicates()
+    n_windows = int(table["primary_label"].str.split(";").map(lambda of: "demris1" in of).sum())
+    assert n_windows > 0
+    recordings = pd.read_csv(folder / "train.csv", dtype=str, keep_default_na=False)
+    recordings[recordings["primary_label"] != "demris1"].to_csv(folder / "train.csv", index=False)
+    with (folder / "taxonomy.csv").open("a") as file:
+        file.write(f"47158son16{',x' * (len(pd.read_csv(file.name).columns) - 1)}\n")
+    head = "2 of 9 classes have no recording (47158son16, demris1)"
+    counted = f"{n_windows} labelled windows of 1 of them (demris1 {n_windows})"
+    assert notes(folder, tmp_path, "data.labelled=train")[-1] == (
+        f"{head}; {counted} train; the model answers for 1 of them, untrained"
+    )
+    assert notes(folder, tmp_path, "data.labelled=validate")[-1] == (
+        f"{head}; the model answers for 2 of them, untrained; {counted} validate: "
+        'data.labelled = "train" or "split" trains on them'
+    )
+    assert "have no recording" not in " ".join(notes(competition, tmp_path))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from birdkit import audio
 from tests.conftest import REAL
-from train.data.competition import Recording, read_competition
+from train.data.competition import Recording, read_competitions
 from train.data.duplicates import (
     Group,
     correlation,
@@ -259,4 +259,4 @@ def test_people_read_how_many_and_the_first_names() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no real recordings at {REAL}")
 def test_real_recordings_of_one_author_and_length_are_not_taken_for_each_other() -> None:
-    assert found(*read_competition(REAL).recordings) == []
+    assert found(*read_competitions([REAL]).recordings) == []

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from birdkit.errors import UserError
 from train.config.settings import Data
-from train.data.competition import LabelledSoundscape, Recording
+from train.data.competition import Recording
 from train.data.folds import left_out_of_fold, site_of, split_recordings, split_soundscapes
+from train.data.soundscapes import LabelledSoundscape
 
 
 def recording(primary: str, author: str, path: str = "x.ogg") -> Recording:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,9 @@ from birdkit import audio
 from birdkit.errors import UserError
 from tests.conftest import tiny_job, tiny_recipe
 from train import run as train_run
+from train.config import recipe
 from train.data import dataset
+from train.fit.loop import total_steps
 from train.fit.trainer import Trainer
 from train.rounds import estimate, plan
 from train.rounds.estimate import Clock
@@ -131,3 +135,41 @@ def test_settings_are_refused_before_anything_is_decoded(
     where = ["--data", str(competition), "--out", str(tmp_path / "run"), "--cache", str(tmp_path)]
     with pytest.raises(UserError, match=r"data\.n_folds 999 is more than"):
         train_run.main([*where, "--set", "data.n_folds=999"])
+
+
+def untimed(n_recordings: int) -> Any:
+    """A clock that times no step, for so many recordings."""
+    of_data: Any = SimpleNamespace(recordings_of=lambda data: ([None] * n_recordings, [], ""))
+    timed: Any = Clock(of_data, of_data, Path())
+    timed.step_s = lambda job: 1.0
+    return timed
+
+
+@pytest.mark.parametrize(
+    ("name", "n_recordings", "steps"),
+    [
+        ("mini", 224, "400 steps of 32 (57 draws for each of 224 recordings)"),
+        ("mini", 28_564, "4,465 steps of 32 (5 draws for each of 28,564 recordings)"),
+        ("birdclef2026", 28_564, "13,395 steps of 32 (15 draws for each of 28,564 recordings)"),
+        ("demo", 28_564, "150 steps of 32 (0.17 draws for each of 28,564 recordings)"),
+    ],
+)
+def test_the_steps_follow_the_number_of_recordings_and_the_plan_says_so(
+    name: str, n_recordings: int, steps: str
+) -> None:
+    stages = plan.stages(recipe.load(name), Path("run"))
+    lines = estimate.describe(stages, untimed(n_recordings), dict.fromkeys(range(9), 12), set())
+    trainings = [line for line in lines if " steps of " in line]
+    assert len(trainings) == sum(len(stage.members) for stage in stages)
+    assert all(steps in line for line in trainings)
+
+
+@pytest.mark.parametrize(("n", "steps"), [(0, 10), (1, 10), (160, 10), (161, 11), (320, 20)])
+def test_few_recordings_have_a_least_number_of_steps(n: int, steps: int) -> None:
+    fit = recipe.load("demo", ["fit.steps_per_epoch=0", "fit.batch=16", "fit.epochs=1"]).fit
+    assert total_steps(replace(fit, min_steps_per_epoch=10), n) == steps
+    assert total_steps(fit, n) == max(1, -(-n // 16))
+
+
+def test_the_recipe_of_2026_trains_on_labelled_soundscapes() -> None:
+    assert recipe.load("birdclef2026").data.labelled == "split"

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -383,3 +384,37 @@ def test_alarm_limits_are_the_outputs_own_and_another_scale_raises_none() -> Non
     assert alarms(small, None, Alarms()) == []
     segmentwise = summary({"a": 100.0, "b": 200.0})
     assert alarms(segmentwise, small, Alarms()) == []
+
+
+def test_classes_may_have_the_names_of_the_tables_own_columns(
+    files: list[SoundFile], tmp_path: Path
+) -> None:
+    classes = ("soundscape", "window", "_window")
+    scores = [np.full((f.n_windows, 3), (0.1, 0.2, 0.3), dtype=np.float32) for f in files]
+    path = tmp_path / pseudo_labels.NAME
+    pseudo_labels.write(path, files, scores, classes, {"made_by": {}, "failures": {}})
+    labels = pseudo_labels.read(path)
+    assert labels.classes == classes
+    assert labels.names == tuple(file.path.name for file in files)
+    assert labels.window.tolist() == [k for file in files for k in range(file.n_windows)]
+    np.testing.assert_array_equal(labels.scores, np.concatenate(scores))
+
+
+@pytest.mark.parametrize("n_header", [32000 * 86400 * 365, 2**63 - 1])
+def test_a_soundscape_has_the_windows_that_decode_whatever_its_header_promises(
+    files: list[SoundFile], monkeypatch: pytest.MonkeyPatch, n_header: int
+) -> None:
+    path = write_sound(files[0].path.with_name("promising.ogg"), 12.0)
+    monkeypatch.setattr(soundfile.SoundFile, "frames", n_header)
+    measured = []
+    length_s = audio.length_s
+
+    def counting(path: Path) -> tuple[float, bool]:
+        measured.append(path)
+        return length_s(path)
+
+    monkeypatch.setattr(audio, "length_s", counting)
+    for _ in range(2):
+        (file,) = teachers.soundscape_files([path], 5.0)
+        assert file.n_windows == 2
+    assert measured == [path]  # once

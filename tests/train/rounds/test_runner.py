@@ -168,7 +168,7 @@ def test_the_plan_tells_rounds_teachers_and_what_is_done(
     fresh = tmp_path / "fresh"
     assert train_run.main(arguments(competition, fresh, "birdclef2025", "--dry-run")) == 0
     out = capsys.readouterr().out
-    assert out.count("test_resnet, 3 steps of 4, to do") == 9
+    assert out.count("test_resnet, 3 steps of 4 (0.") == 9
     assert "done already" not in out
     assert not fresh.exists()
 

@@ -15,7 +15,8 @@ from birdkit.errors import UserError
 from birdkit.scoring.ensemble import Spec
 from birdkit.scoring.predict import SoundFile
 from tests.conftest import submit, tiny_predictor, write_sound
-from train.data.competition import LabelledSoundscape, Recording
+from train.data.competition import Recording
+from train.data.soundscapes import LabelledSoundscape
 from train.models.checkpoint import Final
 from train.scoring import evaluate
 from train.scoring.auc import macro_auc

@@ -25,7 +25,7 @@ class Data:
     """Target of a secondary label; below 0: unknown, so it has no loss. Under the write-up's loss on
     clipwise every target of 0.5 or less acts as a negative."""
     skip_bad: bool = False
-    """Leave out recordings that are absent or unreadable instead of stopping."""
+    """Leave out recordings and soundscapes that are absent or can't be decoded, instead of stopping."""
     balance: Share = 0.5
     """A class of n recordings is drawn in proportion to n**balance: 0 draws all classes alike, 1 draws
     them as often as they come."""

@@ -16,6 +16,8 @@ class Fit:
     """Epochs; the models are validated after each."""
     steps_per_epoch: Annotated[int, Range(0, 1_000_000)] = 0
     """Steps of an epoch; 0: as many as draw each recording once on average."""
+    min_steps_per_epoch: Annotated[int, Range(0, 1_000_000)] = 0
+    """Steps of an epoch at least, where these follow the number of recordings: for few recordings."""
     batch: Annotated[int, Range(2, 4096)] = 32
     """Samples of a step."""
     lr: Annotated[float, Range(0, 1)] = 1e-3

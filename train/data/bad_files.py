@@ -1,0 +1,68 @@
+"""Files that can't be read: how they are found, and whether training goes on without them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from birdkit import audio
+from birdkit.errors import UserError
+from train.config import provenance
+from train.data.progress import in_threads
+
+Faults = Mapping[Path, str]
+Look = tuple[float, str | None]  # a file's length in s, and its fault if it has one
+
+
+def look_at(path: Path) -> Look:
+    """A file's length and fault. It is decoded only where its header can't be right, and once."""
+    if not path.is_file():
+        return 0.0, "is absent"
+    return _look_at(path, provenance.file_state(path))
+
+
+@functools.cache
+def _look_at(path: Path, state: str) -> Look:
+    try:
+        duration_s, _ = audio.length_s(path)
+    except audio.AudioError as error:
+        return 0.0, fault(path, error)
+    return duration_s, None if duration_s > 0 else "holds no samples"
+
+
+def look_at_all(paths: Sequence[Path]) -> list[Look]:
+    """`look_at` each of many files."""
+    return in_threads(look_at, paths, "reading headers")
+
+
+def undecodable(sources: Sequence[tuple[Path, float | None]], sample_rate: int) -> dict[Path, str]:
+    """The faults of files whose first so many seconds (None: all) can't be decoded."""
+
+    def fault_of(source: tuple[Path, float | None]) -> str | None:
+        path, max_s = source
+        try:
+            audio.read(path, sample_rate, max_s=max_s)
+        except audio.AudioError as error:
+            return fault(path, error)
+        return None
+
+    faults = in_threads(fault_of, sources, "checking files")
+    return {path: why for (path, _), why in zip(sources, faults, strict=True) if why}
+
+
+def fault(path: Path, error: audio.AudioError) -> str:
+    """What is wrong with a file: the error without its name and the remedy."""
+    return str(error).removeprefix(f"{path}: ").rpartition("; ")[0]
+
+
+def left_out(faults: Faults, skip_bad: bool, where: str = "") -> list[str]:
+    """A line for each bad file. Raises `UserError` where the recipe does not leave them out."""
+    if faults and not skip_bad:
+        path, why = next(iter(faults.items()))
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise UserError(
+            f"{where}{path} {why}{more}; restore it, remove its rows, or leave such files out with "
+            "--set data.skip_bad=true"
+        )
+    return [f"{path}: {why}" for path, why in faults.items()]
