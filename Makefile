@@ -6,7 +6,7 @@ DATA ?=
 RECIPE ?= $(if $(DATA),mini,demo)
 COMPETITION := $(if $(DATA),$(DATA),build/demo)
 VALIDATION := $(wildcard $(COMPETITION)/validation)
-RUN := runs/$(RECIPE)
+RUN := runs/$(RECIPE)$(if $(DATA),-$(notdir $(DATA:/=)))
 OUT := build/$(RECIPE)-submission.csv
 # The demo's bar: its model beats chance clearly.
 AT_LEAST := $(if $(DATA),0,0.90)
