@@ -8,7 +8,7 @@ RECIPE ?= $(if $(DATA),mini,demo)
 quoted = '$(subst ','\'',$(1))'
 COMPETITION := $(call quoted,$(if $(DATA),$(DATA),build/demo))
 VALIDATION := $(if $(shell test -d $(COMPETITION)/validation && echo there),$(COMPETITION)/validation)
-RUN := runs/$(RECIPE)
+RUN := $(call quoted,runs/$(RECIPE)$(if $(DATA),-$(shell basename $(COMPETITION))))
 OUT := build/$(RECIPE)-submission.csv
 # The demo's bar: its model beats chance clearly.
 AT_LEAST := $(if $(DATA),0,0.90)

@@ -3,15 +3,16 @@
     python train/run.py [--recipe NAME_OR_FILE] [--data DIR …] [--out DIR] [--set key=value …]
 
 Without arguments: the demo recipe on the demo competition, which is synthesised first. A run that was
-interrupted goes on where it stopped; what is done and unchanged is not done again. --dry-run prints
-the plan alone.
+interrupted goes on where it stopped; what is done and unchanged is not done again. A finished model
+whose settings or data changed is overwritten with --restart only. --dry-run prints the plan alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 
@@ -46,7 +47,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         help="competition folder (default: the demo's); again for further ones to join",
     )
-    parser.add_argument("--out", type=Path, help="default: runs/<recipe name>")
+    parser.add_argument("--out", type=Path, help="default: runs/RECIPE-DATA, by their names")
     parser.add_argument("--validation", type=Path, help="soundscapes/, truth.csv, mask.csv to report")
     parser.add_argument("--cache", type=Path, default=CACHE, help="decoded waveforms")
     parser.add_argument(
@@ -60,6 +61,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="what trains"
     )
+    parser.add_argument(
+        "--restart",
+        action="store_true",
+        help="train finished models again whose settings or data changed",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and its time")
     return parser.parse_args(argv)
 
@@ -67,10 +73,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     recipe = recipes.load(args.recipe, args.overrides)
-    out = args.out or RUNS / recipe.name
+    out = args.out or default_out(recipe.name, args.data or [])
     stages = plan.stages(recipe, out)
     jobs = [member.job for stage in stages for member in stage.members]
     device = choose_device(args.device)
+    to_train = [m.job for s in stages for m in s.members if args.restart or not m.final.is_file()]
+    plan.build_models(to_train, weights=not args.dry_run)
     folders = args.data or [make_competition(DEMO_DATA)]
     dataset, notes = data.read(folders, recipe, args.cache)
     classes = dataset.competition.classes
@@ -83,8 +91,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"data: {line}")
     contract = dataset.contract(jobs[0])
     truth = validation_set(args.validation, contract) if args.validation else None
+    runner = Runner(recipe, dataset, device, truth, args.restart)
+    done = runner.done(stages)
     if args.dry_run:
-        _print_plan(Runner(recipe, dataset, device, truth), stages, args.cache)
+        _print_plan(runner, stages, done, args.cache)
         return 0
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
@@ -94,20 +104,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         dataset, lines = data.prepare(dataset, jobs, args.cache, unlabelled=unlabelled)
         for line in lines:
             print(line)
-        Runner(recipe, dataset, device, truth).run(stages, out)
+        replace(runner, dataset=dataset, _files={}).run(stages, out)
     n_models = len(stages[-1].members)
     print(f"\n{out}: {n_models} final checkpoints; next: python export/to_onnx.py {quote(str(out))}")
     return 0
 
 
-def _print_plan(runner: Runner, stages: Sequence[plan.Stage], cache: Path) -> None:
+def default_out(recipe: str, folders: Sequence[Path]) -> Path:
+    """The run's folder, by the recipe's name and those of the data folders that are given."""
+    return RUNS / "-".join([recipe, *(folder.resolve().name for folder in folders)])
+
+
+def _print_plan(runner: Runner, stages: Sequence[plan.Stage], done: Set[Path], cache: Path) -> None:
     n_windows = {
         stage.index: sum(file.n_windows for file in runner.to_label(stage))
         for stage in stages
         if stage.draws_soundscapes
     }
     clock = estimate.Clock(runner.dataset, runner.device, cache)
-    for line in estimate.describe(stages, clock, n_windows, runner.done(stages)):
+    for line in estimate.describe(stages, clock, n_windows, done):
         print(line, flush=True)
 
 

@@ -27,6 +27,7 @@ from train.config.settings import (
     Recipe,
     Round,
 )
+from train.config.settings.ranges import LARGEST_SEED
 
 Section = TypeVar("Section", FrontEnd, Data, Augment, Fit, Pseudo)
 
@@ -98,7 +99,7 @@ def _later(job: Job, this_round: Round, index: int, own_pseudo: Mapping[str, Any
     pseudo = replace(_override(this_round.pseudo, own_pseudo, "models"), alarms=Alarms())
     fit = job.fit
     if this_round.warm:  # another seed, or the student would see the batches of its first weights again
-        fit = replace(fit, seed=fit.seed + SEEDS_APART * index)
+        fit = replace(fit, seed=(fit.seed + SEEDS_APART * index) % (LARGEST_SEED + 1))
     among = this_round.models if pseudo.out_of_fold else ()
     return replace(job, pseudo=pseudo, fit=fit, warm=this_round.warm, folds_among=among)
 

@@ -114,8 +114,20 @@ def rounds_of(recipe: Recipe) -> list[Round]:
             before = expanded[-1].models if expanded else ()
             teacher = listed.teacher or before
             _all_known(f"round {len(expanded)}: teacher", teacher, before)
+            _folds_are_kept(len(expanded), models, listed.pseudo, expanded)
             expanded.append(replace(listed, models=models, teacher=tuple(teacher), repeat=1))
     return expanded
+
+
+def _folds_are_kept(index: int, models: Sequence[str], pseudo: Pseudo, before: Sequence[Round]) -> None:
+    """Raise `UserError` where an out-of-fold round would leave its models or its teachers nothing."""
+    taught = before[-1].pseudo if before[1:] else None
+    seen = taught is not None and taught.share > 0 and not taught.out_of_fold
+    if before and pseudo.out_of_fold and (len(models) < 2 or seen):
+        raise UserError(
+            f"round {index}: pseudo.out_of_fold needs two models or more, and the same setting in "
+            f"round {index - 1}"
+        )
 
 
 def _find(name_or_file: str) -> Path:

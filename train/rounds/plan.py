@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from birdkit.contract import Contract
 from birdkit.errors import UserError
 from train.config import recipe as recipes
 from train.config.job import Job, job_of
 from train.config.settings import Recipe, Round
-from train.models import checkpoint
+from train.models import checkpoint, pretrained
+from train.models.sed import Predictor
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,21 @@ def stages(recipe: Recipe, out: Path) -> list[Stage]:
         )
         every.append(Stage(index, this_round, folder, members))
     return every
+
+
+def build_models(jobs: Sequence[Job], *, weights: bool) -> None:
+    """Build the models of these jobs, so that no mistake in one shows after hours.
+
+    Parameters
+    ----------
+    weights : whether to load their first weights, too, which may download them
+    """
+    for job in {(job.frontend, replace(job.model, name="")): job for job in jobs}.values():
+        # Any class does here, so that the data need not be read first.
+        contract = Contract(job.frontend.sample_rate, job.data.chunk_s, job.data.window_s, ("any",))
+        predictor = Predictor(job.frontend, job.model, contract)
+        if weights:
+            pretrained.start(predictor, job.model)
 
 
 def finished(folder: Path) -> Stage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -50,12 +50,13 @@ LABELS, START = "pseudo labels", "the round before's model"
 
 @dataclass(frozen=True)
 class Runner:
-    """A run's settings, data and device."""
+    """A run's settings, data and device; `restart` trains finished models again that changed."""
 
     recipe: Recipe
     dataset: Dataset
     device: torch.device
     validation: TruthSet | None
+    restart: bool = False
     _files: dict[bool, list[SoundFile]] = field(default_factory=dict, repr=False, compare=False)
 
     def made_by(self, member: Member, stage: Stage) -> dict[str, Any]:
@@ -67,22 +68,45 @@ class Runner:
         return checkpoint.made_by(member.job, self.dataset.fingerprint, parents)
 
     def done(self, stages: Sequence[Stage]) -> set[Path]:
-        """Checkpoints, and folders of pseudo labels, that need not be made again."""
+        """Checkpoints, and folders of pseudo labels, that need not be made again.
+
+        Raises `UserError` where a finished model would be made again, unless the run restarts, and
+        where there are no soundscapes to label.
+        """
         done: set[Path] = set()
         for stage, before in zip(stages, [None, *stages], strict=False):
-            if before is not None:
-                if not {member.final for member in before.members} <= done:
-                    break
-                if stage.draws_soundscapes and not self._is_labelled(stage, before):
-                    break
+            if before is not None and self._is_labelled(stage, before, done):
                 done.add(stage.folder)
             for member in stage.members:
-                if _load_if_done(member, self.made_by(member, stage)) is not None:
+                needed = {member.start} if member.start else set()
+                needed |= {stage.folder} if stage.index and member.job.pseudo.share else set()
+                made_by = self.made_by(member, stage) if needed <= done else None
+                if self._load_if_done(member, made_by) is not None:
                     done.add(member.final)
         return done
 
-    def _is_labelled(self, stage: Stage, before: Stage) -> bool:
+    def _load_if_done(self, member: Member, made_by: dict[str, Any] | None) -> Final | None:
+        """A finished model that is kept; `made_by` is None where its parents are yet to be made."""
+        if not member.final.is_file():
+            return None
+        final = Final.load(member.final)
+        changed = ["round before"] if made_by is None else differences(made_by, final.made_by)
+        if changed and not self.restart:
+            raise UserError(
+                f"{member.final}: finished with another {' and '.join(changed)}; name another --out, "
+                "or train it again with --restart"
+            )
+        if changed:
+            print(f"{member.final}: made with another {' and '.join(changed)}; it is trained again")
+        return None if changed else final
+
+    def _is_labelled(self, stage: Stage, before: Stage, done: Set[Path]) -> bool:
         """Whether the round's table of teacher probabilities is there."""
+        if not stage.draws_soundscapes:
+            return False
+        self._unlabelled(stage)  # refuses a folder without soundscapes before the first round trains
+        if not {member.final for member in stage.teachers(before)} <= done:
+            return False
         teacher, pseudo = self.teacher(stage, before), stage.round.pseudo
         files = self.to_label(stage)
         wanted = pseudo_labels.made_by(teacher.hashes, teacher.smoothing, files, pseudo)
@@ -91,15 +115,19 @@ class Runner:
     def to_label(self, stage: Stage) -> list[SoundFile]:
         """The soundscapes that a round's teacher labels."""
         validating = stage.round.pseudo.validating
-        paths = self.dataset.soundscapes(validating=validating)
+        if validating not in self._files:
+            paths = self._unlabelled(stage)
+            self._files[validating] = teachers.soundscape_files(paths, self.recipe.data.window_s)
+        return self._files[validating]
+
+    def _unlabelled(self, stage: Stage) -> list[Path]:
+        paths = self.dataset.soundscapes(validating=stage.round.pseudo.validating)
         if not paths:
             raise UserError(
                 f"{self.dataset.competition.roots[0] / 'train_soundscapes'}: holds no unlabelled "
                 "soundscapes; remove the recipe's later rounds, or set pseudo.validating=true"
             )
-        if validating not in self._files:
-            self._files[validating] = teachers.soundscape_files(paths, self.recipe.data.window_s)
-        return self._files[validating]
+        return paths
 
     def teacher(self, stage: Stage, before: Stage) -> Teacher:
         return Teacher.load({m.name: m.final for m in stage.teachers(before)}, self.device)
@@ -136,7 +164,7 @@ class Runner:
         Writes `state.pt`, `final.pt`, `history.json` and `curves.png`.
         """
         made_by = self.made_by(member, stage)
-        done = _load_if_done(member, made_by)
+        done = self._load_if_done(member, made_by)
         if done is not None:
             print(f"{member.final}: done already")
             return done
@@ -252,17 +280,6 @@ def _initial(job: Job, first: Model, contract: Contract) -> tuple[Predictor, str
 def _write_history(progress: Progress, member: Member) -> None:
     curves.draw_curves(progress, member.folder / "curves.png", member.job.model.encoder)
     write_whole(member.folder / "history.json", f"{json.dumps(asdict(progress))}\n".encode())
-
-
-def _load_if_done(member: Member, made_by: dict[str, Any]) -> Final | None:
-    if not member.final.is_file():
-        return None
-    final = Final.load(member.final)
-    changed = differences(made_by, final.made_by)
-    if changed:
-        print(f"{member.final}: made with another {' and '.join(changed)}; it is trained again")
-        return None
-    return final
 
 
 def macro_aucs(

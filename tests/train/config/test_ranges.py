@@ -16,7 +16,7 @@ from birdkit.errors import UserError
 from birdkit.ranges import option
 from tests.docs.commands import commands, parser_of
 from train.config.build import build
-from train.config.settings import Recipe, Round
+from train.config.settings import ModelEntry, Recipe, Round
 from train.rounds import plan
 
 Place = tuple[str | int, ...]
@@ -42,10 +42,13 @@ def places(table: Any, path: Place = ()) -> Iterator[tuple[Place, Any]]:
 
 def everything() -> dict[str, Any]:
     """A recipe's table with every setting at its default."""
-    return dict(json.loads(json.dumps(asdict(Recipe(rounds=(Round(), Round()))))))
+    return dict(
+        json.loads(json.dumps(asdict(Recipe(models=2 * (ModelEntry(),), rounds=2 * (Round(),)))))
+    )
 
 
-DEFAULTS = {place: default for place, default in places(everything()) if place[:2] != ("rounds", 0)}
+FIRST = (("models", 0), ("rounds", 0))  # the second ones stand for them, and have teachers
+DEFAULTS = {place: default for place, default in places(everything()) if place[:2] not in FIRST}
 
 
 def refusal(place: Place, value: object) -> str | None:

@@ -149,6 +149,10 @@ def test_rounds_are_listed_one_by_one_each_taught_by_the_one_before(tmp_path: Pa
             "[[rounds]]\npseudo.shifts = [1.0]\n",
             "shifts.0: expected a number from 0.01 to 0.99, got 1.0",
         ),
+        (
+            f"{ROUNDS}pseudo.out_of_fold = true\n",
+            "round 3: pseudo.out_of_fold needs two models or more",
+        ),
         ("[[rounds]]\npseudo.unsure = [0.5, 0.1]\n", "two probabilities, the lower first"),
         ('[data]\nspeech = "no"\n', 'speech: expected one of "keep", "cut", "half", got .no.'),
     ],

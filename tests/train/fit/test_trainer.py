@@ -51,11 +51,11 @@ class Killed(BaseException):
     """Stands for a kill: nothing in the code may catch it."""
 
 
-def train(competition: Path, out: Path, *overrides: str) -> int:
+def train(competition: Path, out: Path, *overrides: str, restart: bool = False) -> int:
     arguments = ["--recipe", "demo", "--data", str(competition), "--out", str(out), "--device", "cpu"]
     for override in [*SETTINGS, *overrides]:
         arguments += ["--set", override]
-    return train_run.main(arguments)
+    return train_run.main([*arguments, *(["--restart"] if restart else [])])
 
 
 def outcome(out: Path) -> Outcome:
@@ -172,7 +172,7 @@ def same_threads() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
 
 
-def test_a_finished_run_is_not_done_again_and_a_changed_one_is(
+def test_a_finished_run_is_kept_and_trained_again_only_where_it_changed_and_restarts(
     competition: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     quick = ["models.encoder=test_resnet", "models.drop_path_rate=0.0", "fit.steps_per_epoch=1"]
@@ -181,7 +181,10 @@ def test_a_finished_run_is_not_done_again_and_a_changed_one_is(
     assert train(competition, tmp_path, *quick) == 0
     assert (tmp_path / "round0" / "test_resnet" / "final.pt").stat().st_mtime_ns == made_at
     assert "done already" in capsys.readouterr().out
-    assert train(competition, tmp_path, *quick, "fit.lr=0.002") == 0
+    with pytest.raises(UserError, match=r"final\.pt: finished with another job\.fit\.lr; .*--restart"):
+        train(competition, tmp_path, *quick, "fit.lr=0.002")
+    assert (tmp_path / "round0" / "test_resnet" / "final.pt").stat().st_mtime_ns == made_at
+    assert train(competition, tmp_path, *quick, "fit.lr=0.002", restart=True) == 0
     assert (tmp_path / "round0" / "test_resnet" / "final.pt").stat().st_mtime_ns > made_at
     assert "made with another job.fit.lr" in capsys.readouterr().out
 

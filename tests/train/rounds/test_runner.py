@@ -29,6 +29,7 @@ from train import compare, label
 from train import run as train_run
 from train.config.settings import Round
 from train.data.competition import Recording
+from train.data.dataset import Dataset
 from train.models import checkpoint, pretrained
 from train.models.sed import Predictor
 from train.rounds import comparison, pseudo_labels, runner, teachers
@@ -198,7 +199,9 @@ def test_a_changed_setting_redoes_only_what_depends_on_it(
     shutil.copytree(write_up, out)
     before = made_at(out)
     override = override.replace("models.b5", "models.1")
-    assert train_run.main(arguments(competition, out, "birdclef2025", "--set", override)) == 0
+    assert (
+        train_run.main(arguments(competition, out, "birdclef2025", "--set", override, "--restart")) == 0
+    )
     after = made_at(out)
     changed = {name for name in before if after[name] != before[name]}
     assert changed == {name for name in before if any(name.startswith(each) for each in redone)}
@@ -339,7 +342,7 @@ def test_a_warm_round_goes_on_from_the_last_rounds_model_and_falls_with_it(
     out = tmp_path / "run"
     shutil.copytree(uninterrupted, out)
     # At a rate of nothing it stays what it was.
-    still = ["--set", "rounds.1.fit.lr=0.0", "--set", "rounds.1.fit.weight_decay=0.0"]
+    still = ["--restart", "--set", "rounds.1.fit.lr=0.0", "--set", "rounds.1.fit.weight_decay=0.0"]
     assert train_run.main(arguments(competition, out, two_rounds(tmp_path), *still)) == 0
     assert "final.pt: warm start, 8 of 8 classes" in capsys.readouterr().out
     weights = {path: checkpoint.Final.load(path).state for path in (start, *out.rglob("final.pt"))}
@@ -356,7 +359,8 @@ def test_a_round_that_draws_no_windows_labels_none_and_still_falls_with_its_teac
     (out / "round1" / "pseudo.parquet").unlink()
     start = next(out.glob("round0/*/final.pt"))
     replace(checkpoint.Final.load(start), trained_on=("heard.ogg",)).save(start)
-    again = arguments(competition, out, two_rounds(tmp_path), "--set", "rounds.1.pseudo.share=0.0")
+    labels_none = ["--restart", "--set", "rounds.1.pseudo.share=0.0"]
+    again = arguments(competition, out, two_rounds(tmp_path), *labels_none)
     assert train_run.main(again) == 0
     assert not (out / "round1" / "pseudo.parquet").exists()
     final = checkpoint.Final.load(next(out.glob("round1/*/final.pt")))
@@ -365,6 +369,66 @@ def test_a_round_that_draws_no_windows_labels_none_and_still_falls_with_its_teac
     capsys.readouterr()
     assert train_run.main([*again, "--dry-run"]) == 0
     assert "left to do: about 0 s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("setting", "changed"),
+    [
+        ("rounds.1.pseudo.power=2.0", r"round1/\w+/final\.pt: .* job\.pseudo\.power; .*--restart"),
+        ("fit.seed=1", r"round0/\w+/final\.pt: .* another job\.fit\.seed; name another --out"),
+    ],
+)
+def test_no_finished_model_of_any_round_is_overwritten_unasked(
+    uninterrupted: Path, competition: Path, tmp_path: Path, setting: str, changed: str
+) -> None:
+    before = made_at(uninterrupted)
+    with pytest.raises(UserError, match=changed):
+        train_run.main(arguments(competition, uninterrupted, two_rounds(tmp_path), "--set", setting))
+    assert made_at(uninterrupted) == before
+
+
+def test_a_finished_model_of_other_parents_is_named_before_they_are_trained(
+    uninterrupted: Path, competition: Path, tmp_path: Path
+) -> None:
+    out, recipe = tmp_path / "run", two_rounds(tmp_path)
+    shutil.copytree(uninterrupted, out)
+    recipe.write_text(TWO_ROUNDS.replace("[[models]]\n", "[[models]]\n[[models]]\n"))
+    with pytest.raises(UserError, match=r"round1/test_resnet/final\.pt: .* another round before"):
+        train_run.main(arguments(competition, out, recipe))
+    assert made_at(out).keys() == made_at(uninterrupted).keys()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("models.1.weights=nowhere.pt", "nowhere.pt': no such file"),
+        ("models.1.encoder=nonsense", "'nonsense' is no timm model"),
+    ],
+)
+def test_the_last_rounds_models_are_built_before_any_data_is_read(
+    tmp_path: Path, setting: str, message: str
+) -> None:
+    recipe, out = tmp_path / "late.toml", tmp_path / "run"
+    models = "[[models]]\nname = 'a'\n[[models]]\nname = 'b'\n"
+    recipe.write_text(models + "[[rounds]]\nmodels = ['a']\n[[rounds]]\nmodels = ['b']\n")
+    with pytest.raises(UserError, match=message):
+        train_run.main(arguments(tmp_path / "absent", out, recipe, "--set", setting))
+    assert not out.exists()
+
+
+def test_a_later_round_without_soundscapes_is_named_before_the_first_trains(
+    competition: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Dataset, "soundscapes", lambda *_, **__: [])
+    with pytest.raises(UserError, match="holds no unlabelled soundscapes"):
+        train_run.main(arguments(competition, tmp_path / "run", two_rounds(tmp_path)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_named_by_its_recipe_and_its_data(tmp_path: Path) -> None:
+    a, b = tmp_path / "a", tmp_path / "c" / ".." / "b"
+    names = [train_run.default_out("mini", folders).name for folders in ([], [a], [a, b])]
+    assert names == ["mini", "mini-a", "mini-a-b"]
 
 
 def test_members_of_equal_settings_train_to_different_weights(run_dir: Path) -> None:

@@ -71,7 +71,7 @@ class Recipe:
     """The settings of a whole run."""
 
     name: Annotated[str, FolderName()] = "recipe"
-    """Name of the run's folder; the file's name where it is not given."""
+    """First part of the name of the run's folder; the file's name where it is not given."""
     frontend: FrontEnd = field(default_factory=FrontEnd)
     """The log-mel."""
     models: tuple[ModelEntry, ...] = (ModelEntry(),)
