@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -133,32 +132,36 @@ def write_up() -> dict[str, Final]:
 
 
 def untrained(job: Job, contract: Contract) -> Final:
-    """A checkpoint of random weights whose answers spread, as a trained one's do.
+    """A checkpoint of random weights whose answers spread, as a trained one's do."""
+    torch.manual_seed(3)
+    predictor = Predictor(job.frontend, job.model, contract)
+    spread_answers(predictor)
+    state = {key: value.clone() for key, value in predictor.state_dict().items()}
+    return Final(contract, checkpoint.made_by(job, "none", {}), "random", "none", {}, state)
+
+
+def spread_answers(predictor: Predictor) -> None:
+    """Make a hardly trained model answer as a trained one does, and leave it in eval mode.
 
     Batch norm is set on noise first, for random weights alone let the signal die or explode; then the
     head is scaled until sigmoid(segmentwise) moves by half.
     """
-    torch.manual_seed(3)
-    predictor = Predictor(job.frontend, job.model, contract)
-    inputs = torch.from_numpy(parity.probe_inputs(contract))
+    inputs = torch.from_numpy(parity.probe_inputs(predictor.contract))
     predictor.network.train()
     for module in predictor.modules():
         if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
             module.momentum = None  # the mean over all that it saw
     with torch.no_grad():
         predictor(inputs)
         predictor.eval()
         cla = predictor.network.att_block.cla
         assert cla.bias is not None
-        for _ in range(8):
-            _, segmentwise = predictor(inputs)
-            spread = float((segmentwise.amax(0) - segmentwise.amin(0)).median())
-            cla.weight.mul_(3.0 / spread)
-            cla.bias.sub_(0.5 * segmentwise.mean(0))
-            if math.isclose(spread, 3.0, abs_tol=0.3):
-                break
-    state = {key: value.clone() for key, value in predictor.state_dict().items()}
-    return Final(contract, checkpoint.made_by(job, "none", {}), "random", "none", {}, state)
+        # Segmentwise is affine in the head's weights and bias, its maximum over frames included.
+        _, segmentwise = predictor(inputs)
+        scale = 3.0 / (segmentwise.amax(0) - segmentwise.amin(0)).median()
+        cla.bias.copy_(scale * (cla.bias - segmentwise.mean(0)))
+        cla.weight.mul_(scale)
 
 
 def save_checkpoints(finals: Mapping[str, Final], folder: Path) -> None:

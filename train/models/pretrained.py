@@ -136,15 +136,18 @@ def _from_file(path: Path) -> dict[str, Tensor]:
 
 
 def _load_backbone(encoder: nn.Module, state: dict[str, Tensor], what: str) -> None:
-    """Load strictly, but for a classifier the encoder lacks; sum a stem of three channels into one."""
+    """Load strictly, but for a classifier the encoder lacks; sum a stem's three channels into one.
+
+    Where a stem reads blocks of pixels (TResNet), channels are the innermost of its inputs.
+    """
     wanted = encoder.state_dict()
     fitted = {}
     for key, own in wanted.items():
         value = state.get(key)
         if value is None:
             raise UserError(f"{what}: lacks '{key}'; these are weights of another model")
-        if value.shape != own.shape and value.ndim == 4 and own.shape[1] == 1:
-            value = value.float().sum(dim=1, keepdim=True)
+        if value.ndim == own.ndim == 4 and value.shape[1] == 3 * own.shape[1]:
+            value = value.float().unflatten(1, (-1, 3)).sum(dim=2)
         if value.shape != own.shape:
             raise UserError(
                 f"{what}: '{key}' is {tuple(value.shape)}, this model needs {tuple(own.shape)}"

@@ -7,15 +7,13 @@ labelling and export call.
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
 from birdkit.contract import Contract
-from birdkit.errors import UserError
 from train.config.settings import FrontEnd, Model
+from train.models import encoder
 from train.models.frontend import LogMel
 
 
@@ -62,9 +60,9 @@ class SedNetwork(nn.Module):
     shared since PANNs: mean over frequency, max plus mean pooling over three frames, one hidden layer.
     """
 
-    def __init__(self, config: Model, n_classes: int) -> None:
+    def __init__(self, config: Model, n_classes: int, n_mels: int, n_frames: int) -> None:
         super().__init__()
-        self.encoder = _encoder(config)
+        self.encoder, self.features = encoder.build(config, n_mels, n_frames)
         n_features: int = self.encoder.num_features  # type: ignore[assignment]
         self.drop_rate = config.drop_rate
         self.hidden = nn.Linear(n_features, n_features)
@@ -77,10 +75,7 @@ class SedNetwork(nn.Module):
 
     def over_time(self, log_mel: Tensor, answer_share: float = 1.0) -> tuple[Tensor, Tensor]:
         """Clipwise, and the framewise logits (batch, classes, frames) whose maxima are segmentwise."""
-        # The encoder is called and not its forward_features, which would skip its drop_rate.
-        x = self.encoder(2.0 * log_mel - 1.0)
-        if x.ndim != 4:
-            raise UserError("the encoder gives no (features, mels, frames); choose a convolutional one")
+        x = self.features(self.encoder, 2.0 * log_mel - 1.0)  # (batch, features, mels, frames)
         x = x.mean(dim=2)  # (batch, features, frames)
         x = nn.functional.max_pool1d(x, 3, 1, 1) + nn.functional.avg_pool1d(x, 3, 1, 1)
         x = nn.functional.dropout(x, self.drop_rate, self.training)
@@ -99,7 +94,8 @@ class Predictor(nn.Module):
         super().__init__()
         self.contract = contract
         self.front_end = LogMel(frontend)
-        self.network = SedNetwork(model, len(contract.classes))
+        n_frames = self.front_end.n_frames(contract.chunk_samples)
+        self.network = SedNetwork(model, len(contract.classes), frontend.n_mels, n_frames)
         self.answer_share = contract.window_s / contract.chunk_s
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,46 +106,3 @@ def central_frames(n_frames: int, share: float) -> tuple[int, int]:
     """First and one past the last of the frames that touch the central `share` of them."""
     margin = n_frames * (1.0 - share) / 2
     return math.floor(margin + 1e-6), math.ceil(n_frames - margin - 1e-6)
-
-
-def _encoder(config: Model) -> nn.Module:
-    if not timm.is_model(config.encoder):
-        near = timm.list_models(f"*{config.encoder.partition('.')[0][:12]}*")[:5]
-        raise UserError(
-            f"models.encoder '{config.encoder}' is no timm model; near: {', '.join(near) or 'none'}"
-        )
-    drop_path: dict[str, Any] = (
-        {"drop_path_rate": config.drop_path_rate} if config.drop_path_rate else {}
-    )
-    try:
-        encoder = timm.create_model(
-            config.encoder,
-            num_classes=0,
-            global_pool="",
-            in_chans=1,
-            drop_rate=config.drop_rate,
-            **drop_path,
-        )
-    except TypeError as error:
-        raise UserError(
-            f"models.encoder '{config.encoder}' can't be built so ({error}); "
-            "where it has no drop path, set models.drop_path_rate = 0"
-        ) from error
-    _require_convolutional(encoder, config.encoder)
-    return encoder
-
-
-def _require_convolutional(encoder: nn.Module, name: str) -> None:
-    """Raise `UserError` unless the encoder returns (features, mels, frames), as no transformer does."""
-    log_mel = torch.zeros(1, 1, 96, 160)
-    try:
-        with torch.inference_mode():
-            shape = encoder.eval()(log_mel).shape
-    except (RuntimeError, AssertionError, ValueError):
-        shape = torch.Size()
-    encoder.train()
-    if len(shape) != 4 or shape[1] != encoder.num_features or shape[3] <= shape[2]:
-        raise UserError(
-            f"models.encoder '{name}' is not convolutional (features, mels, frames); "
-            "choose a backbone such as tf_efficientnet_b3 or resnet18"
-        )

