@@ -12,7 +12,7 @@ import hashlib
 import json
 import shutil
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from birdkit.contract import Contract
 from birdkit.engines.engine import Answers
 from birdkit.engines.layout import Layout
 from birdkit.errors import UserError
+from birdkit.grid import row_ids
 from birdkit.kaggle import report, session, table
 from birdkit.kaggle.bad_file_rows import fill_missing
 from birdkit.scoring import budget, calibration, passes
@@ -159,10 +160,11 @@ def make_data(sounds: list[Path], spoilt: dict[int, str], folder: Path) -> Path:
         how = spoilt.get(index)
         if how and how != "vanished":
             {**BAD, **UNUSUAL}[how](path)
-    columns = ["row_id", *CLASSES]
-    pd.DataFrame([["x_5", 0.1, 0.1, 0.1]], columns=columns).to_csv(
-        folder / "sample_submission.csv", index=False
-    )
+    # It names all rows, so that files of other lengths have as many.
+    rows = [row for index in range(len(sounds)) for row in row_ids(f"f{index}", N_WINDOWS, 5.0)]
+    sample = pd.DataFrame(0.1, index=range(len(rows)), columns=list(CLASSES))
+    sample.insert(0, "row_id", rows)
+    sample.to_csv(folder / "sample_submission.csv", index=False)
     return folder
 
 
@@ -208,9 +210,9 @@ def play(
             raise UserError("no engine is left")
         return spare if "formula" in avoid else loaded
 
-    def decode(*given: Any, **named: Any) -> NDArray[np.float32]:
+    def decode(*given: Any, **named: Any) -> Iterator[NDArray[np.float32]]:
         world.happens("decode")
-        return read(*given, **named)
+        yield from blocks(*given, **named)
 
     def write(*given: Any) -> Path:
         world.happens("write")
@@ -232,14 +234,14 @@ def play(
         opened(self, fastest)
         world.happens("open")
 
-    read, write_partial, opened = audio.read, table.write_partial, session.Run._opened
+    blocks, write_partial, opened = audio.blocks, table.write_partial, session.Run._opened
     with monkeypatch.context() as patch:
         patch.setattr(session.Run, "_open", reopen)
         patch.setattr(session.Run, "_opened", then_open)
         patch.setattr(calibration, "what_fits", calibrated)
         patch.setattr(Spec, "load", lambda folder: SPEC)
         patch.setattr(session.Lines, "__call__", line)
-        patch.setattr(audio, "read", decode)
+        patch.setattr(audio, "blocks", decode)
         patch.setattr(table, "write_partial", write)
         patch.setattr(
             session, "run_passes", lambda *a, **k: passes.run_passes(*a, **k, clock=world.clock)
