@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from birdkit.errors import UserError
+from birdkit.errors import UserError, one_line
 
 Mono = NDArray[np.float32]  # (samples,)
 
@@ -22,7 +23,6 @@ ATTEMPTS = 64
 # Digital silence in FLAC and Ogg takes a byte for 350 frames. A header that promises more frames than
 # this for each byte of its file is wrong, or says that the length is unknown (2^63 - 1 frames).
 FRAMES_A_BYTE = 1000
-OGG_PAGE_BYTES = 65307  # the largest one
 
 
 class AudioError(UserError):
@@ -65,35 +65,28 @@ def blocks(path: Path, sample_rate: int, *, max_s: float | None = None) -> Itera
         yield np.zeros(1, dtype=np.float32)
 
 
-def length_s(path: Path) -> tuple[float, bool]:
-    """How many seconds a file lasts, and whether it is whole; only of an Ogg is it seen that it isn't.
-
-    The length is the header's, and is measured by decoding only where that one can't be right.
-    """
+def length_s(path: Path) -> float:
+    """How many seconds a file lasts by its header; measured by decoding where that can't be right."""
     try:
         with _open(path) as file:
             rate, n_frames = file.samplerate, file.frames
-        with path.open("rb") as content:
-            size = content.seek(0, 2)
-            content.seek(max(0, size - OGG_PAGE_BYTES))
-            _, is_ogg, last_page = content.read().rpartition(b"OggS")
+        if n_frames > FRAMES_A_BYTE * path.stat().st_size:
+            n_frames = sum(block.size for _, block in _decoded(path, None))
     except (soundfile.LibsndfileError, OSError) as error:
         raise _undecodable(path, error) from error
-    if n_frames > FRAMES_A_BYTE * size:
-        n_frames = sum(block.size for _, block in _decoded(path, None))
-    # The second byte after the capture pattern holds a page's flags; 4 is the end of the stream.
-    return n_frames / rate, not is_ogg or bool(last_page[1] & 4)
+    return n_frames / rate
 
 
 def _open(path: Path) -> soundfile.SoundFile:
     """Raises `LibsndfileError` or `OSError`. A pipe is not opened, since that can wait for ever."""
     if path.exists() and not path.is_file():
         raise OSError("it is no regular file")
-    return soundfile.SoundFile(str(path))
+    return soundfile.SoundFile(os.fsencode(path))  # a name may be no UTF-8
 
 
 def _undecodable(path: Path, error: Exception) -> AudioError:
-    return AudioError(f"{path}: can't be decoded ({error}); replace or remove it")
+    why = getattr(error, "error_string", error)  # libsndfile's, without the path
+    return AudioError(one_line(f"{path}: can't be decoded ({why}); replace or remove it"))
 
 
 def _decoded(path: Path, max_s: float | None) -> Iterator[tuple[int, Mono]]:
@@ -125,7 +118,7 @@ def _decoded(path: Path, max_s: float | None) -> Iterator[tuple[int, Mono]]:
     if failure and end == 0:
         raise _undecodable(path, failure) from failure
     if end == 0:
-        raise AudioError(f"{path}: holds no samples; replace or remove it")
+        raise AudioError(one_line(f"{path}: holds no samples; replace or remove it"))
 
 
 def _until_damage(file: soundfile.SoundFile, limit: float) -> Iterator[Mono]:

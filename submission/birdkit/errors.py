@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import sys
 from collections.abc import Callable
 
@@ -11,10 +12,17 @@ OF_THE_PLACE = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG),
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP),
 }
+# Characters that end a line, or that no encoding can write, as in a file name that is no UTF-8.
+NOT_PLAIN = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
 
 
 class UserError(Exception):
     """Something the caller can mend. Its message says what, where and what to do, on one line."""
+
+
+def one_line(text: str) -> str:
+    """The text with line breaks, control characters and what is no UTF-8 written as escapes."""
+    return NOT_PLAIN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def run_command(main: Callable[[], int]) -> None:
@@ -25,7 +33,7 @@ def run_command(main: Callable[[], int]) -> None:
     try:
         status = main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         status = 2
     except OSError as error:
         if error.errno not in OF_THE_PLACE:

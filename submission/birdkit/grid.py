@@ -6,6 +6,7 @@ centred on its window and may be longer. Outside the recording it is padded with
 
 from __future__ import annotations
 
+import math
 from typing import TypeVar
 
 import numpy as np
@@ -17,6 +18,9 @@ from birdkit.errors import UserError
 WINDOW_S = 5.0  # length of the window of a row, in every BirdCLEF so far
 MINUTE_S = 60.0  # how long the soundscapes of every BirdCLEF so far last
 WINDOWS_A_MINUTE = round(MINUTE_S / WINDOW_S)
+# Encoders pad a recording by less than this, so a rest as short has no window of its own.
+PADDING_S = 0.1
+LONGEST_S = 1e6  # a row of a recording ends before this; it is eleven days
 
 Samples = TypeVar("Samples", NDArray[np.float32], NDArray[np.int16])
 
@@ -24,6 +28,11 @@ Samples = TypeVar("Samples", NDArray[np.float32], NDArray[np.int16])
 def n_windows(n_samples: int, contract: Contract) -> int:
     """The number of windows that cover `n_samples`, at least one; the last may overrun."""
     return max(1, -(-n_samples // contract.window_samples))
+
+
+def windows_in(seconds: float, window_s: float) -> int:
+    """The number of windows that a recording has rows for, at least one; the last may overrun."""
+    return max(1, math.ceil((seconds - PADDING_S) / window_s))
 
 
 def cut_chunks(
@@ -94,7 +103,7 @@ def split_row_id(row_id: str) -> tuple[str, float]:
         end_s = float(end)
     except ValueError:
         end_s = 0.0
-    if not stem or not 0 < end_s < float("inf"):
+    if not stem or not 0 < end_s <= LONGEST_S:
         raise UserError(f"row id '{row_id}' is not <file stem>_<window end in s>")
     return stem, end_s
 

@@ -62,7 +62,19 @@ def test_a_row_id_tells_its_file_and_its_window(stem: str, count: int, window_s:
 
 
 @pytest.mark.parametrize(
-    "row_id", ["", "5", "_5", "stem_", "stem_x", "stem_-5", "stem_nan", "stem_inf"]
+    "row_id",
+    [
+        "",
+        "5",
+        "_5",
+        "stem_",
+        "stem_x",
+        "stem_-5",
+        "stem_nan",
+        "stem_inf",
+        "stem_5000000000",
+        "stem_1e300",
+    ],
 )
 def test_what_is_no_row_id_is_refused(row_id: str) -> None:
     with pytest.raises(UserError, match="is not <file stem>_<window end"):

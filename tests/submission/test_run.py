@@ -62,9 +62,10 @@ def read(out: Path) -> pd.DataFrame:
     return pd.read_csv(out, dtype={"row_id": str}).set_index("row_id")
 
 
-def assert_valid(out: Path, data: Path, stems: list[str]) -> pd.DataFrame:
+def assert_valid(out: Path, data: Path, stems: list[str], **counts: int) -> pd.DataFrame:
+    """A table of twelve rows a file, or of as many as `counts` says."""
     submission = read(out)
-    expected = [row_id for stem in stems for row_id in row_ids(stem, 12, 5.0)]
+    expected = [row_id for stem in stems for row_id in row_ids(stem, counts.get(stem, 12), 5.0)]
     assert submission.index.tolist() == expected
     sample = pd.read_csv(data / "sample_submission.csv", nrows=0).columns.tolist()
     assert ["row_id", *submission.columns] == sample
@@ -143,6 +144,7 @@ BAD_FILES: dict[str, Spoil] = {
     "empty": lambda path: path.write_bytes(b""),
     "garbage": lambda path: path.write_bytes(b"no sound" * 500),
     "no_samples": lambda path: soundfile.write(path, np.zeros(0), 32000),
+    "pipe": os.mkfifo,
 }
 UNUSUAL_FILES: dict[str, Spoil] = {
     "short": lambda path: write_sound(path, 0.3),
@@ -162,9 +164,9 @@ def test_the_scoring_rerun_survives_bad_files_counts_and_names_them(
     spoilt = np.tile([0.1, np.nan, np.inf, 0.2], 480_000)
     soundfile.write(scored / "test_soundscapes" / "nan.wav", spoilt, 32000, subtype="FLOAT")
     assert submit(scored, model_dir, tmp_path / "s.csv") == 0
-    submission = assert_valid(tmp_path / "s.csv", scored, stems(scored))
+    submission = assert_valid(tmp_path / "s.csv", scored, stems(scored), short=1, long=15)
     warning = capsys.readouterr().err
-    assert "3 bad files hold medians" in warning
+    assert "4 bad files hold medians" in warning
     for name in BAD_FILES:
         assert f"{name}.ogg" in warning
         rows = submission.loc[row_ids(name, 12, 5.0)]
@@ -225,6 +227,34 @@ def test_a_strict_run_fails_on_a_bad_file_by_name(
     assert "bad.ogg" in capsys.readouterr().err
 
 
+def test_two_files_of_a_stem_are_an_error_by_name_in_strict_runs_and_counted_in_others(
+    scored: Path, model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = stems(scored)[0]
+    submit(scored, model_dir, tmp_path / "alone.csv", "--max-passes", "1")
+    soundfile.write(scored / "test_soundscapes" / f"{first}.wav", np.zeros(60 * 32000), 32000)
+    with pytest.raises(UserError, match=rf"{first}\.wav has the rows of {first}\.ogg; remove one"):
+        submit(scored, model_dir, tmp_path / "s.csv", "--strict")
+    capsys.readouterr()
+    assert submit(scored, model_dir, tmp_path / "s.csv", "--max-passes", "1") == 0
+    assert f"warning: not scored: {first}.wav has the rows of {first}.ogg" in capsys.readouterr().err
+    pd.testing.assert_frame_equal(read(tmp_path / "s.csv"), read(tmp_path / "alone.csv"))
+
+
+def test_soundscapes_of_other_lengths_are_noted_in_a_strict_run_and_no_fault(
+    scored: Path, model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_sound(scored / "test_soundscapes" / "seven.ogg", 7.0)
+    assert submit(scored, model_dir, tmp_path / "s.csv", "--strict", "--max-passes", "1") == 0
+    printed = capsys.readouterr()
+    assert (
+        "note: 1 files have more or less than the 12 windows of a minute (seven.ogg 2)" in printed.out
+    )
+    assert not printed.err
+    assert_valid(tmp_path / "s.csv", scored, stems(scored), seven=2)
+    assert "seven.ogg" in json.loads((tmp_path / "s.csv.report.json").read_text())["remarks"][0]
+
+
 def test_files_that_can_none_of_them_be_read_are_an_error(
     scored: Path, model_dir: Path, tmp_path: Path
 ) -> None:
@@ -254,6 +284,14 @@ def test_a_column_the_model_does_not_know_is_constant_and_counted(
     submission = assert_valid(tmp_path / "s.csv", scored, stems(scored))
     assert submission["newbird"].nunique() == 1
     assert "newbird" in capsys.readouterr().err
+
+
+def test_columns_that_are_all_unknown_are_an_error_even_in_a_rerun(
+    scored: Path, model_dir: Path, tmp_path: Path
+) -> None:
+    change_columns(scored, lambda sample: sample[["row_id"]].assign(x=0.1, y=0.1))
+    with pytest.raises(UserError, match="no class in common"):
+        submit(scored, model_dir, tmp_path / "s.csv")
 
 
 def test_a_class_the_sample_submission_lacks_is_left_out_and_counted(
@@ -418,6 +456,28 @@ def test_the_memory_for_700_files_stays_under_2_gb(
     for number in range(700):
         os.link(first, folder / f"soundscape_{number}.ogg")
     first.unlink()
+    peak_mib = peak_of_a_run(scored, model_dir, tmp_path / "s.csv")
+    assert len(read(tmp_path / "s.csv")) == 12 * len(list(folder.glob("*.ogg"))) > 12 * 700
+    assert 50 < peak_mib < 2048
+
+
+@pytest.mark.slow
+def test_the_memory_for_six_hours_stays_under_1_gb(
+    scored: Path, model_dir: Path, tmp_path: Path
+) -> None:
+    """Decoded at once they would be 2.8 GB, and their chunks as much again."""
+    for path in (scored / "test_soundscapes").iterdir():
+        path.unlink()
+    with soundfile.SoundFile(scored / "test_soundscapes" / "six.flac", "w", 8000, 1) as file:
+        for minute in range(360):
+            file.write(np.full(60 * 8000, minute / 360))
+    peak_mib = peak_of_a_run(scored, model_dir, tmp_path / "s.csv")
+    assert read(tmp_path / "s.csv").index.tolist() == row_ids("six", 4320, 5.0)
+    assert 50 < peak_mib < 1024
+
+
+def peak_of_a_run(data: Path, model_dir: Path, out: Path) -> float:
+    """MiB that a submission of two passes takes, in a process of its own."""
     # VmHWM and not getrusage: that one would count what this process held when it forked.
     script = (
         "import pathlib, runpy, sys\n"
@@ -427,15 +487,14 @@ def test_the_memory_for_700_files_stays_under_2_gb(
         "finally:\n"
         "    pathlib.Path('peak').write_text(pathlib.Path('/proc/self/status').read_text())\n"
     )
-    run_py, out = str(ROOT / "submission" / "run.py"), tmp_path / "s.csv"
-    arguments = ["--data", str(scored), "--model", str(model_dir), "--out", str(out)]
+    run_py = str(ROOT / "submission" / "run.py")
+    arguments = ["--data", str(data), "--model", str(model_dir), "--out", str(out)]
     arguments += ["--max-passes", "2"]  # the second adds its table to the first one's
-    subprocess.run([sys.executable, "-c", script, run_py, *arguments], check=True, cwd=tmp_path)
-    assert len(read(out)) == 12 * len(list(folder.glob("*.ogg"))) > 12 * 700
-    status = dict(line.split(":", 1) for line in (tmp_path / "peak").read_text().splitlines())
-    peak_kib = int(status["VmHWM"].split()[0])
-    print(f"peak memory {peak_kib / 1024:.0f} MiB")
-    assert 50 * 1024 < peak_kib < 2 * 2**20
+    subprocess.run([sys.executable, "-c", script, run_py, *arguments], check=True, cwd=out.parent)
+    status = dict(line.split(":", 1) for line in (out.parent / "peak").read_text().splitlines())
+    peak_mib = int(status["VmHWM"].split()[0]) / 1024
+    print(f"peak memory {peak_mib:.0f} MiB")
+    return peak_mib
 
 
 def test_the_competition_is_found_in_both_of_kaggles_layouts(tmp_path: Path) -> None:

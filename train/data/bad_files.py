@@ -25,7 +25,7 @@ def look_at(path: Path) -> Look:
 @functools.cache
 def _look_at(path: Path, state: str) -> Look:
     try:
-        duration_s, _ = audio.length_s(path)
+        duration_s = audio.length_s(path)
     except audio.AudioError as error:
         return 0.0, fault(path, error)
     return duration_s, None if duration_s > 0 else "holds no samples"

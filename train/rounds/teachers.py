@@ -19,7 +19,8 @@ from tqdm import tqdm
 from birdkit.contract import Contract
 from birdkit.errors import UserError
 from birdkit.files import write_whole
-from birdkit.scoring.ensemble import Ensemble, Spec, combine, common_contract
+from birdkit.scoring.ensemble import Ensemble, Spec, average, common_contract
+from birdkit.scoring.postprocess import smooth
 from birdkit.scoring.predict import Prediction, Scores, SoundFile, predict
 from train.config import provenance
 from train.config.settings import Pseudo
@@ -177,12 +178,13 @@ def _score(
     def score(waveform: NDArray[np.float32], n_windows: int) -> NDArray[np.float32]:
         passes = [ensemble.score(waveform, n_windows, shift) for shift in (0.0, *shifts)]
         mean = np.asarray(np.mean(passes, axis=0, dtype=np.float64), dtype=np.float32)
-        combined = combine([mean], ensemble.spec)[0]
-        assert combined is not None
-        return combined
+        return average(mean, list(ensemble.spec.members.values()), ensemble.spec.averaging)
 
     def report(n_done: int, n_files: int, _: float) -> None:
         bar.update(1)
+        if (rows := prediction.scores[n_done - 1]) is not None:
+            # Not earlier, since `score` sees a part of a long recording only.
+            prediction.scores[n_done - 1] = smooth(rows, ensemble.spec.smoothing)
         if n_done % BLOCK_FILES == 0 or n_done == n_files:
             start = (n_done - 1) // BLOCK_FILES * BLOCK_FILES
             failed = dict(_failures(prediction, files[n_kept + start : n_kept + n_done]))
@@ -193,5 +195,5 @@ def _score(
 
 
 def _failures(prediction: Prediction, block: Sequence[SoundFile]) -> Iterator[tuple[str, str]]:
-    names = {file.path.name for file in block}
+    names = {file.name for file in block}
     return ((name, why) for name, why in prediction.failures.items() if name in names)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from birdkit.errors import UserError
+from birdkit.errors import UserError, one_line
 
 # Kaggle's folders; set otherwise only where Kaggle is simulated.
 INPUT_ROOT = Path(os.environ.get("BIRDKIT_KAGGLE_ROOT", "/kaggle")) / "input"
 # Kaggle's metric reads ogg; the others are for field recordings.
-AUDIO_SUFFIXES = {".ogg", ".wav", ".flac", ".mp3"}
+AUDIO_SUFFIXES = {".ogg", ".opus", ".wav", ".flac", ".mp3"}
 LIMIT_MIN = 90.0  # how long the notebook may run
 LIMIT_FILES = 700  # how many soundscapes the scoring rerun has to score
 
@@ -35,7 +36,21 @@ def find_competition(root: Path = INPUT_ROOT) -> Path:
 
 
 def soundscapes(folder: Path) -> list[Path]:
-    """The sound files of a folder, sorted by name."""
+    """The sound files of a folder, sorted by name, without hidden ones such as macOS's `._name.ogg`."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; --data must be a competition folder")
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in AUDIO_SUFFIXES)
+    sounds = (path for path in folder.iterdir() if path.suffix.lower() in AUDIO_SUFFIXES)
+    return sorted(path for path in sounds if not path.name.startswith("."))
+
+
+def one_a_stem(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """The files to score, one for each stem since rows name stems, and a line for each other file.
+
+    Ogg goes before other formats, and else the first name before later ones.
+    """
+    scored: dict[str, Path] = {}
+    for path in sorted(paths, key=lambda path: path.suffix.lower() != ".ogg"):
+        scored.setdefault(one_line(path.stem), path)
+    pairs = ((path.name, scored[one_line(path.stem)].name) for path in paths)
+    lines = [one_line(f"{name} has the rows of {other}") for name, other in pairs if name != other]
+    return sorted(scored.values()), lines

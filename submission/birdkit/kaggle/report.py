@@ -40,6 +40,7 @@ class Report:
     failures: dict[str, str] = field(default_factory=dict)  # file → why
     not_reached: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # fallbacks and differences, a line each
+    remarks: list[str] = field(default_factory=list)  # on rows, a line each; none is a fault
     why_stopped: str = ""
     elapsed_s: float = 0.0
     csv_sha256: str = ""
@@ -113,12 +114,13 @@ class Submission:
         # A complete pass reaches all files, and a later pass that was cut short did not join.
         report.not_reached = [] if progress.result else self._unscored(scores)
         report.why_stopped = progress.why_stopped
+        report.remarks = self.plan.remarks
         report.elapsed_s = round(elapsed_s, 1)
 
     def _unscored(self, scores: Sequence[object]) -> list[str]:
         """The names of files that neither have scores nor failed."""
         failed = self.progress.first.failures
-        names = [file.path.name for file in self.plan.files]
+        names = [file.name for file in self.plan.files]
         pairs = zip(names, scores, strict=True)
         return [name for name, scored in pairs if scored is None and name not in failed]
 

@@ -7,7 +7,7 @@ import os
 import stat
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from birdkit.engines import ladder
@@ -89,6 +89,7 @@ class Work:
     sample_rows: list[str]
     columns: list[str]
     strict: bool
+    notes: list[str] = field(default_factory=list)
 
 
 def find_work(options: Options) -> Work:
@@ -103,17 +104,22 @@ def find_work(options: Options) -> Work:
     if not data.is_dir():
         raise UserError(f"{data}: no such folder; --data must be a competition folder")
     sample_rows, columns = table.read_sample(data / "sample_submission.csv")
-    files = mounts.soundscapes(options.soundscapes or data / "test_soundscapes")
+    folder = options.soundscapes or data / "test_soundscapes"
+    files, twins = mounts.one_a_stem(mounts.soundscapes(folder))
     commit_run = not files and options.soundscapes is None
     if commit_run:
-        files = mounts.soundscapes(data / "train_soundscapes")[:COMMIT_RUN_FILES]
+        folder = data / "train_soundscapes"
+        files, twins = mounts.one_a_stem(mounts.soundscapes(folder))
+        files = files[:COMMIT_RUN_FILES]
         print(f"no test soundscapes: a commit run on {len(files)} train soundscapes, strict")
     if options.dry_run_files > 0:
         files = files[: options.dry_run_files]
     if not files:
         raise UserError(f"{options.soundscapes or data}: no sound files to score")
     strict = commit_run if options.strict is None else options.strict
-    return Work(files, sample_rows, columns, strict)
+    if twins and strict:
+        raise UserError(f"{folder}: {'; '.join(twins[:3])}; remove one of two files of a stem")
+    return Work(files, sample_rows, columns, strict, [f"not scored: {line}" for line in twins])
 
 
 class Lines:
@@ -145,7 +151,10 @@ class Run:
         check_out(options.out)
         self.options, self.work, self.budget = options, work, time_budget
         self.out = Submission(work.files, work.sample_rows, work.columns, WINDOW_S, options.out)
+        self.out.report.notes += work.notes
         self.failover: Failover | None = None
+        for remark in self.out.plan.remarks:
+            print(f"note: {remark}", flush=True)
 
     def score(self, deadline: float) -> None:
         """Run all passes that fit; `self.out` is consistent at any moment."""

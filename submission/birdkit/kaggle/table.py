@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from birdkit.errors import UserError
-from birdkit.grid import WINDOWS_A_MINUTE, row_ids, split_row_id, window_index
+from birdkit import audio
+from birdkit.errors import UserError, one_line
+from birdkit.grid import MINUTE_S, row_ids, split_row_id, window_index, windows_in
 from birdkit.kaggle.bad_file_rows import fill_missing
 from birdkit.scoring.predict import Scores, SoundFile
 
 ROW_ID = "row_id"
+# In a folder of so many files or more, this share of one length shows that all were meant to have it.
+UNIFORM_FILES = 20
+UNIFORM_SHARE = 0.8
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,7 @@ class Plan:
     row_ids: list[str]
     file: NDArray[np.int64]
     window: NDArray[np.int64]
+    remarks: list[str] = field(default_factory=list)  # on files that don't last a minute
 
     @property
     def absent(self) -> list[str]:
@@ -41,32 +48,39 @@ class Plan:
 def read_sample(path: Path) -> tuple[list[str], list[str]]:
     """Row ids and class columns of a sample submission, in its order. Raises `UserError`."""
     try:
-        frame = pd.read_csv(path, dtype={ROW_ID: str})
+        frame = pd.read_csv(path, dtype={ROW_ID: str}, keep_default_na=False, index_col=False)
     except FileNotFoundError:
         raise UserError(f"{path}: not found; --data must be a competition folder") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read as CSV ({error}); download it again") from error
     if frame.columns[0] != ROW_ID:
         raise UserError(f"{path}: first column is '{frame.columns[0]}', expected '{ROW_ID}'")
+    for line, row_id in enumerate(frame[ROW_ID], start=2):
+        try:
+            split_row_id(row_id)
+        except UserError as error:
+            raise UserError(f"{path}: line {line}: {error}; download it again") from None
     return frame[ROW_ID].tolist(), frame.columns[1:].tolist()
 
 
 def plan_rows(paths: Sequence[Path], sample_rows: Sequence[str], window_s: float) -> Plan:
-    """Rows of the sample submission; where it does not cover all files, a minute of windows a file too.
+    """Rows of the sample submission; where it does not cover all files, all windows of each file too.
 
     Raises
     ------
     UserError
         Where a row id is none, or does not end where a window of `window_s` seconds does.
     """
-    stems = {path.stem: index for index, path in enumerate(paths)}
+    stems = {one_line(path.stem): index for index, path in enumerate(paths)}
+    remarks: list[str] = []
     places = [(row_id, *split_row_id(row_id)) for row_id in sample_rows]
     if not any(stem in stems for _, stem, _ in places):
         places = []  # a public sample submission of three rows names none of the hidden files
     if not {stem for _, stem, _ in places}.issuperset(stems):
         # It names some of the files only, so it may name some of their rows only.
         listed = {row_id for row_id, _, _ in places}
-        grid = [i for stem in stems for i in row_ids(stem, WINDOWS_A_MINUTE, window_s)]
+        counts, remarks = _windows_by_length(paths, window_s)
+        grid = [i for stem, n in zip(stems, counts, strict=True) for i in row_ids(stem, n, window_s)]
         places += [(row_id, *split_row_id(row_id)) for row_id in grid if row_id not in listed]
     window = [_window_of(row_id, end_s, window_s) for row_id, _, end_s in places]
     file = [stems.get(stem, -1) for _, stem, _ in places]
@@ -79,7 +93,36 @@ def plan_rows(paths: Sequence[Path], sample_rows: Sequence[str], window_s: float
         row_ids=[row_id for row_id, _, _ in places],
         file=np.array(file, dtype=np.int64),
         window=np.array(window, dtype=np.int64),
+        remarks=remarks,
     )
+
+
+def _windows_by_length(paths: Sequence[Path], window_s: float) -> tuple[list[int], list[str]]:
+    """How many windows each file has rows for, and a line on files that don't last a minute.
+
+    A file without a length has as many as most others. A competition's soundscapes are equally long and
+    its truth has equally many rows of each, so that where nearly all are, an odd one has as many, too.
+    """
+    found = [_n_windows(path, window_s) for path in paths]
+    known = Counter(n for n in found if n)
+    a_minute = windows_in(MINUTE_S, window_s)
+    usual, n_usual = max(known.items(), key=itemgetter(1), default=(a_minute, 0))
+    uniform = known.total() >= UNIFORM_FILES and n_usual >= UNIFORM_SHARE * known.total()
+    counts = [usual if uniform else n or usual for n in found]
+    if set(known) <= {a_minute}:
+        return counts, []
+    odd = [f"{path.name} {n}" for path, n in zip(paths, found, strict=True) if n and n != a_minute]
+    rows = f"all have the {usual} rows of most" if uniform else "each has a row for each of its own"
+    several = f"{len(odd)} files have more or less than the {a_minute} windows of a minute"
+    return counts, [one_line(f"{several} ({', '.join(odd[:5])}{', …' * (len(odd) > 5)}): {rows}")]
+
+
+def _n_windows(path: Path, window_s: float) -> int | None:
+    """How many windows a file has by its length; None where it has none."""
+    try:
+        return windows_in(audio.length_s(path), window_s)
+    except audio.AudioError:
+        return None
 
 
 def _window_of(row_id: str, end_s: float, window_s: float) -> int:
@@ -94,14 +137,20 @@ def _window_of(row_id: str, end_s: float, window_s: float) -> int:
 
 
 def class_differences(model_classes: Sequence[str], columns: Sequence[str]) -> list[str]:
-    """A line for columns that have no class, and one for classes that have no column."""
-    missing = sorted(set(columns) - set(model_classes))
-    surplus = sorted(set(model_classes) - set(columns))
+    """A line for columns that have no class, and one for classes that have no column.
+
+    Names match whatever spaces are around them. Raises `UserError` where no class has a column, since
+    every column would then be constant.
+    """
+    known, asked = ({name.strip() for name in names} for names in (model_classes, columns))
+    missing, surplus = sorted(asked - known), sorted(known - asked)
     lines = []
     if missing:
         lines.append(f"{len(missing)} columns the model doesn't know: {', '.join(missing[:5])}")
     if surplus:
         lines.append(f"{len(surplus)} model classes without a column: {', '.join(surplus[:5])}")
+    if not known & asked:
+        raise UserError(refusal([*lines, "no class in common"]))
     return lines
 
 
@@ -135,8 +184,9 @@ def build(
             values[row] = of_file[window]
     values = fill_missing(values)
     constant = np.full(len(values), np.median(values) if values.size else 0.0, dtype=np.float32)
-    position = {name: index for index, name in enumerate(model_classes)}
-    by_name = {name: values[:, position[name]] if name in position else constant for name in columns}
+    position = {name.strip(): index for index, name in enumerate(model_classes)}
+    places = {name: position.get(name.strip()) for name in columns}
+    by_name = {name: constant if at is None else values[:, at] for name, at in places.items()}
     table = pd.DataFrame(by_name, columns=list(columns))
     table.insert(0, ROW_ID, plan.row_ids)
     return table

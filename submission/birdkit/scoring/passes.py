@@ -169,4 +169,4 @@ def _lost(files: Sequence[SoundFile], before: Result | None, now: Prediction) ->
     if before is None:
         return ""
     pairs = zip(files, before.total, now.scores, strict=True)
-    return next((f.path.name for f, a, b in pairs if a is not None and b is None), "")
+    return next((f.name for f, a, b in pairs if a is not None and b is None), "")

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import math
+import queue
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby, islice, repeat
+from operator import itemgetter
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from birdkit import audio
 from birdkit.contract import Contract
+from birdkit.errors import one_line
 
-# Recordings decoded ahead keep the streams busy. A minute of audio at 32 kHz takes 8 MB.
+T = TypeVar("T")
+
+# Parts of recordings decoded ahead keep the streams busy. A minute of audio at 32 kHz takes 8 MB.
 DECODED_AHEAD = 2
+# A recording is decoded and scored in parts of that many windows, so that a day of it takes no more
+# memory than two minutes do.
+PART_WINDOWS = 24
 
 
 @dataclass(frozen=True)
@@ -27,8 +40,13 @@ class SoundFile:
     path: Path
     n_windows: int
 
+    @property
+    def name(self) -> str:
+        """The file's name, on one line."""
+        return one_line(self.path.name)
 
-# (samples,), n_windows → any array: an ensemble of engines, or a torch model.
+
+# (samples,), n_windows → (..., windows, classes): an ensemble of engines, or a torch model.
 Score = Callable[[NDArray[np.float32], int], NDArray[np.float32]]
 Scores = NDArray[np.float32] | None  # a file's scores; None where there are none
 
@@ -43,8 +61,17 @@ class Prediction:
     elapsed_s: float = 0.0
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Windows of a recording that are scored together, `before` of them only to be dropped again."""
+
+    samples: NDArray[np.float32]
+    before: int
+    count: int
+
+
 class _TooLate(Exception):
-    """The deadline came before this file's turn."""
+    """The deadline came before this part's turn."""
 
 
 def predict(
@@ -58,16 +85,16 @@ def predict(
     into: Prediction | None = None,
     report: Callable[[int, int, float], None] = lambda done, total, elapsed_s: None,
 ) -> Prediction:
-    """Score files in order, `streams` at a time, decoding ahead in a thread.
+    """Score files in order, `streams` parts at a time, decoding ahead in a thread.
 
-    One stream scores a file from first to last, so that streams never wait for each other. A fault of
+    One stream scores a part from first to last, so that streams never wait for each other. A fault of
     a file becomes an entry of `failures`, and nothing is raised.
 
     Parameters
     ----------
     contract : the one with the longest chunk, for the rate and how much of a file to decode
     streams : threads that call `score`, as many as the engine's layout has
-    deadline : s, on `clock`; no file is begun after it
+    deadline : s, on `clock`; no part is begun after it, and none is waited for that isn't decoded then
     into : filled during the work, so that an interrupted caller has the scores so far
     report : called after each file with files done, files in all, seconds so far
     """
@@ -77,50 +104,127 @@ def predict(
     result = into or Prediction([])
     result.scores[:] = [None] * len(files)
 
-    def one(decoded: Future[NDArray[np.float32]], n_windows: int) -> NDArray[np.float32]:
-        if clock() >= deadline:
+    def left_s() -> float:
+        if (left := deadline - clock()) <= 0:
             raise _TooLate
-        return _finite(score(decoded.result(), n_windows))
+        return min(left, threading.TIMEOUT_MAX)
 
-    with _pools(streams) as (decoder, scorers):
-        ahead: deque[Future[NDArray[np.float32]]] = deque()
-        begun = 0
-        for index, file in enumerate(files):
-            while begun < len(files) and len(ahead) < streams + DECODED_AHEAD:
-                decoded = decoder.submit(_decode, files[begun], contract)
-                ahead.append(scorers.submit(one, decoded, files[begun].n_windows))
-                begun += 1
-            try:
-                result.scores[index] = ahead.popleft().result()
-            except _TooLate:
-                result.not_reached.append(file.path.name)
-            except Exception as error:  # the per-file guard: any fault costs this file only
-                result.failures[file.path.name] = str(error) or type(error).__name__
+    def decode(parts: Iterator[_Part]) -> _Part:
+        left_s()
+        return next(parts)
+
+    def one(decoded: Future[_Part]) -> NDArray[np.float32]:
+        try:
+            part = decoded.result(timeout=left_s())
+        except TimeoutError:
+            raise _TooLate from None
+        left_s()
+        return _finite(score(part.samples, part.before + part.count)[..., part.before :, :])
+
+    with closing(_in_order(files, contract, decode, one, streams)) as every_part:
+        for index, parts in groupby(every_part, key=itemgetter(0)):
+            name, scores, fault = files[index].name, [], None
+            for _, part in parts:
+                try:
+                    scores.append(part.result())
+                except Exception as error:  # the per-file guard: any fault costs this file only
+                    fault = fault or error
+            if isinstance(fault, _TooLate):
+                result.not_reached.append(name)
+            elif fault:
+                result.failures[name] = str(fault) or type(fault).__name__
+            else:
+                result.scores[index] = scores[0] if len(scores) == 1 else np.concatenate(scores, -2)
             report(index + 1, len(files), clock() - start)
     result.elapsed_s = clock() - start
     return result
 
 
+def _in_order(
+    files: Sequence[SoundFile],
+    contract: Contract,
+    decode: Callable[[Iterator[_Part]], _Part],
+    score: Callable[[Future[_Part]], NDArray[np.float32]],
+    streams: int,
+) -> Generator[tuple[int, Future[NDArray[np.float32]]], None, None]:
+    """The number of a file and the scores of a part of it, part by part, some of them begun ahead."""
+    with _pools(streams) as (decoder, scorers):
+        begun = (
+            (index, decoded := decoder.submit(decode, parts), scorers.submit(score, decoded))
+            for index, file in enumerate(files)
+            for parts in repeat(_parts(file, contract), -(-file.n_windows // PART_WINDOWS))
+        )
+        ahead = deque(islice(begun, streams + DECODED_AHEAD))
+        try:
+            while ahead:
+                yield ahead[0][0], ahead[0][2]
+                ahead.popleft()
+                ahead.extend(islice(begun, 1))
+        finally:
+            for _, decoded, _ in ahead:
+                decoded.cancel()  # no scorer waits for it any more
+
+
+class _Decoder:
+    """A thread that decodes in order. Nothing waits for its end, since a read may block for ever."""
+
+    def __init__(self) -> None:
+        self._tasks: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = (
+            queue.SimpleQueue()
+        )
+        threading.Thread(target=self._work, name="decode", daemon=True).start()
+
+    def submit(self, function: Callable[[T], _Part], argument: T) -> Future[_Part]:
+        future: Future[_Part] = Future()
+        self._tasks.put((future, partial(function, argument)))
+        return future
+
+    def close(self) -> None:
+        self._tasks.put(None)
+
+    def _work(self) -> None:
+        while task := self._tasks.get():
+            future, decode = task
+            # It stays cancellable while it is decoded.
+            with suppress(InvalidStateError):
+                if not future.cancelled():
+                    try:
+                        future.set_result(decode())
+                    except Exception as error:
+                        future.set_exception(error)
+
+
 @contextmanager
-def _pools(streams: int) -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecutor]]:
-    """A decoder and scorers. At the end they finish what they have begun and begin nothing more."""
-    decoder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode")
+def _pools(streams: int) -> Iterator[tuple[_Decoder, ThreadPoolExecutor]]:
+    """A decoder and scorers. At the end scorers finish what they have begun and begin nothing more."""
+    decoder = _Decoder()
     scorers = ThreadPoolExecutor(max_workers=streams, thread_name_prefix="score")
     try:
         yield decoder, scorers
     finally:
-        for pool in (scorers, decoder):
-            pool.shutdown(wait=False, cancel_futures=True)
-        for pool in (scorers, decoder):
-            pool.shutdown(wait=True)
+        decoder.close()
+        scorers.shutdown(wait=True, cancel_futures=True)
 
 
-def _decode(file: SoundFile, contract: Contract) -> NDArray[np.float32]:
-    """(samples,) in [-1, 1]: as much of a file as the chunks of its windows need."""
+def _parts(file: SoundFile, contract: Contract) -> Iterator[_Part]:
+    """The parts of a recording in order, as much of it decoded as the chunks of its windows need."""
     overhang_s = (contract.chunk_s - contract.window_s) / 2
-    # Time-shifted windows are one more than asked for.
+    # Time-shifted windows begin earlier, and are one more than asked for.
     needed_s = (file.n_windows + 1) * contract.window_s + overhang_s
-    return audio.read(file.path, contract.sample_rate, max_s=needed_s)
+    most_before = math.ceil(overhang_s / contract.window_s) + 1
+    blocks = audio.blocks(file.path, contract.sample_rate, max_s=needed_s)
+    held, begin = np.zeros(0, dtype=np.float32), 0  # samples from the window `begin` on
+    for first in range(0, file.n_windows, PART_WINDOWS):
+        count, before = min(PART_WINDOWS, file.n_windows - first), min(first, most_before)
+        held, begin = held[(first - before - begin) * contract.window_samples :], first - before
+        needed = (before + count + 1) * contract.window_samples + contract.chunk_samples
+        pieces = [held]
+        while (
+            sum(piece.size for piece in pieces) < needed and (block := next(blocks, None)) is not None
+        ):
+            pieces.append(block)
+        held = np.concatenate(pieces)
+        yield _Part(held[:needed], before, count)
 
 
 def _finite(scores: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import shutil
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from birdkit.engines import ladder
 from birdkit.engines.engine import Answers
 from birdkit.engines.layout import Layout
 from birdkit.errors import UserError
+from birdkit.grid import row_ids
 from birdkit.kaggle import report, session, table
 from birdkit.kaggle.bad_file_rows import fill_missing
 from birdkit.scoring import budget, calibration, passes
@@ -161,10 +162,11 @@ def make_data(sounds: list[Path], spoilt: dict[int, str], folder: Path) -> Path:
         how = spoilt.get(index)
         if how and how != "vanished":
             {**BAD, **UNUSUAL}[how](path)
-    columns = ["row_id", *CLASSES]
-    pd.DataFrame([["x_5", 0.1, 0.1, 0.1]], columns=columns).to_csv(
-        folder / "sample_submission.csv", index=False
-    )
+    # It names all rows, so that files of other lengths have as many.
+    rows = [row for index in range(len(sounds)) for row in row_ids(f"f{index}", N_WINDOWS, 5.0)]
+    sample = pd.DataFrame(0.1, index=range(len(rows)), columns=list(CLASSES))
+    sample.insert(0, "row_id", rows)
+    sample.to_csv(folder / "sample_submission.csv", index=False)
     return folder
 
 
@@ -210,9 +212,9 @@ def play(
             raise UserError("no engine is left")
         return spare if "formula" in avoid else loaded
 
-    def decode(*given: Any, **named: Any) -> NDArray[np.float32]:
+    def decode(*given: Any, **named: Any) -> Iterator[NDArray[np.float32]]:
         world.happens("decode")
-        return read(*given, **named)
+        yield from blocks(*given, **named)
 
     def write(*given: Any) -> bytes:
         world.happens("write")
@@ -234,7 +236,7 @@ def play(
         opened(self, fastest)
         world.happens("open")
 
-    read, to_csv, opened = audio.read, table.to_csv, session.Run._opened
+    blocks, to_csv, opened = audio.blocks, table.to_csv, session.Run._opened
     with monkeypatch.context() as patch:
         patch.setattr(session.Run, "_open", reopen)
         patch.setattr(session.Run, "_opened", then_open)
@@ -242,7 +244,7 @@ def play(
         patch.setattr(Spec, "load", lambda folder: SPEC)
         patch.setattr(ladder, "check_files", lambda folder, stems: None)
         patch.setattr(session.Lines, "__call__", line)
-        patch.setattr(audio, "read", decode)
+        patch.setattr(audio, "blocks", decode)
         patch.setattr(table, "to_csv", write)
         patch.setattr(
             session, "run_passes", lambda *a, **k: passes.run_passes(*a, **k, clock=world.clock)
