@@ -31,7 +31,6 @@ from birdkit.files import is_plain
 from train.config.build import build, without_removed
 from train.config.settings import Pseudo, Recipe, Round
 
-NOT_PLAIN = "must have letters, digits, spaces and . + - = _ only, begin with one of the first two"
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
 
@@ -52,8 +51,6 @@ def load(name_or_file: str, overrides: Iterable[str] = ()) -> Recipe:
     for override in overrides:
         _apply(table, override)
     recipe = build(Recipe, table, str(path))
-    if not is_plain(recipe.name):
-        raise UserError(f"{path}: name '{recipe.name}' {NOT_PLAIN}; set another name")
     rounds_of(recipe)  # raises where a round names an unknown model
     return recipe
 
@@ -94,7 +91,7 @@ def member_names(recipe: Recipe) -> list[str]:
     for model in recipe.models:
         base = model.name or model.encoder.partition(".")[0]
         if not is_plain(base):
-            raise UserError(f"models: name '{base}' {NOT_PLAIN}; set models.name")
+            raise UserError(f"models: {model.encoder} is no name of a folder; set models.name")
         taken = sum(name == base or name.startswith(f"{base}-") for name in names)
         names.append(base if not taken else f"{base}-{taken + 1}")
     return names

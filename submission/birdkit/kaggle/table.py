@@ -120,9 +120,10 @@ def _windows_by_length(paths: Sequence[Path], window_s: float) -> tuple[list[int
 def _n_windows(path: Path, window_s: float) -> int | None:
     """How many windows a file has by its length; None where it has none."""
     try:
-        return windows_in(audio.length_s(path), window_s)
+        length_s = audio.length_s(path)
     except audio.AudioError:
         return None
+    return windows_in(length_s, window_s) if length_s else None
 
 
 def _window_of(row_id: str, end_s: float, window_s: float) -> int:

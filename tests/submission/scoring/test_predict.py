@@ -133,7 +133,7 @@ sys.path[:0] = [{str(ROOT / "submission")!r}]
 from pathlib import Path
 from birdkit import audio
 from birdkit.contract import Contract
-from birdkit.scoring.passes import Stopped
+from birdkit.signals import Stopped
 from birdkit.scoring.predict import SoundFile, predict
 
 def stop(*_):

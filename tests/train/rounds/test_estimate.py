@@ -106,8 +106,8 @@ def test_the_plan_comes_before_anything_is_timed(
     for line in estimate.describe(stages, clock(), {1: 36}, {first.final}):
         lines.append(line)
         timed.append(len(sizes))
-    assert lines[1].endswith("test_resnet, 60 steps of 16, done already")
-    assert lines[4].endswith("test_resnet, 60 steps of 16, to do")
+    assert lines[1].endswith("60 steps of 16 (48 draws for each of 20 recordings), done already")
+    assert lines[4].endswith("recordings), to do")
     assert lines[0] == "round 0: labelled data"
     assert lines[2].startswith("round 1: labelled data and 36 pseudo-labelled windows")
     assert lines[3] == "  pseudo labels        to do"
@@ -133,15 +133,15 @@ def test_settings_are_refused_before_anything_is_decoded(
 ) -> None:
     monkeypatch.setattr(audio, "read", None)
     where = ["--data", str(competition), "--out", str(tmp_path / "run"), "--cache", str(tmp_path)]
-    with pytest.raises(UserError, match=r"data\.n_folds 999 is more than"):
-        train_run.main([*where, "--set", "data.n_folds=999"])
+    with pytest.raises(UserError, match=r"data\.n_folds 99 is more than"):
+        train_run.main([*where, "--set", "data.n_folds=99"])
 
 
 def untimed(n_recordings: int) -> Any:
     """A clock that times no step, for so many recordings."""
     of_data: Any = SimpleNamespace(recordings_of=lambda data: ([None] * n_recordings, [], ""))
     timed: Any = Clock(of_data, of_data, Path())
-    timed.step_s = lambda job: 1.0
+    timed.step_s = lambda job: np.ones(2)
     return timed
 
 

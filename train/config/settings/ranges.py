@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Annotated
 
+from birdkit.files import is_plain
 from birdkit.ranges import Range as Range
 
 Share = Annotated[float, Range(0, 1)]
@@ -20,8 +20,7 @@ class FolderName:
     optional: bool = False
 
     def __contains__(self, name: str) -> bool:
-        plain = re.fullmatch(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{,199}", name) is not None
-        return plain or (self.optional and not name)
+        return is_plain(name) or (self.optional and not name)
 
     def __str__(self) -> str:
-        return r"without / and \ that does not begin with a dot"
+        return "of letters, digits, spaces and . + - = _ that begins with one of the first two"
