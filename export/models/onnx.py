@@ -32,23 +32,31 @@ def write_members(checkpoints: Checkpoints, names: Sequence[str], path: Path) ->
 def write(
     predictors: Sequence[Predictor], contract: Contract, path: Path, metadata: Mapping[str, str]
 ) -> None:
-    """One file of one or more members: dynamic batch, weights inside, `metadata` as its properties."""
+    """One file of one or more members: dynamic batch, weights inside, `metadata` as its properties.
+
+    Raises `UserError` where torch can't export the network, as with some attention.
+    """
     # The exporter would take a batch of one for a constant.
     example = torch.zeros(2, contract.chunk_samples)
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own exporter raises them
-        torch.onnx.export(
-            Fused(predictors).eval(),
-            (example,),
-            path,
-            input_names=[INPUT_NAME],
-            output_names=[LOG_MEL_NAME, *contract.tensors],
-            dynamic_shapes={INPUT_NAME: {0: torch.export.Dim("batch", min=1)}},
-            opset_version=OPSET,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+        try:
+            torch.onnx.export(
+                Fused(predictors).eval(),
+                (example,),
+                path,
+                input_names=[INPUT_NAME],
+                output_names=[LOG_MEL_NAME, *contract.tensors],
+                dynamic_shapes={INPUT_NAME: {0: torch.export.Dim("batch", min=1)}},
+                opset_version=OPSET,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            raise UserError(
+                f"{path.stem}: torch can't export this network to ONNX; train a convolutional encoder"
+            ) from error
     model = onnx.load(path)
     refuse_training_mode(model, path.name)
     # The log-mel was an output only to get a name; an engine would copy it in every call.

@@ -16,7 +16,7 @@ import torch
 from birdkit.contract import Contract
 from birdkit.errors import UserError
 from export.benchmark.baselines import spread_answers
-from export.gates import model_files
+from export.gates import model_files, parity
 from export.models import onnx
 from tests.conftest import tiny_job
 from train.config.settings import FrontEnd, Model
@@ -32,7 +32,6 @@ FRONT_END, N_FRAMES = FrontEnd(n_fft=1024, hop=1024, n_mels=96), 94
 # timm's modules, each with its smallest model.
 FAMILIES = {
     "byobnet": "mobileone_s0",
-    "convmixer": "convmixer_768_32",
     "convnext": "convnext_atto",
     "cpubone": "cpubone_nano",
     "cspnet": "cs3darknet_focus_s",
@@ -90,11 +89,13 @@ FAMILIES = {
     "tiny_vit": "tiny_vit_5m_224",
     "tresnet": "tresnet_m",
     "vgg": "vgg11",
-    "vision_transformer_sam": "samvit_base_patch16_224",
     "vovnet": "ese_vovnet19b_slim_dw",
     "xception": "legacy_xception",
     "xception_aligned": "xception41",
 }
+# These train, and the export refuses them: rounding grows through the 32 layers of random weights to
+# 4e-4, and ONNX lacks what that attention needs.
+NOT_EXPORTED = {"convmixer": "convmixer_768_32", "vision_transformer_sam": "samvit_base_patch16_224"}
 # A model of each other module. Their attention is made for pictures of one size, or they give no map.
 REFUSED = {
     "beit": "beit_base_patch16_224",
@@ -155,7 +156,7 @@ def walk(name: str, folder: Path) -> None:
     onnx.write([final.predictor()], CONTRACT, path, CONTRACT.to_metadata())
     for compared in model_files.against_torch({"m": final}, path, [])["m"]:
         print(f"{name:<24} {compared}")
-        assert compared.faults() == []
+        parity.refuse({name: [compared]}, "nothing was written")
 
 
 # One for each kind of head, and one whose sides are padded; `walk` goes through the others.
@@ -175,9 +176,18 @@ def test_every_family_of_encoders_trains_exports_and_agrees(name: str, tmp_path:
 
 
 def test_every_module_of_timm_is_walked_or_refused() -> None:
-    assert sorted([*FAMILIES, *REFUSED]) == timm.list_modules()
-    assert all(name in timm.list_models(module=module) for module, name in FAMILIES.items())
-    assert all(name in timm.list_models(module=module) for module, name in REFUSED.items())
+    every = FAMILIES | NOT_EXPORTED | REFUSED
+    assert sorted(every) == timm.list_modules()
+    assert all(name in timm.list_models(module=module) for module, name in every.items())
+
+
+@pytest.mark.slow
+@pytest.mark.walk
+@pytest.mark.parametrize("name", NOT_EXPORTED.values())
+def test_what_trains_and_cannot_be_exported_is_refused_in_a_line(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"parity refused|can't export this network") as refused:
+        walk(name, tmp_path)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.slow
