@@ -53,7 +53,7 @@ else
 	$(PY) train/metrics.py $(OUT) --validation $(VALIDATION) --at-least $(AT_LEAST)
 endif
 
-test: setup ## all tests (ten minutes on two cores)
+test: setup ## all tests (25 minutes on two cores)
 	$(PY) -m pytest
 
 quick: setup ## the tests without the slow ones

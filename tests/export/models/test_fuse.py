@@ -155,7 +155,7 @@ def test_fitted_weights_are_taken_where_they_help_others_than_they_were_fitted_o
 
 
 def test_fit_without_labelled_soundscapes_is_refused(run_dir: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--fit needs labelled soundscapes"):
+    with pytest.raises(UserError, match="--fit has nothing to fit to"):
         to_onnx.main([str(run_dir), "--fit", "--out", str(tmp_path / "model")])
     assert not (tmp_path / "model").exists()
 
@@ -228,7 +228,7 @@ def test_the_golden_answers_of_a_member_alone_are_its_own(
     recorded["fused"]["f32"]["two.segmentwise"][0][0] += 1.0
     (folder / golden.NAME).write_text(json.dumps(recorded))
     assert ensemble.load(folder, LAYOUT, engine, members=["one"]).fallbacks == []
-    with pytest.raises(UserError, match=r"golden input: two\.segmentwise is off by 1 "):
+    with pytest.raises(UserError, match=r"golden input: two\.segmentwise is off by [\d.]+ >"):
         ensemble.load(folder, LAYOUT, engine, members=["two"])
 
 
