@@ -19,13 +19,11 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # in place of this folder, whose rooms have names of packages
     sys.path[0:1] = [str(ROOT), str(ROOT / "submission")]
 
-import torch
-
 from birdkit.commands import command_parser
 from birdkit.errors import UserError, run_command
 from birdkit.kaggle import mounts
 from train.config import recipe
-from train.fit.precision import choose_device
+from train.fit.precision import add_device_option, choose_device
 from train.rounds import plan, pseudo_labels, teachers
 
 
@@ -34,17 +32,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("run_dir", type=Path, help="a finished run, or the folder of a round")
     parser.add_argument("--soundscapes", type=Path, required=True, help="folder to label")
     parser.add_argument("--out", type=Path, required=True, help="folder of the table")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="key=value",
-        dest="overrides",
-        help="change a setting of `pseudo`; again for further ones",
-    )
-    parser.add_argument(
-        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="what computes"
-    )
+    recipe.add_set_option(parser, "`pseudo`")
+    add_device_option(parser, "what computes")
     return parser.parse_args(argv)
 
 

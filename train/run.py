@@ -20,14 +20,12 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # in place of this folder, whose rooms have names of packages
     sys.path[0:1] = [str(ROOT), str(ROOT / "submission")]
 
-import torch
-
 from birdkit.commands import command_parser
 from birdkit.errors import run_command
 from birdkit.files import locked
 from train.config import recipe as recipes
 from train.data import dataset as data
-from train.fit.precision import choose_device
+from train.fit.precision import add_device_option, choose_device
 from train.rounds import estimate, plan
 from train.rounds.runner import Runner
 from train.scoring.evaluate import validation_set
@@ -50,17 +48,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="default: runs/RECIPE-DATA, by their names")
     parser.add_argument("--validation", type=Path, help="soundscapes/, truth.csv, mask.csv to report")
     parser.add_argument("--cache", type=Path, default=CACHE, help="decoded waveforms")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="key=value",
-        dest="overrides",
-        help="change a setting of the recipe; again for further ones",
-    )
-    parser.add_argument(
-        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="what trains"
-    )
+    recipes.add_set_option(parser, "the recipe")
+    add_device_option(parser, "what trains")
     parser.add_argument(
         "--restart",
         action="store_true",

@@ -19,6 +19,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,6 +33,18 @@ from train.config.build import build, without_removed
 from train.config.settings import Pseudo, Recipe, Round
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+
+
+def add_set_option(parser: argparse.ArgumentParser, changed: str) -> None:
+    """Add `--set`, whose `overrides` are those of `load` and `pseudo_of`."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="key=value",
+        dest="overrides",
+        help=f"change a setting of {changed}; again for further ones",
+    )
 
 
 def load(name_or_file: str, overrides: Iterable[str] = ()) -> Recipe:

@@ -225,7 +225,8 @@ def _decode(
     drawn = _drawn(dataset, jobs, unlabelled=unlabelled)
     others: list[waveforms.Source] = [(s.path, None) for s in dataset.validating]
     others += [(r.path, first_s) for first_s in lengths_s for r in dataset.recordings]
-    others = list(dict.fromkeys(others).keys() - dict.fromkeys(drawn).keys())
+    known = set(drawn)
+    others = [source for source in dict.fromkeys(others) if source not in known]
     if not jobs[0].data.cache:
         return [], bad_files.undecodable([*drawn, *others], rate)
     line, faults = waveforms.fill(cache, drawn, rate)

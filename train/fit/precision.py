@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -46,6 +47,11 @@ class Precision:
 
     def __str__(self) -> str:
         return str(self.dtype).removeprefix("torch.")
+
+
+def add_device_option(parser: argparse.ArgumentParser, help: str) -> None:
+    """Add `--device`, which `choose_device` reads; the GPU is the default where there is one."""
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help=help)
 
 
 def choose_device(name: str) -> torch.device:

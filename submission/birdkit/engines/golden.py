@@ -90,11 +90,11 @@ def fault(folder: Path, stem: str, precision: str, contract: Contract, answers: 
     if expected is None:
         return ""
     for name, values in answers.items():
-        recorded = np.asarray(expected[name])
+        wanted = np.asarray(expected[name])
         is_clipwise = name.endswith("clipwise")
         limits = CLIPWISE_TOLERANCE if is_clipwise else LOGIT_TOLERANCE
-        scale = 1.0 if is_clipwise else rounding_scale(recorded)
-        off = float((np.abs(recorded - values) / scale).max())
+        scale = 1.0 if is_clipwise else rounding_scale(wanted)
+        off = float((np.abs(wanted - values) / scale).max())
         if not off <= limits[precision]:  # NaN is a fault
             return f"golden input: {name} is off by {off:.2g} > {limits[precision]}"
     return ""
