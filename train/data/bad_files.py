@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from birdkit import audio
@@ -12,6 +13,8 @@ from train.config import provenance
 from train.data.progress import in_threads
 
 Faults = Mapping[Path, str]
+DECODED_NAME = "decoded.json"
+
 Look = tuple[float, str | None]  # a file's length in s, and its fault if it has one
 
 
@@ -36,19 +39,38 @@ def look_at_all(paths: Sequence[Path]) -> list[Look]:
     return in_threads(look_at, paths, "reading headers")
 
 
-def undecodable(sources: Sequence[tuple[Path, float | None]], sample_rate: int) -> dict[Path, str]:
-    """The faults of files whose first so many seconds (None: all) can't be decoded."""
+def undecodable(
+    sources: Sequence[tuple[Path, float | None]], sample_rate: int, cache: Path
+) -> dict[Path, str]:
+    """The faults of files whose first so many seconds (None: all) can't be decoded.
 
-    def fault_of(source: tuple[Path, float | None]) -> str | None:
+    A store in the cache folder keeps which ones can: they are not decoded for this again.
+    """
+    store = cache / DECODED_NAME
+    decoded = set(provenance.read_store(store).get("decoded", []))
+
+    def look(source: tuple[Path, float | None]) -> tuple[str, str | None]:
         path, max_s = source
         try:
-            audio.read(path, sample_rate, max_s=max_s)
-        except audio.AudioError as error:
-            return fault(path, error)
-        return None
+            state = f"{provenance.file_state(path)} {max_s} {sample_rate}"
+        except OSError as error:
+            return "", f"can't be read: {error.strerror}"
+        return state, None if state in decoded else body_fault(path, sample_rate, max_s)
 
-    faults = in_threads(fault_of, sources, "checking files")
-    return {path: why for (path, _), why in zip(sources, faults, strict=True) if why}
+    looks = in_threads(look, sources, "checking files")
+    if new := {state for state, why in looks if not why} - decoded:
+        with suppress(OSError):  # without it, the next run decodes them again
+            provenance.write_store(store, {"decoded": sorted(decoded | new)})
+    return {path: why for (path, _), (_, why) in zip(sources, looks, strict=True) if why}
+
+
+def body_fault(path: Path, sample_rate: int = 32_000, max_s: float | None = None) -> str | None:
+    """Why a file's first seconds (None: all) can't be decoded; None where they can."""
+    try:
+        audio.read(path, sample_rate, max_s=max_s)
+    except audio.AudioError as error:
+        return fault(path, error)
+    return None
 
 
 def fault(path: Path, error: audio.AudioError) -> str:

@@ -228,9 +228,9 @@ def _decode(
     known = set(drawn)
     others = [source for source in dict.fromkeys(others) if source not in known]
     if not jobs[0].data.cache:
-        return [], bad_files.undecodable([*drawn, *others], rate)
+        return [], bad_files.undecodable([*drawn, *others], rate, cache)
     line, faults = waveforms.fill(cache, drawn, rate)
-    return [line], faults | bad_files.undecodable(others, rate)
+    return [line], faults | bad_files.undecodable(others, rate, cache)
 
 
 def _without(dataset: Dataset, faults: bad_files.Faults) -> Dataset:

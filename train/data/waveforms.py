@@ -104,7 +104,7 @@ def fill(folder: Path, wanted: Sequence[Source], sample_rate: int) -> tuple[str,
         rest = "recordings that it lacks are decoded as they are drawn"
         lacking = [current[name] for name in current if _open_entry(folder / name) is None]
         line = f"waveform cache: {error.strerror or error} in {folder}; {rest}"
-        return line, bad_files.undecodable(lacking, sample_rate)
+        return line, bad_files.undecodable(lacking, sample_rate, folder)
     n_decoded = sum(path not in faults for path, _ in missing.values())
     counts = f"{len(entries)} recordings, {size_gb:.2f} GB, {n_decoded} decoded now"
     if damaged:

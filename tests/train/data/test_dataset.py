@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -125,20 +126,47 @@ def test_nothing_is_decoded_before_the_plan_nor_for_a_search_that_is_switched_of
     assert lines == []
 
 
-def test_what_is_searched_for_duplicates_is_decoded_once(
-    doubled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    decoded: Counter[Path] = Counter()
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
+    """How many times each file has been decoded."""
+    counter: Counter[Path] = Counter()
     read = audio.read
 
     def counting(path: Path, *args: Any, **kwargs: Any) -> NDArray[np.float32]:
-        decoded[path] += 1
+        counter[path] += 1
         return read(path, *args, **kwargs)
 
     monkeypatch.setattr(audio, "read", counting)
+    return counter
+
+
+def test_what_is_searched_for_duplicates_is_decoded_once(
+    doubled: Path, tmp_path: Path, decoded: Counter[Path]
+) -> None:
     found, *_ = prepare(doubled, tmp_path, "data.fold=-1", "data.cache=true")
     assert set(decoded) >= {recording.path for recording in found.recordings}
     assert set(decoded.values()) == {1}
+
+
+@pytest.mark.parametrize("cache", ["true", "false"])
+def test_a_file_that_was_found_to_be_good_is_decoded_again_only_once_it_changed(
+    competition: Path, tmp_path: Path, decoded: Counter[Path], cache: str
+) -> None:
+    folder = shutil.copytree(competition, tmp_path / "data")
+    settings = (f"data.cache={cache}", "data.duplicates=unsearched")
+    found, *_ = prepare(folder, tmp_path, *settings)
+    held_out = found.recordings_of(tiny_job().data)[1][0].path
+    assert decoded[held_out] == 1
+    decoded.clear()
+    prepare(folder, tmp_path, *settings)
+    assert not decoded
+    os.utime(held_out, (0, 0))
+    prepare(folder, tmp_path, *settings)
+    assert decoded == {held_out: 1}
+    # What was decoded in part says nothing about the rest.
+    decoded.clear()
+    prepare(folder, tmp_path, *settings, "data.first_s=1000")
+    assert len(decoded) > 1
 
 
 def test_with_and_without_the_cache_a_batch_is_the_same_bit_for_bit(

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from birdkit import audio
 from tests.conftest import ROOT, write_sound
 from train.config import provenance
-from train.data import progress, waveforms
+from train.data import bad_files, progress, waveforms
 from train.data.waveforms import FULL_SCALE, INDEX, Waveforms, to_float
 
 RATE = 32000
@@ -216,7 +216,7 @@ def test_a_short_disk_gets_nothing_and_is_named_with_the_need(
         f"waveform cache: needs 0.0 GB and 2.1 GB to spare, 2.1 GB are free in {folder}; "
         "recordings that it lacks are decoded as they are drawn"
     )
-    assert list(folder.iterdir()) == []
+    assert list(folder.iterdir()) == [folder / bad_files.DECODED_NAME]
     assert sorted(decoded) == ["cd.ogg", "right.ogg", "stereo.flac"]  # their bodies are checked
     assert Waveforms(RATE, folder)(sounds[0]).size == 2 * RATE
     monkeypatch.setattr(shutil, "disk_usage", disk_with(waveforms.RESERVE_BYTES + needed))
@@ -250,7 +250,9 @@ def test_a_write_that_fails_midway_leaves_what_was_written_and_that_is_used(
         f"waveform cache: File too large in {folder}; "
         "recordings that it lacks are decoded as they are drawn"
     )
-    assert sorted(folder.iterdir()) == sorted([*entries(folder), folder / INDEX])
+    assert sorted(folder.iterdir()) == sorted(
+        [*entries(folder), folder / INDEX, folder / bad_files.DECODED_NAME]
+    )
     waves = [Waveforms(RATE, folder)(path) for path in by_size]
     assert [isinstance(wave, np.memmap) for wave in waves] == [True, True, False]
     for path, wave in zip(by_size, waves, strict=True):
@@ -296,6 +298,7 @@ waveforms.fill(Path(sys.argv[1]), [(Path(sys.argv[2]), None)], 32000)
 """
 
 
+@pytest.mark.slow
 def test_a_fill_killed_in_mid_write_leaves_no_entry_and_its_litter_goes_later(
     sounds: list[Path], folder: Path
 ) -> None:
