@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -67,6 +68,7 @@ class Submission:
         self.kept = completed_passes(out)  # those of an earlier run's table, until this run has one
         self.written: list[str] = []  # the completed passes of the table that this run has written
         self.holds_scores = False  # that table, if there is one
+        self._table = pd.DataFrame()  # what it holds
 
     def opened(self, contract: Contract, spec: Spec) -> None:
         """Take over the grid, classes and weights of the models once they are open."""
@@ -84,16 +86,21 @@ class Submission:
 
         A table of completed passes is never replaced by one of none.
         """
-        content = table.to_csv(self.table())
+        submission = self.table()
         self._sum_up(elapsed_s)
         if self.kept and not self.report.passes:
             return
-        self.report.csv_sha256 = hashlib.sha256(content).hexdigest()
-        with replacing(report_of(self.out)) as report, replacing(self.out) as submission:
-            submission.write(content)
+        with ExitStack() as files:
+            report = files.enter_context(replacing(report_of(self.out)))
+            # Numbers as text take the time. After the last pass of many files they often stand there.
+            if not (self.out.is_file() and submission.equals(self._table)):
+                content = table.to_csv(submission)
+                self.report.csv_sha256 = hashlib.sha256(content).hexdigest()
+                files.enter_context(replacing(self.out)).write(content)
             report.write(f"{json.dumps(asdict(self.report), indent=2)}\n".encode())
             report.flush()  # a full disk shows before either is replaced
         self.kept, self.written, self.holds_scores = [], self.report.passes, self.report.scored > 0
+        self._table = submission
 
     def table(self) -> pd.DataFrame:
         """The checked table of what has been scored so far; medians where nothing was."""

@@ -15,7 +15,8 @@ USED_SHARE = 0.94
 AROUND_THE_ENGINES = 1.15
 # A pass is begun only where it could take this much longer than the one before.
 PASS_MARGIN = 1.10
-# Time reserved for the last table: a constant, and multiples of what the first, empty one took.
+# Time reserved for the last table: a constant, and multiples of what the first took. That one has the
+# same number in every row, and scores take twice as long.
 WRITING_S = 2.0
 WRITING_MARGIN = 3
 

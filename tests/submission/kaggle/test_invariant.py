@@ -360,6 +360,24 @@ def test_a_generous_budget_does_all_passes_and_says_so(
     assert "stopped: all passes are done" in capsys.readouterr().out
 
 
+def test_the_same_scores_are_formatted_once(
+    sounds: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty thousand files take a minute of it, and the budget keeps time for one such table."""
+    to_csv, tables = table.to_csv, []
+
+    def counting(given: pd.DataFrame) -> bytes:
+        tables.append(given)
+        return to_csv(given)
+
+    monkeypatch.setattr(table, "to_csv", counting)
+    data = make_data(sounds, {}, tmp_path / "data")
+    assert play(World("none", 0), data, tmp_path / "s.csv", monkeypatch) == 0
+    assert len(tables) == 1 + len(ALL_PASSES)
+    report = assert_holds(data, tmp_path / "s.csv", {})
+    assert report["why_stopped"] == "all passes are done"
+
+
 def test_max_passes_is_kept(
     sounds: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
