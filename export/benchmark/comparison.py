@@ -14,7 +14,7 @@ from birdkit.contract import Contract
 from birdkit.engines.precision import LOWER_PRECISIONS, lacking
 from birdkit.errors import UserError
 from birdkit.grid import WINDOWS_A_MINUTE
-from birdkit.kaggle.mounts import soundscapes
+from birdkit.kaggle.mounts import soundscapes, train_soundscapes
 from birdkit.scoring.ensemble import Spec
 from birdkit.scoring.predict import SoundFile
 from export.benchmark import baselines
@@ -103,7 +103,7 @@ def minutes(data: Path | None, count: int, scratch: Path) -> list[SoundFile]:
         for index in range(count):
             noise = 0.1 * rng.standard_normal(MINUTE_S * NOISE_RATE_HZ)
             write_ogg(scratch / f"{index}.ogg", noise, NOISE_RATE_HZ)
-    paths = soundscapes(scratch if data is None else data / "train_soundscapes")
+    paths = soundscapes(scratch if data is None else train_soundscapes(data))
     if not paths:
         raise UserError(f"{data}: no train_soundscapes/; give --data with some, or none")
     return [SoundFile(paths[index % len(paths)], WINDOWS_A_MINUTE) for index in range(count)]

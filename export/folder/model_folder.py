@@ -6,12 +6,14 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 from birdkit.errors import UserError
-from birdkit.kaggle.mounts import soundscapes
+from birdkit.kaggle.mounts import soundscapes, train_soundscapes
 from birdkit.scoring.ensemble import SPEC_NAME
 from export.gates.parity import Parity
+from train.data.bad_files import body_fault
 
 DEFAULT = Path(__file__).resolve().parents[2] / "submission" / "model"
 PARITY_NAME = "parity.json"
@@ -71,7 +73,9 @@ def gate_recordings(data: Path | None) -> list[Path]:
     """Soundscapes for the parity gate; none where no competition folder is given."""
     if data is None:
         return []
-    recordings = soundscapes(data / "train_soundscapes")[:GATE_RECORDINGS]
+    folder = train_soundscapes(data)
+    good = (path for path in soundscapes(folder) if body_fault(path) is None)
+    recordings = list(islice(good, GATE_RECORDINGS))
     if not recordings:
-        raise UserError(f"{data / 'train_soundscapes'}: no sound files for the parity gate")
+        raise UserError(f"{folder}: no sound files for the parity gate")
     return recordings

@@ -16,7 +16,7 @@ from birdkit.engines.openvino_graphs import contract_of
 from birdkit.engines.precision import LOWER_PRECISIONS, REMOVED_PRECISIONS, lacking
 from birdkit.errors import UserError
 from birdkit.grid import WINDOWS_A_MINUTE
-from birdkit.kaggle.mounts import soundscapes
+from birdkit.kaggle.mounts import soundscapes, train_soundscapes
 from birdkit.scoring import ensemble
 from birdkit.scoring.calibration import calibrate, candidates
 from birdkit.scoring.ensemble import Spec
@@ -75,7 +75,7 @@ class LowerPrecisions:
     def _calibration(self, model: Any, contract: Contract) -> quantize.LogMels:
         """Windows of soundscapes, those without labels first: the gate judges on the others."""
         judged = {file.path for file in self.labelled.files}
-        every = soundscapes(self.data / "train_soundscapes")
+        every = soundscapes(train_soundscapes(self.data))
         chosen = sorted(every, key=lambda path: path in judged)
         enough = chosen[: -(-quantize.CALIBRATION_WINDOWS // WINDOWS_A_MINUTE)]
         # One call for all, since each call compiles the front end.

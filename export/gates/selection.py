@@ -107,9 +107,11 @@ def labelled_set(data: Path | None, contract: Contract, trained_on: Collection[s
     """
     if data is None:
         return Labelled(None, "--data was not given")
-    every = read_labelled(data)
+    every, lines = read_labelled(data)
+    bad = f"; {lines[0]}" if lines else ""
+    bad += f" (and {len(lines) - 1} more such lines)" if len(lines) > 1 else ""
     if not every:
-        return Labelled(None, f"{data} has no labelled soundscapes")
+        return Labelled(None, f"{data} has no labelled soundscapes{bad}")
     if trained_on is None:
         why = "these model files don't say which soundscapes trained them; export them again"
         return Labelled(None, why)
@@ -121,7 +123,8 @@ def labelled_set(data: Path | None, contract: Contract, trained_on: Collection[s
     if not macro_auc(truth_set.truth, np.zeros(truth_set.truth.labels.shape)).n_scored:
         others = f"the other {len(chosen)} have" if len(chosen) < len(every) else "they have"
         return Labelled(None, f"{left_out}, and {others} no class both present and absent")
-    return Labelled(truth_set, f"{left_out} and are left out" if len(chosen) < len(every) else "")
+    note = f"{left_out} and are left out" if len(chosen) < len(every) else ""
+    return Labelled(truth_set, (note + bad).removeprefix("; "))
 
 
 def judge(

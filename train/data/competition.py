@@ -39,7 +39,7 @@ class Competition:
     def unlabelled(self) -> list[Path]:
         """The soundscapes of all folders that no label row names."""
         labelled = {soundscape.path for soundscape in self.soundscapes}
-        folders = [there(root, tables.SOUNDSCAPES) for root in self.roots]
+        folders = [mounts.train_soundscapes(root) for root in self.roots]
         paths = [path for folder in folders if folder.is_dir() for path in mounts.soundscapes(folder)]
         return [path for path in paths if path not in labelled]
 
@@ -91,10 +91,13 @@ def read_competitions(
     return Competition(tuple(roots), wanted, tuple(recordings), tuple(soundscapes), tuple(left_out))
 
 
-def read_labelled(root: Path) -> tuple[LabelledSoundscape, ...]:
-    """The labelled soundscapes alone, without a look at the recordings."""
+def read_labelled(root: Path) -> tuple[tuple[LabelledSoundscape, ...], list[str]]:
+    """The labelled soundscapes that can be decoded, and a line for everything that was left out."""
     classes = frozenset(_read_classes(root) or ())
-    return read_soundscapes(root, Labels(classes, classes), skip_bad=False)[0]
+    found, lines = read_soundscapes(root, Labels(classes, classes), skip_bad=True)
+    faults = {s.path: why for s in found if (why := bad_files.body_fault(s.path))}
+    lines += bad_files.left_out(faults, skip_bad=True)
+    return tuple(s for s in found if s.path not in faults), lines
 
 
 def class_groups(root: Path) -> dict[str, str]:

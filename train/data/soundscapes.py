@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from birdkit.errors import UserError
 from birdkit.grid import WINDOW_S
+from birdkit.kaggle.mounts import train_soundscapes
 from train.data import bad_files, tables
 from train.data.tables import parse_seconds
 
@@ -57,7 +58,7 @@ def read_soundscapes(
     if not path.is_file():
         return (), []
     # The file of 2026 lists every row twice.
-    table = _read_labels(path, tables.there(root, tables.SOUNDSCAPES)).drop_duplicates()
+    table = _read_labels(path, train_soundscapes(root)).drop_duplicates()
     by_file = {
         Path(str(name)): _rows(rows, labels, path) for name, rows in table.groupby("path", sort=True)
     }

@@ -14,7 +14,6 @@ from birdkit.errors import UserError
 # Names of one thing, the one of today first.
 RECORDINGS = ("train.csv", "train_metadata.csv")  # 2021 to 2024
 AUDIO = ("train_audio", "train_short_audio")  # 2021
-SOUNDSCAPES = ("train_soundscapes", "unlabeled_soundscapes")  # 2024
 LABELS = ("train_soundscapes_labels.csv", "train_soundscape_labels.csv")  # 2021
 
 LONGEST_S = 86400.0  # no label ends later in its soundscape

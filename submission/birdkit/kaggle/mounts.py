@@ -12,6 +12,7 @@ from birdkit.errors import UserError, one_line
 INPUT_ROOT = Path(os.environ.get("BIRDKIT_KAGGLE_ROOT", "/kaggle")) / "input"
 # Kaggle's metric reads ogg; the others are for field recordings.
 AUDIO_SUFFIXES = {".ogg", ".opus", ".wav", ".flac", ".mp3"}
+TRAIN_SOUNDSCAPES = ("train_soundscapes", "unlabeled_soundscapes")  # the second in 2024
 LIMIT_MIN = 90.0  # how long the notebook may run
 LIMIT_FILES = 700  # how many soundscapes the scoring rerun has to score
 
@@ -41,6 +42,12 @@ def soundscapes(folder: Path) -> list[Path]:
         raise UserError(f"{folder}: no such folder; --data must be a competition folder")
     sounds = (path for path in folder.iterdir() if path.suffix.lower() in AUDIO_SUFFIXES)
     return sorted(path for path in sounds if not path.name.startswith("."))
+
+
+def train_soundscapes(data: Path) -> Path:
+    """The folder of a competition's soundscapes for training."""
+    folders = [data / name for name in TRAIN_SOUNDSCAPES]
+    return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
 def one_a_stem(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:

@@ -108,7 +108,7 @@ def find_work(options: Options) -> Work:
     files, twins = mounts.one_a_stem(mounts.soundscapes(folder))
     commit_run = not files and options.soundscapes is None
     if commit_run:
-        folder = data / "train_soundscapes"
+        folder = mounts.train_soundscapes(data)
         files, twins = mounts.one_a_stem(mounts.soundscapes(folder))
         files = files[:COMMIT_RUN_FILES]
         print(f"no test soundscapes: a commit run on {len(files)} train soundscapes, strict")

@@ -30,7 +30,7 @@ MEMBERS = ("test_resnet", "test_resnet-2")
 @pytest.fixture(scope="module")
 def labelled(competition: Path) -> list[str]:
     """Names of the labelled soundscapes."""
-    names = [soundscape.path.name for soundscape in read_labelled(competition)]
+    names = [soundscape.path.name for soundscape in read_labelled(competition)[0]]
     assert len(names) == 3
     return names
 
@@ -103,6 +103,20 @@ def test_a_soundscape_that_trained_any_member_judges_nothing(
         3: "",
     }
     assert judging.note == expected[n_left]
+
+
+def test_labelled_soundscapes_that_cannot_be_decoded_are_left_out_by_name(
+    labelled: list[str], competition: Path, run_dir: Path, tmp_path: Path
+) -> None:
+    """As training leaves them out with data.skip_bad; the folder may be of 2024, too."""
+    folder = shutil.copytree(competition, tmp_path / "data")
+    soundscapes = (folder / "train_soundscapes").rename(folder / "unlabeled_soundscapes")
+    (soundscapes / labelled[0]).write_bytes(b"no sound")
+    judging = selection.labelled_set(folder, members.load([run_dir]).contract, [])
+    assert judging.truth_set is not None
+    assert [file.path.name for file in judging.truth_set.files] == labelled[1:]
+    assert labelled[0] in judging.note
+    assert labelled[0] not in {path.name for path in model_folder.gate_recordings(folder)}
 
 
 def test_soundscapes_in_which_no_class_can_be_ranked_judge_nothing(
