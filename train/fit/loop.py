@@ -21,6 +21,7 @@ from birdkit.errors import UserError
 from train.config.provenance import differences
 from train.config.settings import Fit
 from train.data.batches import Batches
+from train.data.progress import bar
 from train.fit.trainer import Trainer
 from train.models import checkpoint
 from train.models.sed import Predictor
@@ -90,7 +91,7 @@ def _train_to(
 ) -> None:
     """The steps up to `end`, the last of an epoch."""
     title = f"epoch {len(progress.epochs) + 1}"
-    with tqdm(total=end, initial=progress.step, desc=title, leave=False, disable=None) as bar:
+    with tqdm(total=end, initial=progress.step, **bar(title)) as steps:
         while progress.step < end:
             waveforms, targets = next(loader)
             loss = trainer.step(waveforms, targets, progress.step)
@@ -98,8 +99,8 @@ def _train_to(
                 raise UserError(f"the loss is {loss} at step {progress.step}; lower fit.lr")
             progress.losses.append(loss)
             progress.step += 1
-            bar.update()
-            bar.set_postfix(loss=f"{loss:.4f}")
+            steps.set_postfix(loss=f"{loss:.4f}", refresh=False)
+            steps.update()
             saver.save_if_due()
 
 
