@@ -21,10 +21,13 @@ if __name__ == "__main__":  # in place of this folder, whose rooms have names of
     sys.path[0:1] = [str(ROOT), str(ROOT / "submission")]
 
 from birdkit.commands import command_parser
-from birdkit.errors import UserError, run_command
+from birdkit.errors import run_command
+from birdkit.ranges import option
 from export.benchmark import comparison, report
 from export.benchmark.measure import measure
 from train.pages.marks import put_between_marks
+
+SCALES = [50, 200, 700]
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -32,17 +35,25 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("model_dir", type=Path, nargs="?", help="default: b3 + v2_b3, random weights")
     parser.add_argument("--data", type=Path, help="competition folder (default: noise, as Ogg files)")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="where its checkpoints lie")
-    parser.add_argument("--files", type=int, default=8, help="minutes of audio a round")
-    parser.add_argument("--rounds", type=int, default=5, help="all setups take turns in each")
+    parser.add_argument(
+        "--files", type=option(int, 1, 100_000), default=8, help="minutes of audio a round"
+    )
+    parser.add_argument(
+        "--rounds", type=option(int, 1, 1000), default=5, help="all setups take turns in each"
+    )
     parser.add_argument("--json", type=Path, help="write every figure here")
     parser.add_argument("--chart", type=Path, help="write a chart (PNG) here")
     parser.add_argument("--readme", type=Path, help="put the table between its marks there")
     parser.add_argument(
-        "--scaling", action="store_true", help="also time 50, 200 and 700 files of ours in f32"
+        "--scaling",
+        type=option(int, 1, 100_000),
+        nargs="*",
+        metavar="N",
+        help="also time so many files of ours in f32 (without numbers: 50, 200 and 700)",
     )
     args = parser.parse_args(argv)
-    if args.files < 1 or args.rounds < 1:
-        raise UserError("--files and --rounds must be at least 1")
+    if args.scaling == []:
+        args.scaling = SCALES
     return args
 
 
@@ -55,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             compared = comparison.of_model_dir(args.model_dir, args.runs, scratch)
         files = comparison.minutes(args.data, args.files, scratch / "audio")
-        measured = measure(compared, files, args.rounds, args.scaling, scratch)
+        measured = measure(compared, files, args.rounds, args.scaling or (), scratch)
     measured["weights"] = "random" if args.model_dir is None else str(args.model_dir)
     print(report.markdown(measured))
     if args.json:

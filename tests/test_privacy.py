@@ -58,12 +58,16 @@ def test_an_engine_is_imported_without_its_telemetry(engine: str, tmp_path: Path
     assert watched(["-c", code], tmp_path).returncode == 0
 
 
-@pytest.mark.slow  # each command runs in a process of its own; bench.py would take minutes
+# bench.py is watched by its own test; kaggle_sim.py has pip fetch packages, and no network from then on.
+@pytest.mark.slow  # each command runs in a process of its own
 @pytest.mark.parametrize(
     "command",
     [
         "train/demo.py --out demo --scale 0.02",
         "train/run.py --data {data} --out run --cache cache {tiny} --set data.speech=cut",
+        "train/run.py --data {data} --out run --cache cache {tiny} --dry-run",
+        "train/compare.py {run} --against {run} --set held_out",
+        "train/metrics.py {data}/validation/truth.csv --validation {data}/validation",
         "train/label.py {run} --soundscapes {data}/train_soundscapes --out labels",
         "export/to_onnx.py {run} --data {data} --out model",
         "export/to_openvino.py {model} --data {data}",
@@ -78,7 +82,8 @@ def test_no_command_calls_home(
     for wheel in WHEELS:
         make_wheel(tmp_path / "wheels" / wheel)
     model = shutil.copytree(model_dir, tmp_path / "model_dir")
-    tiny = " ".join(f"--set {setting}" for setting in TINY)
+    short = [*TINY, "fit.epochs=1", "fit.steps_per_epoch=2", "rounds=[{}, {}]"]
+    tiny = " ".join(f"--set {setting}" for setting in short).replace(", ", ",")
     arguments = command.format(data=competition, run=run_dir, model=model, tiny=tiny).split()
     script, *options = arguments
     done = watched([str(ROOT / script), *options], tmp_path)

@@ -44,9 +44,13 @@ class Row:
 
 
 def measure(
-    comparison: Comparison, files: Sequence[SoundFile], rounds: int, scales: bool, scratch: Path
+    comparison: Comparison,
+    files: Sequence[SoundFile],
+    rounds: int,
+    scales: Sequence[int],
+    scratch: Path,
 ) -> dict[str, Any]:
-    """Every figure of the bench, as plain values; with `scales` those of many files too."""
+    """Every figure of the bench, as plain values; and those of as many files as `scales` says."""
     setups = []
     for setup in comparison.setups:
         setups.append(TimedSetup(setup, scratch))
@@ -64,7 +68,7 @@ def measure(
     }
     measured["rows"] = rows(comparison, setups, times, files, measured)
     if scales:
-        measured["scaling"] = scaling(ours, files)
+        measured["scaling"] = scaling(ours, files, scales)
     return measured
 
 

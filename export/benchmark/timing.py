@@ -34,8 +34,6 @@ from export.models.onnx import front_end_alone
 
 openvino = wheels.obtain("openvino")
 
-SCALES = (50, 200, 700)
-
 
 class TimedSetup:
     """A setup, opened in its fastest layout, whose calls are timed."""
@@ -152,10 +150,12 @@ def _alone(timed: TimedSetup, files: Sequence[SoundFile]) -> Cost:
         return score_alone(setup.folder, setup.engine, setup.precision, layout, named)
 
 
-def scaling(timed: TimedSetup, files: Sequence[SoundFile]) -> list[dict[str, float]]:
+def scaling(
+    timed: TimedSetup, files: Sequence[SoundFile], scales: Sequence[int]
+) -> list[dict[str, float]]:
     """Decode to CSV for more and more files, each in a fresh process."""
     costs = []
-    for count in SCALES:
+    for count in scales:
         cost = _alone(timed, [files[index % len(files)] for index in range(count)])
         costs.append({"files": count, **asdict(cost)})
         print(f"{count} files: {cost}", flush=True)
