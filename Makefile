@@ -1,6 +1,8 @@
 # `make help` prints the targets with the text behind ##.
 PYTHON ?= python3
 PY := .venv/bin/python
+# A process a core; the tests of a file share what they set up.
+PYTEST := $(PY) -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 PIP := $(PY) -m pip --disable-pip-version-check
 DATA ?=
 RECIPE ?= $(if $(DATA),mini,demo)
@@ -54,10 +56,10 @@ else
 endif
 
 test: setup ## all tests (25 minutes on two cores)
-	$(PY) -m pytest
+	$(PYTEST)
 
 quick: setup ## the tests without the slow ones
-	$(PY) -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: setup ## ruff and mypy
 	$(PY) -m ruff format --check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,7 @@ import soundfile
 import torch
 
 from birdkit.contract import Contract
+from birdkit.engines.layout import usable_cores
 from export import to_onnx, to_openvino
 from train import run as train_run
 from train.config import recipe
@@ -20,6 +22,12 @@ from train.config.job import Job, job_of
 from train.config.settings import Recipe
 from train.models.sed import Predictor
 from train.synthetic.competition import make_competition
+
+# Processes that test side by side (`pytest -n`) share the cores, with the commands that they start.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    n_threads = max(1, usable_cores() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    os.environ.setdefault("OMP_NUM_THREADS", str(n_threads))
+    torch.set_num_threads(n_threads)
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT.parent / "shared" / "birdclef-mini"
@@ -35,7 +43,7 @@ TINY = [
     "frontend.hop=1024",
     "frontend.n_mels=32",
     "fit.batch=16",
-    "fit.steps_per_epoch=30",
+    "fit.steps_per_epoch=10",
     "fit.epochs=2",
     "fit.lr=0.003",
     "fit.amp=f32",

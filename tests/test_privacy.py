@@ -58,7 +58,7 @@ def test_an_engine_is_imported_without_its_telemetry(engine: str, tmp_path: Path
     assert watched(["-c", code], tmp_path).returncode == 0
 
 
-# bench.py is watched by its own test; kaggle_sim.py has pip fetch packages, and no network from then on.
+# bench.py is watched by its own test; kaggle_sim.py has pip fetch packages, and no network after it.
 @pytest.mark.slow  # each command runs in a process of its own
 @pytest.mark.parametrize(
     "command",

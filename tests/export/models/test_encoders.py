@@ -159,12 +159,10 @@ def walk(name: str, folder: Path) -> None:
         parity.refuse({name: [compared]}, "nothing was written")
 
 
-# One for each kind of head, and one whose sides are padded; `walk` goes through the others.
+# A layer behind the pooling, and channels last; `walk` goes through the others.
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["mobilenetv3_small_050", "efficientvit_b0", "mambaout_femto", "dla46_c"]
-)
-def test_every_kind_of_head_trains_exports_and_agrees(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["efficientvit_b0", "mambaout_femto"])
+def test_an_unusual_head_trains_exports_and_agrees(name: str, tmp_path: Path) -> None:
     walk(name, tmp_path)
 
 

@@ -216,6 +216,7 @@ def in_version_3(content: dict[str, Any]) -> dict[str, Any]:
     return content | {"version": 3, "made_by": made_by}
 
 
+@pytest.mark.slow
 def test_a_run_of_version_3_is_read_and_neither_trained_again_nor_begun_anew(
     competition: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

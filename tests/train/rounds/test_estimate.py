@@ -82,7 +82,7 @@ def test_a_step_that_had_the_machine_to_itself_is_timed_once(
     assert len(sizes) == 3
     clock().step_s(tiny_job("fit.batch=8"))
     assert len(sizes) == 6
-    assert clock().training_s(tiny_job()) == pytest.approx(first * 60)
+    assert clock().training_s(tiny_job()) == pytest.approx(first * 20)
 
 
 def test_a_batch_that_does_not_fit_is_named(
@@ -106,7 +106,7 @@ def test_the_plan_comes_before_anything_is_timed(
     for line in estimate.describe(stages, clock(), {1: 36}, {first.final}):
         lines.append(line)
         timed.append(len(sizes))
-    assert lines[1].endswith("60 steps of 16 (48 draws for each of 20 recordings), done already")
+    assert lines[1].endswith("20 steps of 16 (16 draws for each of 20 recordings), done already")
     assert lines[4].endswith("recordings), to do")
     assert lines[0] == "round 0: labelled data"
     assert lines[2].startswith("round 1: labelled data and 36 pseudo-labelled windows")

@@ -219,20 +219,6 @@ def assert_submits_what_torch_says(competition: Path, run: Path, model: Path) ->
 
 
 @pytest.mark.slow
-def test_the_last_rounds_ensemble_submits_what_torch_says(competition: Path, tmp_path: Path) -> None:
-    """Exported, run offline and scored on the hidden soundscapes."""
-    recipe = tmp_path / "two.toml"
-    recipe.write_text("[[models]]\n[[models]]\n[[rounds]]\n[[rounds]]\n")
-    run, hidden = tmp_path / "run", competition / "validation"
-    trained_enough = ["fit.steps_per_epoch=25", "fit.batch=16", "fit.seed=1"]
-    more = [word for each in trained_enough for word in ("--set", each)]
-    assert train_run.main(arguments(competition, run, recipe, "--validation", str(hidden), *more)) == 0
-    model = tmp_path / "model"
-    assert to_onnx.main([str(run), "--data", str(competition), "--out", str(model)]) == 0
-    assert_submits_what_torch_says(competition, run, model)
-
-
-@pytest.mark.slow
 def test_an_earlier_round_is_exported_by_its_folder(write_up: Path) -> None:
     assert members.load([write_up / "round0"]).finals.keys() == {"b3"}
     with pytest.raises(UserError, match="the run's recipe has 4 rounds"):
@@ -267,14 +253,8 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize(
-    "place",
-    [
-        *(pytest.param(each, marks=pytest.mark.slow) for each in ("label", "run_fit")),
-        "summarise",
-        "score_round",
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["label", "run_fit", "summarise", "score_round"])
 def test_a_run_killed_between_its_steps_ends_as_the_one_that_was_not(
     uninterrupted: Path, competition: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
@@ -319,6 +299,7 @@ def test_killed_by_sigkill_again_and_again_it_still_ends_the_same(
     assert_same_end(run, uninterrupted)
 
 
+@pytest.mark.slow
 def test_an_alarm_warns_or_stops_as_the_recipe_says(
     competition: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -565,8 +546,7 @@ def test_members_of_other_mels_chunks_folds_and_losses_stand_in_one_ensemble(
     recipe.write_text(MEMBERS_THAT_DIFFER + "[[rounds]]\n[[rounds]]\n")
     hidden = competition / "validation"
     apart = [name for name in SWAPPED if not name.startswith("data.fold")]
-    trained_enough = ["fit.steps_per_epoch=40", "fit.batch=16"]
-    more = [word for setting in (*apart, *trained_enough) for word in ("--set", setting)]
+    more = [word for setting in apart for word in ("--set", setting)]
     where = ["--recipe", str(recipe), "--data", str(competition), "--out", str(run)]
     assert train_run.main([*where, "--validation", str(hidden), "--device", "cpu", *more]) == 0
     finals = [checkpoint.Final.load(run / "round1" / name / "final.pt") for name in ("coarse", "fine")]
