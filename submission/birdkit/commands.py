@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from typing import NoReturn
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says a mistake in one line, without the usage of every option before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; --help lists the options\n")
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -17,4 +25,4 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 def command_parser(docstring: str | None) -> argparse.ArgumentParser:
     """A parser that describes a command by its docstring."""
-    return argparse.ArgumentParser(description=docstring, formatter_class=_Help)
+    return _Parser(description=docstring, formatter_class=_Help)

@@ -26,6 +26,15 @@ def test_help_has_the_docstring_and_a_text_and_a_default_for_every_option(comman
         assert "default" in text or not takes_a_value, action.dest
 
 
+@pytest.mark.parametrize("command", commands.commands())
+def test_a_wrong_option_is_one_line(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        commands.parser_of(command).parse_args(["--no-such-option"])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+
+
 def test_make_quotes_a_data_folder_whatever_its_name_holds(tmp_path: Path) -> None:
     data = tmp_path / "a b's"
     (data / "validation").mkdir(parents=True)
