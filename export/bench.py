@@ -49,11 +49,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         type=option(int, 1, 100_000),
         nargs="*",
         metavar="N",
-        help="also time so many files of ours in f32 (without numbers: 50, 200 and 700)",
+        help="also time so many files of ours in f32: three rising numbers or more (none: 50 200 700)",
     )
     args = parser.parse_args(argv)
     if args.scaling == []:
         args.scaling = SCALES
+    if args.scaling and (len(args.scaling) < 3 or args.scaling != sorted(set(args.scaling))):
+        parser.error("--scaling needs three or more rising numbers, or none")
     return args
 
 

@@ -115,14 +115,14 @@ def _scaling(runs: Sequence[Mapping[str, float]]) -> str:
 
 
 def slopes(runs: Sequence[Mapping[str, float]]) -> tuple[float, float]:
-    """Seconds of CPU a file between the first two and the last two of three runs.
+    """Seconds of CPU a file between the first two and the last two of three or more runs.
 
     CPU time, because the wall time of minutes depends on a shared machine more than on the program.
     """
-    a, b, c = runs
+    (a, b), (c, d) = runs[:2], runs[-2:]
     return (
         (b["cpu_seconds"] - a["cpu_seconds"]) / (b["files"] - a["files"]),
-        (c["cpu_seconds"] - b["cpu_seconds"]) / (c["files"] - b["files"]),
+        (d["cpu_seconds"] - c["cpu_seconds"]) / (d["files"] - c["files"]),
     )
 
 
