@@ -62,7 +62,7 @@ def test_a_trained_models_exports_agree_in_every_engine(model_dir: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoder", WRITE_UP)
+@pytest.mark.parametrize("encoder", [WRITE_UP[0], pytest.param(WRITE_UP[1], marks=pytest.mark.walk)])
 def test_the_write_ups_encoders_agree_in_every_engine(encoder: str, tmp_path: Path) -> None:
     contract = Contract(32000, 5.0, 5.0, tuple(f"class{i}" for i in range(206)))
     job = Job("write-up", model=config.Model(encoder, "none"))
