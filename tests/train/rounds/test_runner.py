@@ -332,6 +332,19 @@ def test_a_warm_round_goes_on_from_the_last_rounds_model_and_falls_with_it(
         assert all(torch.equal(state[key], weights[start][key]) for key in trained)
 
 
+def test_what_trained_the_first_weights_has_trained_the_model(
+    uninterrupted: Path, competition: Path, tmp_path: Path
+) -> None:
+    """Else export would judge on it."""
+    first = checkpoint.Final.load(next(uninterrupted.glob("round0/*/final.pt")))
+    replace(first, trained_on=("elsewhere.ogg",)).save(tmp_path / "final.pt")
+    more = [f"models.weights={tmp_path / 'final.pt'}", "rounds=[{}]", "fit.steps_per_epoch=1"]
+    words = [word for setting in more for word in ("--set", setting)]
+    assert train_run.main(arguments(competition, tmp_path / "run", "demo", *words)) == 0
+    (path,) = tmp_path.glob("run/round0/*/final.pt")
+    assert checkpoint.Final.load(path).trained_on == ("elsewhere.ogg",)
+
+
 def test_a_round_that_draws_no_windows_labels_none_and_still_falls_with_its_teacher(
     uninterrupted: Path, competition: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
