@@ -93,21 +93,31 @@ class Clock:
 def _probe(trainer: Trainer, contract: Contract) -> Seconds:
     """Seconds of a step. A CPU's time grows with the samples, so that it is timed on a few.
 
-    A neighbour's load adds to the time on the wall, up to thirtyfold, and little to that on the CPU.
+    A neighbour's load adds to the time on the wall, up to thirtyfold: what the threads waited for a
+    core is taken off again.
     """
     batch, on_cpu = trainer.job.fit.batch, trainer.device.type == "cpu"
     n_samples = min(batch, PROBE_SAMPLES) if on_cpu else batch
     generator = torch.Generator().manual_seed(0)
     waveforms = torch.rand(n_samples, contract.chunk_samples, generator=generator) - 0.5
     target = torch.zeros(n_samples, len(contract.classes))
-    wall_s, cpu_s = [], []
+    wall_s, alone_s = [], []
     for _ in range(PROBE_STEPS):
-        wall, cpu = time.perf_counter(), time.process_time()
+        start, before = time.perf_counter(), _ran_and_waited()
         trainer.step(waveforms, target, 1)
-        wall_s.append(time.perf_counter() - wall)
-        cpu_s.append((time.process_time() - cpu) / torch.get_num_threads())
-    alone_s = min(wall_s + cpu_s) if on_cpu else min(wall_s)
-    return np.array([alone_s, np.median(wall_s)]) * batch / n_samples
+        wall_s.append(time.perf_counter() - start)
+        ran, waited = _ran_and_waited() - before
+        alone_s.append(wall_s[-1] * (ran / (ran + waited) if on_cpu and ran > 0 else 1.0))
+    return np.array([min(alone_s), np.median(wall_s)]) * batch / n_samples
+
+
+def _ran_and_waited() -> Seconds:
+    """Seconds that this process's threads have run, and have waited for a core; Linux counts both."""
+    total = np.zeros(2)
+    for path in Path("/proc/self/task").glob("*/schedstat"):
+        with suppress(OSError):  # the thread has ended
+            total += np.array(path.read_text().split()[:2], dtype=float) / 1e9
+    return total
 
 
 def describe(

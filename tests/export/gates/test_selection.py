@@ -144,7 +144,7 @@ def test_what_trained_one_member_is_left_out_of_every_choice_and_of_the_card(
     assert "on 2 labelled soundscapes" in card
     assert note in card
     assert "Chosen: averaging" in card
-    assert onnx_files.trained_on(out, Spec.load(out).stems) == {one}
+    assert onnx_files.trained_on(out, Spec.load(out).stems) == frozenset({one})
 
 
 def test_where_all_trained_a_member_nothing_is_chosen_and_it_says_so(

@@ -46,7 +46,6 @@ def steps_that(monkeypatch: pytest.MonkeyPatch, work: Callable[[], Any]) -> list
         work()
 
     monkeypatch.setattr(Trainer, "step", step)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     return sizes
 
 
@@ -59,15 +58,14 @@ def busy() -> None:
 def test_a_machine_that_others_use_gives_a_range_and_it_is_not_kept(
     monkeypatch: pytest.MonkeyPatch, clock: Callable[[], Clock]
 ) -> None:
-    def waits_for_others() -> None:
-        busy()
-        time.sleep(9 * STEP_S)
-
-    sizes = steps_that(monkeypatch, waits_for_others)
+    # By Linux's count two threads ran for a tenth of the time and waited for a core for the rest.
+    counted = iter(np.array([[0, 0], [2, 18]] * 6) * STEP_S)
+    monkeypatch.setattr(estimate, "_ran_and_waited", lambda: next(counted))
+    sizes = steps_that(monkeypatch, lambda: time.sleep(10 * STEP_S))
     alone_s, beside_others_s = clock().step_s(tiny_job())
     assert sizes == [2, 2, 2]
     assert alone_s == pytest.approx(8 * STEP_S, rel=0.3)  # 16 samples a step
-    assert beside_others_s > 4 * alone_s
+    assert beside_others_s == pytest.approx(10 * alone_s, rel=0.3)
     clock().step_s(tiny_job())
     assert len(sizes) == 6
 
@@ -83,6 +81,14 @@ def test_a_step_that_had_the_machine_to_itself_is_timed_once(
     clock().step_s(tiny_job("fit.batch=8"))
     assert len(sizes) == 6
     assert clock().training_s(tiny_job()) == pytest.approx(first * 20)
+
+
+def test_linux_counts_what_the_threads_of_a_process_ran() -> None:
+    before = estimate._ran_and_waited()
+    busy()
+    ran, waited = estimate._ran_and_waited() - before
+    assert STEP_S / 2 < ran < 2 * STEP_S or not Path("/proc/self/schedstat").exists()
+    assert waited >= 0
 
 
 def test_a_batch_that_does_not_fit_is_named(
