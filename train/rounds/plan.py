@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from birdkit.contract import Contract
 from birdkit.errors import UserError
 from train.config import recipe as recipes
@@ -73,7 +75,8 @@ def build_models(jobs: Sequence[Job], *, weights: bool) -> None:
     for job in {(job.frontend, replace(job.model, name="")): job for job in jobs}.values():
         # Any class does here, so that the data need not be read first.
         contract = Contract(job.frontend.sample_rate, job.data.chunk_s, job.data.window_s, ("any",))
-        predictor = Predictor(job.frontend, job.model, contract)
+        with torch.device("cpu" if weights else "meta"):  # which has shapes and no values
+            predictor = Predictor(job.frontend, job.model, contract)
         if weights:
             pretrained.start(predictor, job.model)
 
