@@ -82,7 +82,8 @@ def test_what_is_no_row_id_is_refused(row_id: str) -> None:
 
 
 def test_a_time_off_the_grid_is_no_window() -> None:
-    assert grid.window_index(7.0, 5.0) is None
+    for end_s in (4.0, 6.0, 7.0, 9.999):
+        assert grid.window_index(end_s, 5.0) is None
     assert grid.window_index(0.0, 5.0) is None
 
 

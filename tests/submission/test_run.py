@@ -374,6 +374,9 @@ def test_missing_files_get_each_classs_median() -> None:
     filled = fill_missing(np.concatenate([rows, unscored]))
     np.testing.assert_array_equal(filled[:3], rows)
     np.testing.assert_allclose(filled[3:], [[0.2, 0.6]] * 2)
+    # A single NaN is a fault that the check of the table has to see.
+    rows[0, 0] = np.nan
+    assert np.isnan(fill_missing(rows)[0, 0])
 
 
 def test_a_broken_first_engine_falls_to_the_next_and_a_strict_run_says_no(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 from birdkit.engines import golden, ladder, openvino_graphs, wheels
 from birdkit.engines.engine import OnnxRuntimeEngine, OpenVinoEngine
 from birdkit.engines.ladder import open_model
-from birdkit.engines.layout import Layout
+from birdkit.engines.layout import Layout, usable_cores
 from birdkit.engines.precision import lacking
 from birdkit.errors import UserError
 from birdkit.grid import WINDOWS_A_MINUTE
@@ -100,6 +102,42 @@ def test_the_speed_is_that_of_all_streams_together(
     monkeypatch.setattr(loaded, "run", counted)
     assert calibration.windows_per_s(loaded, 2) > 0
     assert calls == [WINDOWS_A_MINUTE] * 2 * (1 + calibration.ROUNDS)
+
+
+def test_in_bf16_the_front_end_is_asked_for_in_f32(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether or not this CPU computes in bf16."""
+    asked: list[str] = []
+    settings = Layout.openvino
+
+    def recording(layout: Layout, precision: str) -> dict[str, Any]:
+        asked.append(precision)
+        return settings(layout, precision)
+
+    monkeypatch.setattr(Layout, "openvino", recording)
+    OpenVinoEngine(model_dir / "test_resnet.xml", Layout(1, 1, 4), "bf16")
+    assert asked == ["f32", "bf16"]
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [
+        ("400000 100000", 4),
+        ("150000 100000", 2),
+        ("10000 100000", 1),
+        ("1600000 100000", 8),
+        ("max 100000", 8),
+        (None, 8),
+    ],
+)
+def test_a_containers_quota_limits_the_cores(
+    quota: str | None, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
+    if quota:
+        (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    assert usable_cores(tmp_path / "cpu.max") == cores
 
 
 def test_in_bf16_the_front_end_stays_f32(model_dir: Path, chunks: NDArray[np.float32]) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from birdkit.contract import Contract
 from birdkit.engines.engine import Answers, Engine
 from birdkit.errors import UserError
-from birdkit.scoring.ensemble import Ensemble, Spec, combine, probabilities
+from birdkit.scoring.ensemble import Ensemble, Spec, combine, common_contract, probabilities
 from birdkit.scoring.postprocess import smooth
 
 
@@ -186,3 +186,11 @@ def test_smoothing_weighs_neighbours_and_keeps_constants() -> None:
     assert smooth(one[:, :1], (1, 1, 1)).shape == (1, 1, 1)
     with pytest.raises(UserError, match="odd number"):
         smooth(one, (0.5, 0.5))
+
+
+@pytest.mark.parametrize("field", ["sample_rate", "window_s", "outputs"])
+def test_members_of_another_grid_or_sound_are_refused(contract: Contract, field: str) -> None:
+    others = {"sample_rate": 16000, "window_s": 2.5, "outputs": ("clipwise",)}
+    other = replace(contract, **{field: others[field]})
+    with pytest.raises(UserError, match=f"members x and y differ in {field}"):
+        common_contract({"x": contract, "y": other})
