@@ -14,6 +14,7 @@ import pytest
 
 from birdkit import files
 from birdkit.errors import UserError
+from birdkit.kaggle import session
 from birdkit.scoring.ensemble import Spec
 from tests.conftest import ROOT
 from tests.conftest import submission_run as run
@@ -63,6 +64,12 @@ def test_a_wrong_option_is_refused_before_a_finished_table_is_touched(
     with pytest.raises(UserError, match=message):
         run.main(arguments)
     assert finished.read_text() == "a finished table\n"
+
+
+def test_seven_hundred_files_have_to_fit_in_94_percent_of_the_limit() -> None:
+    text, fits = session.verdict(7.2, 90.0)
+    assert (text, fits) == ("700 files would take 84.0 of 90 min a pass: fits", True)
+    assert not session.verdict(7.3, 90.0)[1]
 
 
 def test_a_model_without_its_file_is_refused_before_the_first_table(data: Path, tmp_path: Path) -> None:

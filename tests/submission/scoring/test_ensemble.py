@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -190,7 +191,7 @@ def test_smoothing_weighs_neighbours_and_keeps_constants() -> None:
 
 @pytest.mark.parametrize("field", ["sample_rate", "window_s", "outputs"])
 def test_members_of_another_grid_or_sound_are_refused(contract: Contract, field: str) -> None:
-    others = {"sample_rate": 16000, "window_s": 2.5, "outputs": ("clipwise",)}
+    others: dict[str, Any] = {"sample_rate": 16000, "window_s": 2.5, "outputs": ("clipwise",)}
     other = replace(contract, **{field: others[field]})
     with pytest.raises(UserError, match=f"members x and y differ in {field}"):
         common_contract({"x": contract, "y": other})

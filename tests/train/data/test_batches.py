@@ -104,6 +104,8 @@ def test_a_batch_is_a_function_of_its_step(batches: Batches, contract: Contract)
     assert torch.equal(once[0], again[0])
     assert torch.equal(once[1], again[1])
     assert not torch.equal(once[0], batches[8][0])
+    batches.seed += 1
+    assert not torch.equal(once[0], batches[7][0])
     assert once[0].shape == (16, contract.chunk_samples)
     assert once[0].abs().max() <= 1.0
 
@@ -167,13 +169,15 @@ def test_from_afar_dulls_and_reverberates_and_keeps_the_power() -> None:
 
 def test_spec_augment_masks_bands_and_stretches_and_repeats_by_its_generator() -> None:
     config = Augment(freq_masks=1, time_masks=1)
-    picture = torch.rand(4, 1, 64, 100)
+    log_mel = torch.rand(4, 1, 64, 100)
 
     def run(seed: int) -> torch.Tensor:
-        return augment.spec_augment(picture, config, torch.Generator().manual_seed(seed))
+        return augment.spec_augment(log_mel, config, torch.Generator().manual_seed(seed))
 
     assert torch.equal(run(1), run(1))
-    changed = (run(1) != picture)[:, 0]
+    changed = (run(1) != log_mel)[:, 0]
+    means = log_mel.mean(dim=(2, 3), keepdim=True).expand_as(log_mel)
+    assert torch.equal(run(1)[changed[:, None]], means[changed[:, None]])
     assert changed.any()
     for one in changed:
         rows, columns = one.all(dim=1), one.all(dim=0)
