@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from birdkit import files
+from birdkit.engines.layout import MOST_THREADS
 from birdkit.errors import UserError
 from birdkit.kaggle import session
 from birdkit.scoring.ensemble import Spec
+from birdkit.signals import Stopped, Termination
 from tests.conftest import ROOT
 from tests.conftest import submission_run as run
 from tests.submission.kaggle.test_invariant import World, assert_holds, make_data, play, sounds
@@ -47,7 +49,7 @@ def finished(tmp_path: Path) -> Path:
         ("--started 4102444800", "not in the future"),  # 2100
         ("--max-passes -5", "--max-passes -5 must be 0"),
         ("--dry-run-files -1", "--dry-run-files -1 must be 0"),
-        ("--threads 100000", "--threads 100000: at most"),
+        (f"--threads {MOST_THREADS + 1}", "at most"),
         ("--layout 9999x1x1", "beyond this machine"),
         ("--layout 1x1x99999", "beyond this machine"),
         ("--layout 2x2", "is not STREAMSxTHREADSxBATCH"),
@@ -70,6 +72,19 @@ def test_seven_hundred_files_have_to_fit_in_94_percent_of_the_limit() -> None:
     text, fits = session.verdict(7.2, 90.0)
     assert (text, fits) == ("700 files would take 84.0 of 90 min a pass: fits", True)
     assert not session.verdict(7.3, 90.0)[1]
+
+
+def test_a_second_signal_does_not_stop_the_writing_that_follows_the_first() -> None:
+    termination = Termination()
+    termination._receive(signal.SIGTERM, None)  # held back
+    with pytest.raises(Stopped):
+        termination.release()
+    termination._receive(signal.SIGTERM, None)
+    awake = Termination()
+    awake.release()
+    with pytest.raises(Stopped):
+        awake._receive(signal.SIGINT, None)
+    awake._receive(signal.SIGTERM, None)
 
 
 def test_a_model_without_its_file_is_refused_before_the_first_table(data: Path, tmp_path: Path) -> None:

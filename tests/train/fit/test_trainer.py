@@ -379,3 +379,11 @@ def test_a_checkpoint_of_another_version_is_named(tmp_path: Path) -> None:
     torch.save({"version": 99}, tmp_path / "final.pt")
     with pytest.raises(UserError, match="checkpoint version 99, this kit reads 3 and 4"):
         checkpoint.Final.load(tmp_path / "final.pt")
+
+
+def test_soft_targets_may_count_on_segmentwise_alone() -> None:
+    clipwise = torch.tensor([[0.2, 0.7, 0.4]])
+    target, without = torch.tensor([[0.0, 1.0, 0.5]]), torch.tensor([[0.0, 1.0, torch.nan]])
+    hard = clipwise_loss(clipwise, target, soft=False)
+    assert torch.equal(hard, clipwise_loss(clipwise, without))
+    assert not torch.equal(hard, clipwise_loss(clipwise, target))

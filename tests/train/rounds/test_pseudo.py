@@ -22,6 +22,7 @@ from birdkit.errors import UserError
 from birdkit.scoring.ensemble import Ensemble, Spec
 from birdkit.scoring.predict import SoundFile, predict
 from tests.conftest import tiny_job, tiny_predictor, write_sound
+from train.config.provenance import differences
 from train.config.settings import Alarms, Pseudo
 from train.fit.losses import logit_loss
 from train.models.checkpoint import Final, made_by
@@ -231,6 +232,18 @@ def test_a_soundscape_that_cant_be_read_is_left_out_by_name(
         file.path.write_bytes(b"not a sound")
     with pytest.raises(UserError, match="no soundscape could be scored"):
         teachers.label(teacher, files, Pseudo(output="clipwise"), tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"output": "clipwise"}, {"shifts": (0.5,)}, {"out_of_fold": True}])
+def test_what_changes_the_probabilities_is_among_what_a_table_was_made_by(
+    teacher: teachers.Teacher, files: list[SoundFile], change: dict[str, Any]
+) -> None:
+    def made(pseudo: Pseudo) -> dict[str, Any]:
+        return pseudo_labels.made_by(teacher.hashes, teacher.smoothing, files, pseudo)
+
+    (name,) = change
+    default = Pseudo(output="segmentwise", shifts=(), out_of_fold=False)
+    assert differences(made(default), made(replace(default, **change))) == [name]
 
 
 def flipped(content: bytes, at: int) -> bytes:
