@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from hypothesis import settings
 
 from birdkit.contract import Contract
 from birdkit.engines.layout import usable_cores
@@ -28,6 +29,10 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     n_threads = max(1, usable_cores() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
     os.environ.setdefault("OMP_NUM_THREADS", str(n_threads))
     torch.set_num_threads(n_threads)
+
+# How long an example takes says something of the machine only.
+settings.register_profile("kit", deadline=None)
+settings.load_profile("kit")
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT.parent / "shared" / "birdclef-mini"

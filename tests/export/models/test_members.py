@@ -112,6 +112,12 @@ def test_classes_that_a_competition_does_not_ask_for_are_dropped_and_the_others_
     assert members.for_competition(union, tmp_path) == (union, "")
 
 
+def test_a_model_file_says_which_soundscapes_trained_it(run_dir: Path) -> None:
+    path = run_dir / "round0" / "test_resnet" / "final.pt"
+    final = replace(Final.load(path), trained_on=("one.ogg", "two.ogg"))
+    assert members.made_by(final, path)["trained_on"] == ["one.ogg", "two.ogg"]
+
+
 @pytest.fixture(scope="module")
 def finer_run(competition: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one member whose log-mel has more bands and a shorter hop."""
