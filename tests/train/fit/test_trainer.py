@@ -387,3 +387,17 @@ def test_soft_targets_may_count_on_segmentwise_alone() -> None:
     hard = clipwise_loss(clipwise, target, soft=False)
     assert torch.equal(hard, clipwise_loss(clipwise, without))
     assert not torch.equal(hard, clipwise_loss(clipwise, target))
+
+
+def test_each_step_draws_masks_of_its_own(contract: Contract, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = []
+
+    def recorded(log_mel: Tensor, config: Any, generator: torch.Generator) -> Tensor:
+        seeds.append(generator.initial_seed())
+        return log_mel
+
+    monkeypatch.setattr(fit, "spec_augment", recorded)
+    trainer = fit.Trainer(tiny_predictor(contract), tiny_job(), 8, torch.device("cpu"))
+    for step in (0, 1, 1):
+        trainer.step(torch.zeros(2, contract.chunk_samples), torch.zeros(2, 3), step)
+    assert seeds[0] != seeds[1] == seeds[2]
