@@ -11,8 +11,9 @@ from pathlib import Path
 from birdkit.errors import UserError
 from birdkit.kaggle import mounts
 from train.data import bad_files, tables
+from train.data.progress import in_threads
 from train.data.soundscapes import LabelledSoundscape, Labels, read_soundscapes
-from train.data.tables import parse_label_list, read_table, there
+from train.data.tables import parse_label_list, read_table
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Competition:
         digest = hashlib.sha256()
         for root in self.roots:
             names = (tables.RECORDINGS, tables.LABELS)
-            for path in (root / "taxonomy.csv", *(there(root, name) for name in names)):
+            for path in (root / "taxonomy.csv", *(mounts.there(root, name) for name in names)):
                 digest.update(path.read_bytes() if path.is_file() else b"absent")
         for path in [r.path for r in self.recordings] + [s.path for s in self.soundscapes]:
             # Names below the folder, where they are: where it lies does not matter.
@@ -95,7 +96,9 @@ def read_labelled(root: Path) -> tuple[tuple[LabelledSoundscape, ...], list[str]
     """The labelled soundscapes that can be decoded, and a line for everything that was left out."""
     classes = frozenset(_read_classes(root) or ())
     found, lines = read_soundscapes(root, Labels(classes, classes), skip_bad=True)
-    faults = {s.path: why for s in found if (why := bad_files.body_fault(s.path))}
+    paths = [soundscape.path for soundscape in found]
+    whys = in_threads(bad_files.body_fault, paths, "checking files")
+    faults = {path: why for path, why in zip(paths, whys, strict=True) if why}
     lines += bad_files.left_out(faults, skip_bad=True)
     return tuple(s for s in found if s.path not in faults), lines
 
@@ -111,7 +114,9 @@ def class_groups(root: Path) -> dict[str, str]:
 def _is_earlier_year(root: Path) -> bool:
     """Whether the folder is of 2021 to 2024, which had no taxonomy.csv."""
     of_today = tables.RECORDINGS[0]
-    return not (root / "taxonomy.csv").is_file() and there(root, tables.RECORDINGS).name != of_today
+    return (
+        not (root / "taxonomy.csv").is_file() and mounts.there(root, tables.RECORDINGS).name != of_today
+    )
 
 
 def _read_classes(root: Path, *, further: bool = False) -> tuple[str, ...] | None:
@@ -123,7 +128,7 @@ def _read_classes(root: Path, *, further: bool = False) -> tuple[str, ...] | Non
         raise UserError(f"{root}: no such folder; give a competition folder with --data DIR")
     path = root / "taxonomy.csv"
     if _is_earlier_year(root):
-        recordings = read_table(there(root, tables.RECORDINGS), ["primary_label"])
+        recordings = read_table(mounts.there(root, tables.RECORDINGS), ["primary_label"])
         return tuple(sorted(set(recordings["primary_label"]) - {""}))
     if further and not path.is_file():
         return None
@@ -135,11 +140,11 @@ def _read_classes(root: Path, *, further: bool = False) -> tuple[str, ...] | Non
 
 
 def _read_recordings(root: Path, labels: Labels, skip_bad: bool) -> tuple[list[Recording], list[str]]:
-    path = there(root, tables.RECORDINGS)
+    path = mounts.there(root, tables.RECORDINGS)
     table = read_table(path, ["primary_label", "secondary_labels", "filename", "author"])
     rows = {f"{path}:{row}": values for row, values in enumerate(table.to_dict("records"), start=2)}
     wanted = {where: v for where, v in rows.items() if labels.check(v["primary_label"], where)}
-    folder = there(root, tables.AUDIO)
+    folder = mounts.there(root, tables.AUDIO)
     files = [_file(folder, v["filename"], v["primary_label"]) for v in wanted.values()]
     looks = bad_files.look_at_all(files)
     strangers: Counter[str] = Counter()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from birdkit.errors import UserError
 from birdkit.grid import WINDOW_S
-from birdkit.kaggle.mounts import train_soundscapes
+from birdkit.kaggle.mounts import there, train_soundscapes
 from train.data import bad_files, tables
 from train.data.tables import parse_seconds
 
@@ -54,7 +54,7 @@ def read_soundscapes(
 
     Labels count up to the window in which their soundscape ends.
     """
-    path = tables.there(root, tables.LABELS)
+    path = there(root, tables.LABELS)
     if not path.is_file():
         return (), []
     # The file of 2026 lists every row twice.

@@ -21,11 +21,6 @@ _NOTHING = {"", "none", "nan", "null", "<na>"}
 _LABEL = re.compile(r"""'([^']*)'|"([^"]*)"|([^\s,'"()\[\]{}]+)""")
 
 
-def there(root: Path, names: Sequence[str]) -> Path:
-    """The first of these that the folder has; where it has none, the first of all."""
-    return next((root / name for name in names if (root / name).exists()), root / names[0])
-
-
 def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """A CSV as strings (labels mix eBird codes and numeric iNaturalist ids), with these columns."""
     try:

@@ -44,10 +44,14 @@ def soundscapes(folder: Path) -> list[Path]:
     return sorted(path for path in sounds if not path.name.startswith("."))
 
 
+def there(root: Path, names: Sequence[str]) -> Path:
+    """The first of these that the folder has; where it has none, the first of all."""
+    return next((root / name for name in names if (root / name).exists()), root / names[0])
+
+
 def train_soundscapes(data: Path) -> Path:
     """The folder of a competition's soundscapes for training."""
-    folders = [data / name for name in TRAIN_SOUNDSCAPES]
-    return next((folder for folder in folders if folder.is_dir()), folders[0])
+    return there(data, TRAIN_SOUNDSCAPES)
 
 
 def one_a_stem(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
