@@ -139,7 +139,7 @@ def test_a_file_that_was_cut_off_gives_the_samples_that_are_there(
     np.testing.assert_array_equal(cut[:-4096], intact[: cut.size - 4096])
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     suffix=st.sampled_from(["flac", "mp3"]),
     holes=st.lists(st.tuples(st.floats(0.5, 1.0), st.binary(min_size=1, max_size=3000)), max_size=4),

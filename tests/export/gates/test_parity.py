@@ -211,7 +211,7 @@ def barely_moved(bias: float, scale: float) -> dict[str, NDArray[np.float32]]:
     return outputs | {"clipwise": 0.9 * probabilities(outputs, "segmentwise")}
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.floats(-6, 0), st.floats(0.02, 0.5), st.integers(0, 100))
 def test_a_model_that_hardly_moves_is_compared_on_the_little_that_it_moves(
     bias: float, scale: float, seed: int

@@ -113,7 +113,7 @@ def test_undecided_cells_have_no_say() -> None:
     assert same(one, other)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 10_000), st.integers(2, 4), st.integers(2, 7))
 def test_weights_are_a_share_each_and_the_same_every_time(
     seed: int, n_members: int, n_groups: int

@@ -287,7 +287,6 @@ def assert_holds(data: Path, out: Path, spoilt: dict[int, str]) -> dict[str, Any
 @pytest.mark.slow
 @settings(
     max_examples=600,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -98,7 +98,7 @@ def test_of_files_of_one_stem_ogg_counts_and_the_others_are_named() -> None:
 names = st.binary(min_size=1, max_size=12).filter(lambda name: not {0, ord("/")} & {*name})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     stems=st.sets(
         names | st.sampled_from([b'a"b', b"a,b", b"a\nb", b"a\r", b"\xff\xfe", b" "]), min_size=1

@@ -15,7 +15,7 @@ from train.fit.precision import Precision
 Pair = tuple[int, int]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     kernel=st.tuples(*[st.sampled_from([1, 3, 4, 5, 7])] * 2),
     stride=st.tuples(*[st.integers(1, 3)] * 2),

@@ -97,7 +97,7 @@ def test_probing_draws_no_random_number_so_seeds_give_the_weights_they_gave() ->
     assert all(torch.equal(ours[key], timms[key]) for key in timms)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.text())
 @example("res\nnet")
 @example("[")
@@ -108,7 +108,7 @@ def test_any_text_gives_an_encoder_or_one_line(name: str) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=15, derandomize=True)
 @given(st.sampled_from(timm.list_models()))
 def test_any_name_of_timm_gives_an_encoder_or_one_line(name: str) -> None:
     refusal = ""
