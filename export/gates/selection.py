@@ -8,7 +8,7 @@ on, is for reporting.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -201,18 +201,24 @@ def _shifts(
         mean = [np.mean(np.stack(of), axis=0) for of in zip(*passes, strict=True)]
         return labelled.auc(combine(mean, spec)).macro
 
-    chosen: list[float] = []
+    chosen, tried = added_one_by_one(SHIFTS, auc)
+    passes = ", ".join(f"{shift:g}" for shift in chosen) or "none"
+    return chosen, f"time shifts worth a pass, in windows: {passes}; macro-AUC {', '.join(tried)}"
+
+
+def added_one_by_one(
+    shifts: Sequence[float], auc: Callable[[Sequence[float]], float]
+) -> tuple[tuple[float, ...], list[str]]:
+    """The shifts that do not lower `auc`, the best alone tried first, and what was tried, in words."""
+    chosen: tuple[float, ...] = ()
     best = auc(chosen)
     tried = [f"plain {best:.4f}"]
-    for shift in sorted(SHIFTS, key=lambda shift: -auc([shift])):
+    for shift in sorted(shifts, key=lambda shift: -auc([shift])):
         with_it = auc([*chosen, shift])
         tried.append(f"+{shift:g} {with_it:.4f}")
         if with_it >= best:
-            chosen, best = [*chosen, shift], with_it
-    passes = ", ".join(f"{shift:g}" for shift in chosen) or "none"
-    return tuple(
-        chosen
-    ), f"time shifts worth a pass, in windows: {passes}; macro-AUC {', '.join(tried)}"
+            chosen, best = (*chosen, shift), with_it
+    return chosen, tried
 
 
 def _mean(tables: NDArray[np.float32], members: Sequence[float]) -> NDArray[np.float32]:

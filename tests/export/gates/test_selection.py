@@ -217,3 +217,17 @@ def test_a_lower_precision_is_judged_on_what_trained_no_member(
     assert judged == []
     why = "all 3 labelled soundscapes" if n_trained else "these model files don't say"
     assert f"bf16: not tried, since {why}" in capsys.readouterr().out
+
+
+def test_a_shift_is_worth_a_pass_where_it_does_not_lower_what_is_chosen_already() -> None:
+    aucs = {
+        (): 0.8,
+        (0.25,): 0.81,
+        (0.5,): 0.82,
+        (0.75,): 0.79,
+        (0.5, 0.25): 0.815,  # better than plain, not than what is chosen
+        (0.5, 0.75): 0.82,
+    }
+    chosen, tried = selection.added_one_by_one((0.25, 0.5, 0.75), lambda shifts: aucs[tuple(shifts)])
+    assert chosen == (0.5, 0.75)
+    assert tried == ["plain 0.8000", "+0.5 0.8200", "+0.25 0.8150", "+0.75 0.8200"]

@@ -21,9 +21,11 @@ def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(sys.modules, name, raising=False)
 
 
-def vendor(folder: Path, code: str, tag: str = "py3-none-any") -> None:
-    with zipfile.ZipFile(folder / f"anengine-1.0-{tag}.whl", "w") as archive:
+def vendor(folder: Path, code: str, tag: str = "py3-none-any", version: str = "1.0") -> Path:
+    path = folder / f"anengine-{version}-{tag}.whl"
+    with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("anengine/__init__.py", code)
+    return path
 
 
 def test_an_installed_package_comes_first(tmp_path: Path) -> None:
@@ -63,7 +65,16 @@ def test_where_neither_works_both_reasons_are_given_and_the_next_call_does_not_u
         wheels.obtain("anengine", tmp_path)
 
 
-def test_a_wheel_of_another_python_does_not_fit(tmp_path: Path) -> None:
-    vendor(tmp_path, "", "cp27-cp27-linux_x86_64")
-    with pytest.raises(FileNotFoundError, match=r"no wheel for cp3.*there: anengine-1\.0-cp27"):
+@pytest.mark.parametrize("python", ["cp27", f"cp3{sys.version_info.minor + 1}", "cp3"])
+def test_a_wheel_of_another_python_does_not_fit(tmp_path: Path, python: str) -> None:
+    vendor(tmp_path, "", f"{python}-{python}-linux_x86_64")
+    with pytest.raises(FileNotFoundError, match=rf"no wheel for cp3.*there: anengine-1\.0-{python}-"):
         wheels.vendored("anengine", tmp_path)
+
+
+def test_of_several_wheels_that_fit_the_newest_is_taken(tmp_path: Path) -> None:
+    tag = f"cp3{sys.version_info.minor}"
+    for version in ("1.1", "1.0"):
+        vendor(tmp_path, "", f"{tag}-{tag}-linux_x86_64", version)
+    newest = vendor(tmp_path, "", version="1.2")
+    assert wheels.vendored("anengine", tmp_path) == newest

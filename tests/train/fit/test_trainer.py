@@ -296,6 +296,18 @@ def test_from_average_from_on_the_rate_stays_and_the_plain_mean_of_the_weights_i
     assert torch.equal(resumed.averaged().network.hidden.weight, whole.averaged().network.hidden.weight)
 
 
+@pytest.mark.parametrize(("grad_clip", "clipped"), [(1e-3, True), (0.0, False)])
+def test_gradients_are_clipped_to_a_norm_and_by_zero_not_at_all(
+    contract: Contract, grad_clip: float, clipped: bool
+) -> None:
+    job = tiny_job(f"fit.grad_clip={grad_clip}", "fit.amp=f32")
+    trainer = fit.Trainer(tiny_predictor(contract), job, 8, torch.device("cpu"))
+    trainer.step(torch.randn(3, contract.chunk_samples), torch.eye(3), 0)
+    gradients = [p.grad for p in trainer.predictor.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    assert (norm <= 1.01e-3) == clipped
+
+
 def test_every_frame_has_the_chunks_labels_and_its_share_of_the_loss() -> None:
     clipwise, framewise = torch.rand(2, 3), torch.randn(2, 3, 4)
     targets = torch.tensor([[1.0, 0.0, torch.nan], [0.0, 1.0, 0.0]])
