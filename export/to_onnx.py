@@ -24,6 +24,7 @@ if __name__ == "__main__":  # in place of this folder, whose rooms have names of
 
 from birdkit.commands import command_parser
 from birdkit.errors import UserError, run_command
+from birdkit.ranges import option
 from export.benchmark import machine
 from export.folder import model_card, model_folder
 from export.gates import model_files, parity, selection
@@ -43,6 +44,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--fit", action="store_true", help="choose weights and averaging on labelled soundscapes"
     )
     parser.add_argument("--output", help="clipwise or segmentwise (default: the better one)")
+    parser.add_argument(
+        "--stretch-s",
+        type=option(float, 0, 600),
+        help="seconds heard at once, in whole windows; 0: a window (default: the recipe's)",
+    )
     return parser.parse_args(argv)
 
 
@@ -75,7 +81,7 @@ def export(
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     model_folder.refuse_foreign(args.out)
-    checkpoints = load_members(args.run_dir)
+    checkpoints = load_members(args.run_dir).over_stretches(args.stretch_s)
     recordings = model_folder.gate_recordings(args.data)
     if args.data is not None:
         checkpoints, dropped = members.for_competition(checkpoints, args.data)

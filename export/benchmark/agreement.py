@@ -10,51 +10,53 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
-from birdkit.grid import WINDOWS_A_MINUTE, cut_chunks
-from birdkit.scoring.ensemble import Ensemble, probabilities
+from birdkit.contract import WINDOW_OUTPUTS
+from birdkit.grid import MINUTE_S, WINDOWS_A_MINUTE
+from birdkit.scoring.ensemble import Ensemble, Spec
 from export.gates import precision
 from train.models.checkpoint import Final
+from train.scoring.evaluate import TorchEngine
 
 
 class Agreement:
-    """Torch's answers for some recordings, to compare others with."""
+    """Torch's scores of some recordings, to compare others with."""
 
     def __init__(self, finals: Mapping[str, Final], waveforms: Sequence[NDArray[np.float32]]) -> None:
+        cpu = torch.device("cpu")
+        engines = {name: TorchEngine(final.predictor(), cpu) for name, final in finals.items()}
         self.waveforms = waveforms
-        self.expected = {name: self._torch(final) for name, final in finals.items()}
+        self.expected = self._scores(Ensemble(engines, Spec(dict.fromkeys(finals, 1.0))))
 
-    def _torch(self, final: Final) -> dict[str, NDArray[np.float32]]:
-        """Output → (windows, classes) over all recordings."""
-        predictor, parts = final.predictor(), []
-        with torch.inference_mode():
-            for waveform in self.waveforms:
-                chunks = torch.from_numpy(cut_chunks(waveform, WINDOWS_A_MINUTE, final.contract))
-                parts.append([output.numpy() for output in predictor(chunks)])
-        whole = (np.concatenate(of) for of in zip(*parts, strict=True))
-        return dict(zip(final.contract.outputs, whole, strict=True))
+    def _scores(self, ensemble: Ensemble) -> dict[str, NDArray[np.float32]]:
+        """Member → (outputs, windows, classes) probabilities over all recordings."""
+        of_files = [
+            ensemble.every_score(waveform, WINDOWS_A_MINUTE, WINDOW_OUTPUTS)
+            for waveform in self.waveforms
+        ]
+        whole = np.concatenate(of_files, axis=2)
+        return {name: whole[:, index] for index, name in enumerate(ensemble.spec.members)}
 
     def of(self, candidate: Ensemble) -> tuple[float, float]:
         """Largest |Δp| over members and outputs; mean rank correlation of segmentwise."""
-        answers = [candidate.run(waveform, WINDOWS_A_MINUTE) for waveform in self.waveforms]
-        furthest, correlations = 0.0, []
-        for member, expected in self.expected.items():
-            for output in expected:
-                rows = np.concatenate([of_file[member][output] for of_file in answers])
-                ours, theirs = probabilities({output: rows}, output), probabilities(expected, output)
-                furthest = max(furthest, float(np.abs(ours - theirs).max()))
-                if output == "segmentwise":
-                    correlations.append(precision.rank_correlation(theirs, ours))
+        answers = self._scores(candidate)
+        furthest = max(float(np.abs(answers[name] - of).max()) for name, of in self.expected.items())
+        segmentwise = WINDOW_OUTPUTS.index("segmentwise")
+        correlations = [
+            precision.rank_correlation(of[segmentwise], answers[name][segmentwise])
+            for name, of in self.expected.items()
+        ]
         return furthest, statistics.mean(correlations)
 
 
 def network_gflop(finals: Mapping[str, Final]) -> float:
     """Operations of all networks for a minute of audio, in 1e9; a multiply-add is two."""
-    total = 0
+    total = 0.0
     for final in finals.values():
-        predictor = final.predictor()
+        predictor, contract = final.predictor(), final.contract
         with torch.no_grad():
-            log_mel = predictor.front_end(torch.zeros(1, final.contract.chunk_samples))
+            log_mel = predictor.front_end.of(torch.zeros(1, contract.input_samples), contract)
             with FlopCounterMode(display=False) as counter:
-                predictor.network(log_mel, predictor.answer_share)
-        total += counter.get_total_flops()
-    return WINDOWS_A_MINUTE * total / 1e9
+                predictor.network.answers(log_mel, contract)
+        heard_s = contract.stretch_s or contract.window_s
+        total += counter.get_total_flops() * MINUTE_S / heard_s
+    return total / 1e9

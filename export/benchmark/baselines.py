@@ -76,7 +76,7 @@ class EagerEngine:
         named: Answers = {}
         with torch.inference_mode():
             for member, predictor in self.predictors.items():
-                answers = predictor.network(log_mel, predictor.answer_share)
+                answers = predictor.network.answers(log_mel, self.contract)
                 for output, answer in zip(self.contract.outputs, answers, strict=True):
                     named[f"{member}.{output}"] = answer.numpy()
         return named

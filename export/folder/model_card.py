@@ -145,6 +145,7 @@ def what_it_is(folder: Path, spec: Spec, members: Sequence[Member]) -> str:
     smoothing = ", ".join(f"{weight:g}" for weight in spec.smoothing)
     smoothed = f"smoothed over windows by {smoothing}" if len(spec.smoothing) > 1 else "not smoothed"
     output, first, last = plain([spec.output, contract.classes[0], contract.classes[-1]])
+    heard = dict.fromkeys(_heard(member.contract, spec) for member in members)
     percent = {name: 100 * weight / sum(spec.members.values()) for name, weight in spec.members.items()}
     rows = [
         (m.name, m.say(ENCODER), f"{percent[m.name]:.3g}%", f"{m.contract.chunk_s:g}") for m in members
@@ -152,9 +153,9 @@ def what_it_is(folder: Path, spec: Spec, members: Sequence[Member]) -> str:
     return f"""\
 Detects which of {len(contract.classes)} classes call in soundscapes, window by window.
 
-- Input: mono audio at {contract.sample_rate:,} Hz, in chunks of {contract.chunk_s:g} s.
-- Answer: for the {contract.window_s:g} s in the middle of a chunk. Output `{output}` of each
-  member, averaged by {spec.averaging}, {smoothed}.
+- Input: mono audio at {contract.sample_rate:,} Hz, in {"; ".join(heard)}.
+- Answer: for windows of {contract.window_s:g} s. Output `{output}` of each member, averaged by
+  {spec.averaging}, {smoothed}.
 - Classes: {first} to {last}; all, in order, in the ONNX metadata under
   `{METADATA_KEY}`.
 - Precisions, in order of use: {", then ".join(plain((*spec.precisions, "f32")))}.
@@ -163,6 +164,16 @@ Detects which of {len(contract.classes)} classes call in soundscapes, window by 
 {table(("member", "encoder (timm)", "share of the mean", "chunk, s"), rows)}
 
 {files(folder, spec)}"""
+
+
+def _heard(contract: Contract, spec: Spec) -> str:
+    """What a model takes at once, and how windows are made of its answer."""
+    if not contract.stretch_s:
+        return f"chunks of {contract.chunk_s:g} s around a window"
+    return (
+        f"stretches of {contract.stretch_s:g} s, normalised {contract.chunk_s:g} s at a time, whose "
+        f"frames of {contract.frame_s:.3g} s are pooled into windows ({plain(spec.pooling)})"
+    )
 
 
 def files(folder: Path, spec: Spec) -> str:

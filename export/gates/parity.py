@@ -1,13 +1,14 @@
 """The gate: an exported model answers as its torch original does, or it is not written.
 
 Inputs are noise, a chirp, digital silence, a -80 dB signal, a clipped one and real audio, in batches
-of 1, 5 and 12. They must spread the answers, or agreement would prove nothing: where they spread them
-little, as in a model that was trained for a few steps, differences are magnified before the judgement.
+of 1, 5 and 12; of a model that hears stretches every frame is compared. They must spread the answers,
+or agreement would prove nothing: where they spread them little, as in a model that was trained for a
+few steps, differences are magnified before the judgement.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,15 +17,18 @@ from numpy.typing import NDArray
 
 from birdkit import audio
 from birdkit.contract import Contract
-from birdkit.engines.golden import rounding_scale
+from birdkit.engines.engine import Answers, Engine
+from birdkit.engines.golden import SATURATED_LOGIT, rounding_scale
 from birdkit.errors import UserError
-from birdkit.grid import cut_chunks, n_windows
-from birdkit.scoring.ensemble import probabilities
+from birdkit.grid import cut_inputs, n_windows
+from birdkit.scoring.pooling import sigmoid
+from birdkit.scoring.window_scores import probabilities
 
 BATCHES = (1, 5, 12)
+STRETCH_BATCHES = (1, 2)
 # In f32 the engines agree with torch to about 1e-6; a much larger error means another model.
 PROBABILITY_TOLERANCE = 1e-4
-LOGIT_TOLERANCE = 1e-3  # of an input without saturated probabilities; larger logits round by more
+LOGIT_TOLERANCE = 1e-3  # where probabilities are not saturated; larger logits round by more
 # Clipwise values come out small, so they are held to their own size; below the floor is rounding.
 CLIPWISE_RELATIVE_TOLERANCE = 1e-3
 CLIPWISE_FLOOR = 1e-6
@@ -35,7 +39,6 @@ MIN_SPREAD = 1e-4
 N_SIGNALS = 8
 
 Outputs = Mapping[str, NDArray[np.float32]]
-Answer = Callable[[NDArray[np.float32]], Outputs]
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Parity:
 
     engine: str
     probability: float  # magnified by `magnification(spread)`
-    logit: float  # over `rounding_scale`
+    logit: float  # over `_logit_scale`
     clipwise_relative: float
     rank_flips: int  # pairs of windows, ordered by torch with a margin, that the engine swaps
     spread: float  # of sigmoid(segmentwise) over the inputs, in the class that moves most
@@ -83,12 +86,13 @@ def magnification(spread: float) -> float:
 
 
 def probe_inputs(contract: Contract, recordings: Sequence[Path] = ()) -> NDArray[np.float32]:
-    """(inputs, chunk_samples): the synthetic signals, then chunks of the recordings."""
-    n, rate = contract.chunk_samples, contract.sample_rate
+    """(inputs, input_samples): the synthetic signals, then what a model hears of the recordings."""
+    n, rate = contract.input_samples, contract.sample_rate
+    length_s = n / rate
     rng = np.random.default_rng(0)
     noise = rng.standard_normal(n)
     t = np.arange(n) / rate
-    sweep = np.sin(2 * np.pi * (200 * t + (0.45 * rate - 200) * t**2 / (2 * contract.chunk_s)))
+    sweep = np.sin(2 * np.pi * (200 * t + (0.45 * rate - 200) * t**2 / (2 * length_s)))
     pulses = np.sin(2 * np.pi * 4000 * t) * (np.sin(2 * np.pi * 7 * t) > 0)
     signals = [
         0.1 * noise,
@@ -97,23 +101,24 @@ def probe_inputs(contract: Contract, recordings: Sequence[Path] = ()) -> NDArray
         1e-4 * noise,
         np.clip(4.0 * sweep, -1, 1),
         0.3 * pulses + 0.01 * noise,
-        np.where(t < contract.chunk_s / 2, 0.3 * sweep, 0.0),
+        np.where(t < length_s / 2, 0.3 * sweep, 0.0),
         0.5 * np.sin(2 * np.pi * 1000 * t),
     ]
-    chunks = [np.array(signals, dtype=np.float32)]
+    inputs = [np.array(signals, dtype=np.float32)]
     for path in recordings:
         waveform = audio.read(path, contract.sample_rate)
-        chunks.append(cut_chunks(waveform, n_windows(waveform.size, contract), contract))
-    return np.concatenate(chunks)
+        inputs.append(cut_inputs(waveform, n_windows(waveform.size, contract), contract))
+    return np.concatenate(inputs)
 
 
-def answers(answer: Answer, inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-    """All inputs' answers, asked for in batches of 1, 5 and 12 in turn."""
+def answers(engine: Engine, inputs: NDArray[np.float32]) -> Answers:
+    """All inputs' answers, asked for in batches of several sizes in turn."""
+    batches = STRETCH_BATCHES if engine.contract.stretch_s else BATCHES
     parts: list[Outputs] = []
     start, turn = 0, 0
     while start < len(inputs):
-        size = BATCHES[turn % len(BATCHES)]
-        parts.append(answer(inputs[start : start + size]))
+        size = batches[turn % len(batches)]
+        parts.append(engine(inputs[start : start + size]))
         start, turn = start + size, turn + 1
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -131,25 +136,52 @@ def refuse(report: Mapping[str, Sequence[Parity]], consequence: str) -> None:
 
 
 def compare(reference: Outputs, candidate: Outputs, engine: str) -> Parity:
-    """Worst differences of two sets of answers, each output (inputs, classes)."""
+    """Worst differences of two sets of answers.
+
+    Each output is (inputs, classes), or (inputs, frames, classes) of a model that hears stretches.
+    """
+    attention_off = 0.0
+    if "framewise" in reference:
+        attention_off = float(np.abs(reference["attention"] - candidate["attention"]).max())
+        reference, candidate = _of_frames(reference), _of_frames(candidate)
     clipwise, segmentwise = reference["clipwise"], reference["segmentwise"]
     of_reference = probabilities(reference, "segmentwise")
     of_candidate = probabilities(candidate, "segmentwise")
     clipwise_off = np.abs(clipwise - candidate["clipwise"])
-    logit_off = np.abs(segmentwise - candidate["segmentwise"]) / rounding_scale(segmentwise)
+    scale = _logit_scale(segmentwise, candidate["segmentwise"])
+    logit_off = np.abs(segmentwise - candidate["segmentwise"]) / scale
     spread = float(np.ptp(of_reference, axis=0).max())
     factor = magnification(spread)
     margin = PROBABILITY_TOLERANCE / factor
     return Parity(
         engine=engine,
         probability=factor * float(max(np.abs(of_reference - of_candidate).max(), clipwise_off.max())),
-        logit=float(logit_off.max()),
+        logit=float(np.maximum(logit_off.max(), attention_off)),
         clipwise_relative=float((clipwise_off / (np.abs(clipwise) + CLIPWISE_FLOOR)).max()),
         rank_flips=_rank_flips(of_reference, of_candidate, margin)
         + _rank_flips(clipwise, candidate["clipwise"], margin),
         spread=spread,
         n_inputs=len(clipwise),
     )
+
+
+def _logit_scale(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(inputs, classes), 1 or more: how much further apart two logits may be.
+
+    As far as its input's largest one rounds; and a logit that is saturated in both, by its own size: a
+    network that was trained for a few steps magnifies its first layers' rounding, and its probability
+    is 0 or 1 all the same.
+    """
+    smaller = np.minimum(np.abs(reference), np.abs(candidate))
+    saturated = (smaller > SATURATED_LOGIT) & (np.sign(reference) == np.sign(candidate))
+    return np.maximum(rounding_scale(reference), np.where(saturated, smaller, 1.0))
+
+
+def _of_frames(outputs: Outputs) -> Outputs:
+    """Every frame as if it were a window's segmentwise, and a stretch's clipwise."""
+    framewise, weights = outputs["framewise"], np.exp(outputs["attention"])
+    clipwise = (weights * sigmoid(framewise)).sum(axis=1) / weights.sum(axis=1)
+    return {"clipwise": clipwise, "segmentwise": framewise.reshape(-1, framewise.shape[-1])}
 
 
 def _rank_flips(reference: NDArray[np.float32], candidate: NDArray[np.float32], margin: float) -> int:

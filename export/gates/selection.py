@@ -19,6 +19,7 @@ from birdkit.contract import Contract
 from birdkit.engines.layout import Layout, usable_cores
 from birdkit.scoring import ensemble
 from birdkit.scoring.ensemble import AVERAGINGS, SHIFTS, Ensemble, Spec, average, combine
+from birdkit.scoring.pooling import POOLINGS
 from export.gates import weights
 from train.data.competition import class_groups, read_labelled
 from train.models.checkpoint import Final
@@ -74,9 +75,17 @@ def untested(
         why = f"output {output}: nothing to choose on, since {note}; --output names another"
         if held_out := _mean_of_members(finals, "held_out"):
             why += f" (held-out recordings say little of soundscapes: {_listed(held_out)})"
-    smoothing = next(iter(finals.values())).job.postprocess.smoothing
-    files = {stem: list(names) for stem, names in stems.items()}
-    spec = Spec(dict.fromkeys(finals, 1.0), output, smoothing, files=files)
+    postprocess = next(iter(finals.values())).job.postprocess
+    # A second pass over stretches brought hardly anything, and takes twice the time of the first.
+    stretches = any(final.contract.stretch_s for final in finals.values())
+    spec = Spec(
+        dict.fromkeys(finals, 1.0),
+        output,
+        postprocess.smoothing,
+        files={stem: list(names) for stem, names in stems.items()},
+        shifts=() if stretches else SHIFTS,
+        pooling=postprocess.pooling if stretches else "plain",
+    )
     return spec, Judgement(0, 0, 0, {}, {}, [why], note)
 
 
@@ -140,12 +149,13 @@ def judge(
     assert labelled is not None
     layout = Layout(usable_cores(), 1, 4)
     loaded = ensemble.load(folder, layout, precisions=()).ensemble
-    scores = member_scores(loaded, labelled, layout.streams)
+    pooling, scores, chosen = _pooling(loaded, labelled, layout, output)
+    loaded.spec = replace(loaded.spec, pooling=pooling)
     outputs = {output: labelled.auc(combine(scores[output], loaded.spec)) for output in scores}
     best = output or max(outputs, key=lambda output: outputs[output].macro)
     listed = _listed({output: auc.macro for output, auc in outputs.items()})
     where = f"macro-AUC on {len(labelled.files)} labelled soundscapes {listed}"
-    chosen = [f"output {best}: {f'{ASKED_FOR}; ' if output else ''}{where}"]
+    chosen.append(f"output {best}: {f'{ASKED_FOR}; ' if output else ''}{where}")
     spec = replace(loaded.spec, output=best)
     if fit:
         spec, lines = _fit(spec, scores[best], labelled)
@@ -163,6 +173,27 @@ def judge(
         chosen=chosen,
         note=judging.note,
     )
+
+
+def _pooling(
+    loaded: Ensemble, labelled: TruthSet, layout: Layout, output: str | None
+) -> tuple[str, dict[str, list[NDArray[np.float32]]], list[str]]:
+    """Choose how windows are made of frames: by its best output, or the one asked for.
+
+    Returns
+    -------
+    The pooling, its scores by output, and a line on the choice; none where no member hears stretches
+    """
+    if not any(engine.contract.stretch_s for engine in loaded.engines.values()):
+        return loaded.spec.pooling, member_scores(loaded, labelled, layout.streams), []
+    scores, aucs = {}, {}
+    for pooling in POOLINGS:
+        spec = replace(loaded.spec, pooling=pooling)
+        scores[pooling] = member_scores(Ensemble(loaded.engines, spec), labelled, layout.streams)
+        of_outputs = [output] if output else list(scores[pooling])
+        aucs[pooling] = max(labelled.auc(combine(scores[pooling][o], spec)).macro for o in of_outputs)
+    best = max(aucs, key=lambda pooling: aucs[pooling])
+    return best, scores[best], [f"pooling {best}: macro-AUC of the better output {_listed(aucs)}"]
 
 
 def _fit(
@@ -203,7 +234,10 @@ def _shifts(
 
     chosen, tried = added_one_by_one(SHIFTS, auc)
     passes = ", ".join(f"{shift:g}" for shift in chosen) or "none"
-    return chosen, f"time shifts worth a pass, in windows: {passes}; macro-AUC {', '.join(tried)}"
+    return (
+        chosen,
+        f"time shifts worth a pass, in windows or stretches: {passes}; macro-AUC {', '.join(tried)}",
+    )
 
 
 def added_one_by_one(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from birdkit.contract import Contract
 from train.models.checkpoint import Final
-from train.models.sed import Predictor
+from train.models.sed import Predictor, SedNetwork
 
 FUSED_STEM = "fused"
 
@@ -27,12 +27,15 @@ class Fused(nn.Module):
         super().__init__()
         self.front_end = predictors[0].front_end
         self.networks = nn.ModuleList(predictor.network for predictor in predictors)
-        self.answer_share = predictors[0].answer_share
+        self.contract = predictors[0].contract
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, ...]:
-        log_mel = self.front_end(waveform)
-        answers = (network(log_mel, self.answer_share) for network in self.networks)
-        return (log_mel, *(output for of_member in answers for output in of_member))
+        log_mel = self.front_end.of(waveform, self.contract)
+        outputs = [log_mel]
+        for network in self.networks:
+            assert isinstance(network, SedNetwork)
+            outputs += network.answers(log_mel, self.contract)
+        return tuple(outputs)
 
 
 def group(finals: Mapping[str, Final], fuse: bool) -> dict[str, list[str]]:

@@ -37,7 +37,7 @@ def write(
     Raises `UserError` where torch can't export the network, as with some attention.
     """
     # The exporter would take a batch of one for a constant.
-    example = torch.zeros(2, contract.chunk_samples)
+    example = torch.zeros(2, contract.input_samples)
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own exporter raises them
         try:

@@ -19,7 +19,7 @@ from birdkit.contract import INPUT_NAME, METADATA_KEY, Contract
 from birdkit.engines import wheels
 from birdkit.engines.engine import batches
 from birdkit.engines.openvino_graphs import split
-from birdkit.grid import cut_chunks
+from birdkit.grid import cut_inputs
 
 openvino = wheels.obtain("openvino")
 
@@ -83,7 +83,7 @@ def log_mels(
         front_end, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     )
     parts = [
-        compiled({INPUT_NAME: cut_chunks(waveform, n_windows, contract)})[0].copy()
+        compiled({INPUT_NAME: cut_inputs(waveform, n_windows, contract)})[0].copy()
         for waveform in waveforms
     ]
     return np.concatenate(parts)

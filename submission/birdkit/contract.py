@@ -6,6 +6,7 @@ Export embeds the contract in the model's metadata, and every engine reads it ba
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
@@ -14,15 +15,19 @@ from birdkit.errors import UserError
 
 T = TypeVar("T")
 
-CONTRACT_VERSION = 2
+CONTRACT_VERSION = 3  # 2 is read, too: it knew no stretches
 METADATA_KEY = "birdkit.contract"
 INPUT_NAME = "waveform"
 # The log-mel inside the graph, where a lower precision may begin. Graphs exported by earlier kits call
 # it "picture".
 LOG_MEL_NAME = "log_mel"
 LOG_MEL_NAMES = (LOG_MEL_NAME, "picture")
-# clipwise holds probabilities; segmentwise logits, the max over time; framewise logits on a time axis.
-KNOWN_OUTPUTS = ("clipwise", "segmentwise", "framewise")
+# What the submission asks of every model, a window at a time: clipwise holds probabilities; segmentwise
+# logits, the largest over time.
+WINDOW_OUTPUTS = ("clipwise", "segmentwise")
+# What a model of whole stretches answers, a frame at a time, and `scoring/pooling.py` makes windows of:
+# logits, and the attention that clipwise weighs them by, in [-1, 1] before its softmax.
+FRAME_OUTPUTS = ("framewise", "attention")
 
 
 class ContractError(UserError):
@@ -36,14 +41,19 @@ class Contract:
     A model takes `chunk_s` seconds at `sample_rate` Hz and scores the `window_s` seconds in the middle
     of them, with one column for each of `classes`, in that order. A fused file holds several
     `members` behind one front end; the file of a single model names none.
+
+    Where `stretch_s` is above 0 a model takes that many seconds instead, normalises them a chunk at a
+    time as in training, and answers for each frame; frame i begins at i * `frame_s`.
     """
 
     sample_rate: int
     chunk_s: float
     window_s: float
     classes: tuple[str, ...]
-    outputs: tuple[str, ...] = ("clipwise", "segmentwise")
+    outputs: tuple[str, ...] = WINDOW_OUTPUTS
     members: tuple[str, ...] = ()
+    stretch_s: float = 0.0
+    frame_s: float = 0.0
 
     def __post_init__(self) -> None:
         if self.sample_rate <= 0 or not 0 < self.window_s <= self.chunk_s:
@@ -53,9 +63,24 @@ class Contract:
             )
         if not self.classes or len(set(self.classes)) != len(self.classes):
             raise ContractError("contract: classes must be distinct and at least one")
-        unknown = [name for name in self.outputs if name not in KNOWN_OUTPUTS]
-        if unknown or not self.outputs:
-            raise ContractError(f"contract: outputs {unknown or '[]'} are not among {KNOWN_OUTPUTS}")
+        if self.stretch_s:
+            self._check_stretch()
+        elif not self.outputs or not set(self.outputs) <= set(WINDOW_OUTPUTS):
+            unknown = [name for name in self.outputs if name not in WINDOW_OUTPUTS]
+            raise ContractError(f"contract: outputs {unknown} are not among {WINDOW_OUTPUTS}")
+
+    def _check_stretch(self) -> None:
+        if self.outputs != FRAME_OUTPUTS:
+            raise ContractError(
+                f"contract: a model of stretches has the outputs {FRAME_OUTPUTS}, not {self.outputs}"
+            )
+        windows = self.stretch_s / self.window_s
+        whole = 1 <= windows < math.inf and abs(windows - round(windows)) < 1e-6
+        if not (whole and 0 < self.frame_s <= self.stretch_s):
+            raise ContractError(
+                f"contract: needs stretches of whole windows, with frames, got {self.stretch_s} s, "
+                f"window {self.window_s} s, frame {self.frame_s} s"
+            )
 
     @property
     def chunk_samples(self) -> int:
@@ -66,6 +91,27 @@ class Contract:
     def window_samples(self) -> int:
         """Samples of a window."""
         return round(self.window_s * self.sample_rate)
+
+    @property
+    def stretch_windows(self) -> int:
+        """Windows of a stretch; 0 for a model that hears a window at a time."""
+        return round(self.stretch_s / self.window_s)
+
+    @property
+    def input_samples(self) -> int:
+        """Samples of one input: of a stretch, or of a chunk."""
+        return self.stretch_windows * self.window_samples or self.chunk_samples
+
+    def over_stretches(self, stretch_s: float, frame_s: float) -> Contract:
+        """The contract of the same model where it hears stretches."""
+        return replace(self, outputs=FRAME_OUTPUTS, stretch_s=stretch_s, frame_s=frame_s)
+
+    @property
+    def windowed(self) -> Contract:
+        """What the submission sees of a model: windows, whatever it hears at a time."""
+        if not self.stretch_s:
+            return self
+        return replace(self, outputs=WINDOW_OUTPUTS, stretch_s=0.0, frame_s=0.0)
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -108,9 +154,11 @@ class Contract:
                 f"{where}: its contract is not JSON ({error}); export it again"
             ) from error
         version = values.pop("version", None)
-        if version != CONTRACT_VERSION:
+        if version == 2:
+            values |= {"stretch_s": 0.0, "frame_s": 0.0}
+        elif version != CONTRACT_VERSION:
             raise ContractError(
-                f"{where}: contract version {version}, this kit reads {CONTRACT_VERSION}; "
+                f"{where}: contract version {version}, this kit reads 2 and {CONTRACT_VERSION}; "
                 "export it again"
             )
         missing = [field.name for field in fields(cls) if field.name not in values]
@@ -123,4 +171,6 @@ class Contract:
             classes=tuple(map(str, values["classes"])),
             outputs=tuple(values["outputs"]),
             members=tuple(values["members"]),
+            stretch_s=float(values["stretch_s"]),
+            frame_s=float(values["frame_s"]),
         )

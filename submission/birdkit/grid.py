@@ -1,7 +1,8 @@
 """Recording length → windows → row ids. Validation, pseudo labelling and submission all call this.
 
-A *window* is the 5 s that a row of the submission is for; a *chunk* is the model's input. The chunk is
-centred on its window and may be longer. Outside the recording it is padded with silence.
+A *window* is the 5 s that a row of the submission is for; a *chunk* is what a model was trained on. The
+chunk is centred on its window and may be longer. A *stretch* is several windows that a model hears at
+once. Outside the recording all of them are padded with silence.
 """
 
 from __future__ import annotations
@@ -67,6 +68,50 @@ def cut_chunk(waveform: Samples, index: int, contract: Contract) -> Samples:
     chunk = np.zeros(contract.chunk_samples, dtype=waveform.dtype)
     chunk[first - start : first - start + samples.size] = samples
     return chunk
+
+
+def n_stretches(count: int, contract: Contract, shift: float = 0.0) -> int:
+    """The number of stretches that cover the first `count` windows."""
+    needed = count * contract.window_samples + round(shift * contract.input_samples)
+    return -(-needed // contract.input_samples)
+
+
+def cut_stretches(
+    waveform: NDArray[np.float32], count: int, contract: Contract, shift: float = 0.0
+) -> NDArray[np.float32]:
+    """The stretches that cover the first `count` windows, one after another.
+
+    Parameters
+    ----------
+    waveform : (samples,) float32 at the contract's rate
+    shift : how much earlier they begin, in stretches
+
+    Returns
+    -------
+    (stretches, input_samples) float32
+    """
+    before = round(shift * contract.input_samples)
+    padded = np.zeros(n_stretches(count, contract, shift) * contract.input_samples, dtype=np.float32)
+    samples = waveform[: padded.size - before]
+    padded[before : before + samples.size] = samples
+    return padded.reshape(-1, contract.input_samples)
+
+
+def cut_inputs(
+    waveform: NDArray[np.float32], count: int, contract: Contract, shift: float = 0.0
+) -> NDArray[np.float32]:
+    """(inputs, input_samples): the stretches, or chunks, from which a model scores `count` windows.
+
+    Time-shifted chunks are one more, for `onto_rows`.
+    """
+    if contract.stretch_s:
+        return cut_stretches(waveform, count, contract, shift)
+    return cut_chunks(waveform, count + bool(shift), contract, shift)
+
+
+def frame_middles(n_frames: int, contract: Contract) -> NDArray[np.float64]:
+    """(frames,): the middles of a stretch's frames, in s from its start; the last may lie beyond it."""
+    return np.asarray((np.arange(n_frames) + 0.5) * contract.frame_s, dtype=np.float64)
 
 
 def _margin(contract: Contract) -> int:

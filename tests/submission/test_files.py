@@ -38,6 +38,17 @@ def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path: Path) -> None:
     assert not (tmp_path / "state.pt").is_symlink()
 
 
+def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "urandom", bytes)  # as if somebody had guessed the name
+    (tmp_path / "mine").write_text("old")
+    (tmp_path / f"table.{'00' * 8}.partial").symlink_to(tmp_path / "mine")
+    with pytest.raises(FileExistsError):
+        files.write_whole(tmp_path / "table", b"new")
+    assert (tmp_path / "mine").read_text() == "old"
+
+
 def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
     path = tmp_path / "a"
     with files.replacing(path) as first, files.replacing(path) as second:

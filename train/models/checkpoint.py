@@ -88,6 +88,18 @@ class Final:
         state = {key: v[kept] if ".att_block." in key else v for key, v in self.state.items()}
         return replace(self, contract=contract, state=state)
 
+    def over_stretches(self, stretch_s: float | None = None) -> Final:
+        """The same model where it hears stretches.
+
+        Parameters
+        ----------
+        stretch_s : None takes the job's own, by which it was validated; 0 hears a window at a time
+        """
+        stretch_s = self.job.postprocess.stretch_s if stretch_s is None else stretch_s
+        if not stretch_s:
+            return replace(self, contract=self.contract.windowed)
+        return replace(self, contract=self.predictor().over_stretches(stretch_s).contract)
+
     def predictor(self) -> Predictor:
         """The model in eval mode, rebuilt from its job and loaded strictly."""
         job = self.job

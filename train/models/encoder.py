@@ -16,6 +16,7 @@ from train.config.settings import Model
 
 # The stride of most timm backbones. Some need a log-mel whose sides are multiples of it.
 STRIDE = 32
+LENGTHS = (64 * STRIDE, 128 * STRIDE)  # of two log-mels whose features differ by whole strides
 SILENCE = -1.0  # of a log-mel that spans -1 … 1
 
 
@@ -79,6 +80,19 @@ def probe(name: str, drop_rate: float, drop_path_rate: float, n_mels: int, n_fra
         f"{n_frames} frames ({reason}); choose a convolutional one such as tf_efficientnet_b3 or "
         "resnet18"
     )
+
+
+@functools.cache
+def stride(name: str, features: Features, n_mels: int) -> float:
+    """Frames of the log-mel for each of the encoder's, found with shapes alone.
+
+    By a difference: without padding at the ends, an encoder gives a little fewer.
+    """
+    few, many = LENGTHS
+    with torch.device("meta"), torch.inference_mode():
+        encoder = _create(name, 0.0, 0.0).eval()
+        n_few, n_many = (features(encoder, torch.zeros(1, 1, n_mels, n)).shape[3] for n in (few, many))
+    return (many - few) / (n_many - n_few)
 
 
 def _ways(drop_rate: float) -> Iterator[Features]:

@@ -16,6 +16,7 @@ whole rows of them.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -23,12 +24,14 @@ from librosa.filters import mel as librosa_mel
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from birdkit.contract import Contract
 from train.config.settings import FrontEnd
 
 # Mel power below this is silence: -140 dB, under the noise of 16-bit audio.
 POWER_FLOOR = 1e-14
 # The log-mel spans this many dB, down from a chunk's loudest bin.
 RANGE_DB = 80.0
+ALL = slice(None)
 # Frames are cut as slices where at most this many make one: faster than a gather, but a node each.
 MOST_SLICES = 16
 
@@ -61,9 +64,38 @@ class LogMel(nn.Module):
         with torch.autocast(waveform.device.type, enabled=False):
             return self.from_power(self.mel_power(waveform.float()))
 
-    def from_power(self, mel_power: Tensor) -> Tensor:
-        """(batch, mels, frames) power → (batch, 1, mels, frames), normalised for the network."""
-        log_mel = to_log_mel(mel_power)
+    def of(self, waveform: Tensor, contract: Contract) -> Tensor:
+        """(batch, input_samples) → (batch, 1, mels, frames): of chunks, or of stretches of chunks."""
+        if contract.stretch_s:
+            return self.of_stretch(waveform, contract.chunk_samples)
+        return self(waveform)
+
+    def of_stretch(self, waveform: Tensor, chunk_samples: int) -> Tensor:
+        """(batch, samples) → (batch, 1, mels, frames), normalised a training chunk at a time.
+
+        So a loud call silences its own chunk's background, as in training, and not that of the stretch.
+        Frames that hear the chunk beside them, too, do not count for the peak.
+        """
+        with torch.autocast(waveform.device.type, enabled=False):
+            mel_power = self.mel_power(waveform.float())
+            # A rest of less than half a chunk belongs to the chunk before it.
+            starts = range(0, max(1, waveform.shape[-1] - chunk_samples // 2), chunk_samples)
+            bounds = [*(-(-start // self.config.hop) for start in starts), mel_power.shape[-1]]
+            parts = mel_power.split([after - before for before, after in pairwise(bounds)], dim=2)
+            across = -(-self.config.n_fft // (2 * self.config.hop))
+            inner = [
+                slice(across if i else 0, part.shape[2] - (across if i + 1 < len(parts) else 0))
+                for i, part in enumerate(parts)
+            ]
+            every = [self.from_power(part, own) for part, own in zip(parts, inner, strict=True)]
+            return torch.cat(every, dim=3)
+
+    def from_power(self, mel_power: Tensor, inner: slice = ALL) -> Tensor:
+        """(batch, mels, frames) power → (batch, 1, mels, frames), normalised for the network.
+
+        The peak is that of the `inner` frames.
+        """
+        log_mel = to_log_mel(mel_power, inner)
         if self.config.subtract_mean:
             log_mel = without_band_means(log_mel, self.config.subtract_mean)
         return log_mel
@@ -103,12 +135,15 @@ class LogMel(nn.Module):
         return frames.reshape(-1, n_frames, self.n2, n1).permute(0, 3, 2, 1)
 
 
-def to_log_mel(mel_power: Tensor) -> Tensor:
-    """(batch, mels, frames) power → (batch, 1, mels, frames) in [0, 1]: dB below the peak."""
+def to_log_mel(mel_power: Tensor, inner: slice = ALL) -> Tensor:
+    """(batch, mels, frames) power → (batch, 1, mels, frames) in [0, 1]: dB below the peak.
+
+    The peak is that of the `inner` frames; what is louder is 1.
+    """
     level_db = 10.0 * torch.log10(mel_power.clamp(min=POWER_FLOOR))
     silence_db = 10.0 * math.log10(POWER_FLOOR)
-    top_db = level_db.amax(dim=(1, 2), keepdim=True).clamp(min=silence_db + RANGE_DB)
-    return ((level_db - top_db) / RANGE_DB + 1.0).clamp(min=0.0).unsqueeze(1)
+    top_db = level_db[:, :, inner].amax(dim=(1, 2), keepdim=True).clamp(min=silence_db + RANGE_DB)
+    return ((level_db - top_db) / RANGE_DB + 1.0).clamp(min=0.0, max=1.0).unsqueeze(1)
 
 
 def without_band_means(log_mel: Tensor, share: float) -> Tensor:

@@ -6,6 +6,7 @@ labelling and export call.
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -62,6 +63,7 @@ class SedNetwork(nn.Module):
 
     def __init__(self, config: Model, n_classes: int, n_mels: int, n_frames: int) -> None:
         super().__init__()
+        self.encoder_name = config.encoder
         self.encoder, self.features = encoder.build(config, n_mels, n_frames)
         n_features: int = self.encoder.num_features  # type: ignore[assignment]
         self.drop_rate = config.drop_rate
@@ -75,20 +77,39 @@ class SedNetwork(nn.Module):
 
     def over_time(self, log_mel: Tensor, answer_share: float = 1.0) -> tuple[Tensor, Tensor]:
         """Clipwise, and the framewise logits (batch, classes, frames) whose maxima are segmentwise."""
-        x = self.features(self.encoder, 2.0 * log_mel - 1.0)  # (batch, features, mels, frames)
-        x = x.mean(dim=2)  # (batch, features, frames)
-        x = nn.functional.max_pool1d(x, 3, 1, 1) + nn.functional.avg_pool1d(x, 3, 1, 1)
-        x = nn.functional.dropout(x, self.drop_rate, self.training)
-        x = torch.relu(self.hidden(x.transpose(1, 2))).transpose(1, 2)
-        x = nn.functional.dropout(x, self.drop_rate, self.training)
+        x = self.hidden_features(log_mel)
         first, last = central_frames(x.shape[2], answer_share)
         x = x[:, :, first:last]
         clipwise, _, _ = self.att_block(x)
         return clipwise, self.att_block.cla(x)
 
+    def answers(self, log_mel: Tensor, contract: Contract) -> tuple[Tensor, Tensor]:
+        """Log-mel (batch, 1, mels, frames) → the contract's outputs."""
+        if contract.stretch_s:
+            return self.framewise(log_mel)
+        return self(log_mel, contract.window_s / contract.chunk_s)
+
+    def framewise(self, log_mel: Tensor) -> tuple[Tensor, Tensor]:
+        """Framewise logits, and the attention before its softmax: both (batch, frames, classes)."""
+        x = self.hidden_features(log_mel)
+        attention = torch.tanh(self.att_block.att(x))
+        return self.att_block.cla(x).transpose(1, 2), attention.transpose(1, 2)
+
+    def hidden_features(self, log_mel: Tensor) -> Tensor:
+        """(batch, 1, mels, frames) → (batch, features, frames / the encoder's stride)."""
+        x = self.features(self.encoder, 2.0 * log_mel - 1.0)  # (batch, features, mels, frames)
+        x = x.mean(dim=2)  # (batch, features, frames)
+        x = nn.functional.max_pool1d(x, 3, 1, 1) + nn.functional.avg_pool1d(x, 3, 1, 1)
+        x = nn.functional.dropout(x, self.drop_rate, self.training)
+        x = torch.relu(self.hidden(x.transpose(1, 2))).transpose(1, 2)
+        return nn.functional.dropout(x, self.drop_rate, self.training)
+
 
 class Predictor(nn.Module):
-    """Waveform (batch, chunk_samples) in [-1, 1] → clipwise, segmentwise for the central window."""
+    """Waveform (batch, input_samples) in [-1, 1] → the contract's outputs.
+
+    Clipwise and segmentwise of the central window, or with stretches framewise logits and attention.
+    """
 
     def __init__(self, frontend: FrontEnd, model: Model, contract: Contract) -> None:
         super().__init__()
@@ -96,10 +117,23 @@ class Predictor(nn.Module):
         self.front_end = LogMel(frontend)
         n_frames = self.front_end.n_frames(contract.chunk_samples)
         self.network = SedNetwork(model, len(contract.classes), frontend.n_mels, n_frames)
-        self.answer_share = contract.window_s / contract.chunk_s
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
-        return self.network(self.front_end(waveform), self.answer_share)
+        log_mel = self.front_end.of(waveform, self.contract)
+        return self.network.answers(log_mel, self.contract)
+
+    def over_stretches(self, stretch_s: float) -> Predictor:
+        """The same model, with the same weights in memory, where it hears stretches."""
+        other = copy.copy(self)
+        other.contract = self.contract.over_stretches(stretch_s, self.frame_s)
+        return other
+
+    @property
+    def frame_s(self) -> float:
+        """Seconds of an answer's frame."""
+        config, network = self.front_end.config, self.network
+        stride = encoder.stride(network.encoder_name, network.features, config.n_mels)
+        return stride * config.hop / config.sample_rate
 
 
 def central_frames(n_frames: int, share: float) -> tuple[int, int]:

@@ -36,8 +36,8 @@ from train.rounds.teachers import Teacher
 from train.scoring import summary
 from train.scoring.evaluate import (
     HELD_OUT,
-    TorchEngine,
     TruthSet,
+    engines_for,
     evaluate,
     held_out_set,
     soundscape_set,
@@ -109,7 +109,7 @@ class Runner:
             return False
         teacher, pseudo = self.teacher(stage, before), stage.round.pseudo
         files = self.to_label(stage)
-        wanted = pseudo_labels.made_by(teacher.hashes, teacher.smoothing, files, pseudo)
+        wanted = pseudo_labels.made_by(teacher.hashes, teacher.postprocess.smoothing, files, pseudo)
         return pseudo_labels.can_be_kept(stage.folder / pseudo_labels.NAME, wanted)
 
     def to_label(self, stage: Stage) -> list[SoundFile]:
@@ -221,13 +221,13 @@ class Runner:
     def score(self, stage: Stage, finals: Mapping[str, Final]) -> list[Scored]:
         """The round's models and their mean on every set whose truth is known."""
         hashes = {member.name: checkpoint.sha256(member.final) for member in stage.members}
-        smoothing = self.recipe.postprocess.smoothing
+        postprocess = self.recipe.postprocess
         scored = []
         for truth_set, names in self._sets(stage):
             of_set = {name: finals[name] for name in names}
             made_by = {name: hashes[name] for name in names}
             scored.append(
-                summary.score_round(of_set, made_by, truth_set, smoothing, self.device, stage.folder)
+                summary.score_round(of_set, made_by, truth_set, postprocess, self.device, stage.folder)
             )
         return scored
 
@@ -286,11 +286,11 @@ def macro_aucs(
     predictor: Predictor, sets: Sequence[TruthSet], job: Job, device: torch.device
 ) -> Metrics:
     """Macro-AUC of a model on each set, for each output."""
-    spec = Spec({"model": 1.0}, smoothing=job.postprocess.smoothing)
-    engines = {"model": TorchEngine(predictor.to(device), device)}
-    return {
-        truth_set.name: {
-            output: auc.macro for output, auc in evaluate(engines, spec, truth_set).items()
-        }
-        for truth_set in sets
-    }
+    postprocess = job.postprocess
+    spec = Spec({"model": 1.0}, smoothing=postprocess.smoothing, pooling=postprocess.pooling)
+    aucs = {}
+    for truth_set in sets:
+        engines = engines_for({"model": predictor}, postprocess, device, truth_set)
+        found = evaluate(engines, spec, truth_set)
+        aucs[truth_set.name] = {output: auc.macro for output, auc in found.items()}
+    return aucs

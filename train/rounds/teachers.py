@@ -23,12 +23,12 @@ from birdkit.scoring.ensemble import Ensemble, Spec, average, common_contract
 from birdkit.scoring.postprocess import smooth
 from birdkit.scoring.predict import Prediction, Scores, SoundFile, predict
 from train.config import provenance
-from train.config.settings import Pseudo
+from train.config.settings import Postprocess, Pseudo
 from train.data import progress
 from train.data.bad_files import look_at_all
 from train.models.checkpoint import Final, sha256
 from train.rounds import pseudo_labels
-from train.scoring.evaluate import TorchEngine
+from train.scoring.evaluate import TorchEngine, engines_for
 
 # Files between two saves: a kill loses minutes of work at most.
 BLOCK_FILES = 64
@@ -40,22 +40,20 @@ class Teacher:
 
     finals: Mapping[str, Final]
     hashes: Mapping[str, str]  # sha256 of their checkpoints
-    smoothing: tuple[float, ...]
+    postprocess: Postprocess
     device: torch.device
 
     @classmethod
     def load(cls, checkpoints: Mapping[str, Path], device: torch.device) -> Teacher:
-        """Models by name, all from one recipe and so with one smoothing."""
+        """Models by name, all from one recipe and so with one post-processing."""
         finals = {name: Final.load(path) for name, path in checkpoints.items()}
-        smoothing = next(iter(finals.values())).job.postprocess.smoothing
-        return cls(finals, {n: sha256(path) for n, path in checkpoints.items()}, smoothing, device)
+        postprocess = next(iter(finals.values())).job.postprocess
+        return cls(finals, {n: sha256(path) for n, path in checkpoints.items()}, postprocess, device)
 
     @cached_property
     def engines(self) -> dict[str, TorchEngine]:
-        return {
-            name: TorchEngine(final.predictor().to(self.device), self.device)
-            for name, final in self.finals.items()
-        }
+        predictors = {name: final.predictor() for name, final in self.finals.items()}
+        return engines_for(predictors, self.postprocess, self.device)
 
     @property
     def contract(self) -> Contract:
@@ -75,7 +73,8 @@ class Teacher:
         return unseen
 
     def ensemble(self, names: Sequence[str], output: str) -> Ensemble:
-        spec = Spec(dict.fromkeys(names, 1.0), output, self.smoothing)
+        smoothing, pooling = self.postprocess.smoothing, self.postprocess.pooling
+        spec = Spec(dict.fromkeys(names, 1.0), output, smoothing, pooling=pooling)
         return Ensemble({name: self.engines[name] for name in names}, spec)
 
 
@@ -94,7 +93,7 @@ def label(teacher: Teacher, files: Sequence[SoundFile], pseudo: Pseudo, folder: 
     killed can be resumed. Memory grows with the scores alone.
     """
     path = folder / pseudo_labels.NAME
-    wanted = pseudo_labels.made_by(teacher.hashes, teacher.smoothing, files, pseudo)
+    wanted = pseudo_labels.made_by(teacher.hashes, teacher.postprocess.smoothing, files, pseudo)
     if pseudo_labels.can_be_kept(path, wanted):
         return path
     folder.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from birdkit.grid import n_windows, row_ids, split_row_id
 from birdkit.kaggle.mounts import soundscapes
 from birdkit.scoring.ensemble import Ensemble, Spec, combine
 from birdkit.scoring.predict import Scores, SoundFile, predict
+from train.config.settings import Postprocess
 from train.data.batches import target_matrix
 from train.data.competition import Recording
 from train.data.soundscapes import LabelledSoundscape, window_truth
@@ -39,9 +40,9 @@ class TorchEngine:
         self.device = device
         self.contract: Contract = predictor.contract
 
-    def __call__(self, chunks: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    def __call__(self, inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         with torch.inference_mode():
-            outputs = self.predictor(torch.from_numpy(chunks).to(self.device))
+            outputs = self.predictor(torch.from_numpy(inputs).to(self.device))
         arrays = (output.float().cpu().numpy() for output in outputs)
         return dict(zip(self.contract.outputs, arrays, strict=True))
 
@@ -132,6 +133,29 @@ def validation_set(folder: Path, contract: Contract) -> TruthSet:
         raise UserError(f"{folder / 'soundscapes'}: lacks {absent[0]}, which truth.csv names")
     files = tuple(SoundFile(by_stem[stem], n) for stem, n in counts.items())
     return TruthSet("validation", files, table.select(ids, list(contract.classes)))
+
+
+def engines_for(
+    predictors: Mapping[str, Predictor],
+    postprocess: Postprocess,
+    device: torch.device,
+    truth_set: TruthSet | None = None,
+) -> dict[str, TorchEngine]:
+    """Models behind the call that engines have, hearing what the post-processing says.
+
+    Parameters
+    ----------
+    truth_set : what is to be scored; its longest file limits the stretches, since silence takes time
+    """
+    stretch_s = postprocess.stretch_s
+    engines = {}
+    for name, predictor in predictors.items():
+        if stretch_s and truth_set is not None:
+            longest = max(file.n_windows for file in truth_set.files) * predictor.contract.window_s
+            stretch_s = min(stretch_s, longest)
+        heard = predictor.over_stretches(stretch_s) if stretch_s else predictor
+        engines[name] = TorchEngine(heard.to(device), device)
+    return engines
 
 
 def evaluate(engines: Mapping[str, Engine], spec: Spec, truth_set: TruthSet) -> dict[str, MacroAuc]:

@@ -21,9 +21,10 @@ from birdkit.errors import UserError
 from birdkit.files import write_whole
 from birdkit.scoring.ensemble import Ensemble, Spec, combine
 from train.config.provenance import as_json, can_be_kept
+from train.config.settings import Postprocess
 from train.models.checkpoint import Final
 from train.scoring.auc import Difference, MacroAuc, macro_auc, paired_bootstrap
-from train.scoring.evaluate import TorchEngine, TruthSet, member_scores
+from train.scoring.evaluate import TruthSet, engines_for, member_scores
 from train.scoring.truth import Truth
 
 SUMMARY_NAME, PER_CLASS_NAME = "summary.csv", "per_class.csv"
@@ -103,7 +104,7 @@ def score_round(
     finals: Mapping[str, Final],
     hashes: Mapping[str, str],
     truth_set: TruthSet,
-    smoothing: Sequence[float],
+    postprocess: Postprocess,
     device: torch.device,
     folder: Path,
 ) -> Scored:
@@ -119,8 +120,11 @@ def score_round(
         and saved.truth.same_as(truth_set.truth)
     ):
         return saved
-    engines = {n: TorchEngine(final.predictor().to(device), device) for n, final in finals.items()}
-    spec = Spec(dict.fromkeys(finals, 1.0), smoothing=tuple(smoothing))
+    predictors = {name: final.predictor() for name, final in finals.items()}
+    engines = engines_for(predictors, postprocess, device, truth_set)
+    spec = Spec(
+        dict.fromkeys(finals, 1.0), smoothing=postprocess.smoothing, pooling=postprocess.pooling
+    )
     by_output = member_scores(Ensemble(engines, spec), truth_set)
     alone = [
         replace(spec, members={n: float(n == name) for n in spec.members}) for name in spec.members

@@ -1,4 +1,4 @@
-"""ONNX Runtime and OpenVINO behind one call: chunks in, named arrays out."""
+"""ONNX Runtime and OpenVINO behind one call: chunks or stretches in, named arrays out."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ Answers = dict[str, NDArray[np.float32]]
 
 
 class Engine(Protocol):
-    """Anything that answers for chunks: an inference engine here, a torch model in training."""
+    """Anything that answers for sound: an inference engine here, a torch model in training."""
 
     @property
     def contract(self) -> Contract: ...
 
-    def __call__(self, chunks: NDArray[np.float32]) -> Answers:
-        """(batch, chunk_samples) float32 in [-1, 1] → one array for each of `contract.tensors`."""
+    def __call__(self, inputs: NDArray[np.float32], /) -> Answers:
+        """(batch, input_samples) float32 in [-1, 1] → one array for each of `contract.tensors`.
+
+        (batch, classes) each, or (batch, frames, classes) of a model that hears stretches.
+        """
         ...
 
 
@@ -54,10 +57,10 @@ class OnnxRuntimeEngine:
             onnxruntime.InferenceSession, sess_options=options, providers=["CPUExecutionProvider"]
         )
         self._session = open_session(str(path))
-        self._batch = layout.batch
         self._turn = threading.Semaphore(layout.streams)
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.contract = Contract.from_metadata(metadata, str(path)).only(members)
+        self._batch = layout.inputs(self.contract)
         if len(self.contract.tensors) < len(self._session.get_outputs()):
             self._session = open_session(
                 onnx_graphs.with_outputs(path.read_bytes(), self.contract.tensors)
@@ -94,9 +97,9 @@ class OpenVinoEngine:
         model = core.read_model(path)
         self.contract = openvino_graphs.contract_of(model, str(path)).only(members)
         model = openvino_graphs.with_outputs(model, self.contract.tensors)
-        self._batch = layout.batch
+        self._batch = layout.inputs(self.contract)
         # A shape that never changes is planned once, and is a few percent faster.
-        model.reshape({INPUT_NAME: [layout.batch, self.contract.chunk_samples]})
+        model.reshape({INPUT_NAME: [self._batch, self.contract.input_samples]})
         parts = openvino_graphs.split(model) if precision == "bf16" else (model,)
         hints = ("f32", precision)[: len(parts)]
         self.stages = [

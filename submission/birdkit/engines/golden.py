@@ -33,20 +33,25 @@ Answers = Mapping[str, NDArray[np.float32]]
 
 
 def question(contract: Contract) -> NDArray[np.float32]:
-    """(2, chunk_samples) float32: a sweep, and calls with pauses, computed alike on every machine."""
-    t = np.arange(contract.chunk_samples) / contract.sample_rate
+    """A sweep, and calls with pauses, computed alike on every machine.
+
+    (2, chunk_samples) float32, or (1, input_samples): one stretch of both, since it takes its time.
+    """
+    t = np.arange(contract.input_samples) / contract.sample_rate
     end_hz, start_hz = 0.4 * contract.sample_rate, 500.0
-    phase = start_hz * t + (end_hz - start_hz) * t**2 / (2 * contract.chunk_s)
+    length_s = contract.input_samples / contract.sample_rate
+    phase = start_hz * t + (end_hz - start_hz) * t**2 / (2 * length_s)
     sweep = 0.5 * np.sin(2 * np.pi * phase)
     calls = 0.3 * np.sin(2 * np.pi * 3000 * t) * (np.sin(2 * np.pi * 2 * t) > 0.5)
-    return np.stack([sweep, calls]).astype(np.float32)
+    signals = [np.where(t < length_s / 2, sweep, calls)] if contract.stretch_s else [sweep, calls]
+    return np.stack(signals).astype(np.float32)
 
 
 def record(folder: Path, stem: str, precision: str, engine: Engine) -> None:
     """Add an engine's answers to `golden.json`, for a model file in one precision."""
     path, every = folder / NAME, _read(folder)
     rounded = {
-        name: [[float(f"{v:.{DIGITS}g}") for v in row] for row in values]
+        name: [[float(f"{v:.{DIGITS}g}") for v in row] for row in _rows(values)]
         for name, values in engine(question(engine.contract)).items()
     }
     every.setdefault(stem, {}).update({precision: rounded, CONTRACT: _stored(engine.contract)})
@@ -78,7 +83,7 @@ def fault(folder: Path, stem: str, precision: str, contract: Contract, answers: 
 
     Parameters
     ----------
-    answers : to `question`, output → (2, classes)
+    answers : to `question`, output → (2, classes) or (1, frames, classes)
     """
     of_stem = _read(folder).get(stem, {})
     exported, now = of_stem.get(CONTRACT, {}), _stored(contract)
@@ -94,10 +99,15 @@ def fault(folder: Path, stem: str, precision: str, contract: Contract, answers: 
         is_clipwise = name.endswith("clipwise")
         limits = CLIPWISE_TOLERANCE if is_clipwise else LOGIT_TOLERANCE
         scale = 1.0 if is_clipwise else rounding_scale(wanted)
-        off = float((np.abs(wanted - values) / scale).max())
+        off = float((np.abs(wanted - _rows(values)) / scale).max())
         if not off <= limits[precision]:  # NaN is a fault
             return f"golden input: {name} is off by {off:.2g} > {limits[precision]}"
     return ""
+
+
+def _rows(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Answers as (inputs or frames, classes)."""
+    return values.reshape(-1, values.shape[-1])
 
 
 def _read(folder: Path) -> dict[str, Any]:

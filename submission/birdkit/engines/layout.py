@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from birdkit.contract import Contract
 from birdkit.errors import UserError
 from birdkit.grid import WINDOWS_A_MINUTE
 
@@ -18,7 +19,7 @@ MOST_BATCH = 1000  # more windows at a time save nothing and take gigabytes
 class Layout:
     """How an engine uses the cores.
 
-    `streams` calls run at a time, each on `threads` threads and on `batch` chunks at once. As many
+    `streams` calls run at a time, each on `threads` threads and on `batch` windows at once. As many
     threads must call as there are streams, or cores stay idle.
     """
 
@@ -28,6 +29,10 @@ class Layout:
 
     def __str__(self) -> str:
         return f"{self.streams}x{self.threads}x{self.batch}"
+
+    def inputs(self, contract: Contract) -> int:
+        """Chunks in a call, or stretches: as many as make `batch` windows, at least one."""
+        return max(1, self.batch // max(1, contract.stretch_windows))
 
     def openvino(self, precision: str) -> dict[str, Any]:
         """The layout as settings of OpenVINO's CPU plugin, with the precision to compute in."""

@@ -158,8 +158,7 @@ class Run:
 
     def score(self, deadline: float) -> None:
         """Run all passes that fit; `self.out` is consistent at any moment."""
-        n_windows = sum(file.n_windows for file in self.out.plan.files)
-        fastest = calibration.what_fits(self._open, self._layouts(), n_windows, deadline)
+        fastest = calibration.what_fits(self._open, self._layouts(), self.out.plan.files, deadline)
         self._opened(fastest)
         assert self.failover is not None
         passes = [Pass(), *(Pass(shift) for shift in self.failover.spec.shifts)]

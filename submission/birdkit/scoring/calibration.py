@@ -19,6 +19,7 @@ from birdkit.engines.layout import Layout, one_stream
 from birdkit.grid import WINDOWS_A_MINUTE
 from birdkit.scoring import budget
 from birdkit.scoring.ensemble import Ensemble, Loaded
+from birdkit.scoring.predict import SoundFile
 
 # Timed rounds of one recording a stream. The fastest counts, since other load can only slow it down.
 ROUNDS = 3
@@ -69,11 +70,11 @@ def calibrate(open_in: Callable[[Layout], Loaded], layouts: Iterable[Layout]) ->
 def what_fits(
     open_in: Callable[[Layout, Sequence[str] | None], Loaded],
     layouts: Sequence[Layout],
-    n_windows: int,
+    files: Sequence[SoundFile],
     deadline: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> Calibration:
-    """The fastest layout, with as many members as can score `n_windows` once before the deadline.
+    """The fastest layout, with as many members as can score the files once before the deadline.
 
     The members of the largest weights stay. Where not even one member fits, it is kept all the same,
     and scores as many files as it can.
@@ -81,7 +82,6 @@ def what_fits(
     Parameters
     ----------
     open_in : opens the ensemble in a layout, with all members where None
-    n_windows : number of windows of all files together
     deadline : s, on `clock`
     """
     fastest = calibrate(lambda layout: open_in(layout, None), layouts)
@@ -90,7 +90,8 @@ def what_fits(
     for count in range(len(by_weight), 0, -1):
         if count < len(by_weight):
             fastest = calibrate(partial(_open_some, open_in, by_weight[:count]), [fastest.layout])
-        if clock() + budget.engines_s(n_windows, fastest.windows_per_s) <= deadline:
+        heard = sum(fastest.loaded.ensemble.windows_heard(file.n_windows) for file in files)
+        if clock() + budget.engines_s(heard, fastest.windows_per_s) <= deadline:
             break
     return fastest
 
@@ -102,13 +103,14 @@ def _open_some(
 
 
 def windows_per_s(ensemble: Ensemble, streams: int) -> float:
-    """Windows a second with every stream busy, on noise: the sound does not change the cost."""
+    """Windows heard a second with every stream busy, on noise: the sound does not change the cost."""
     contract = ensemble.contract
     rng = np.random.default_rng(0)
     waveform = 0.1 * rng.standard_normal(WINDOWS_A_MINUTE * contract.window_samples).astype(np.float32)
     with ThreadPoolExecutor(max_workers=streams) as pool:
         times = [_round(pool, ensemble, waveform, streams) for _ in range(1 + ROUNDS)]
-    return WINDOWS_A_MINUTE * streams / min(times[1:])  # the first one warms up
+    heard = ensemble.windows_heard(WINDOWS_A_MINUTE)
+    return heard * streams / min(times[1:])  # the first one warms up
 
 
 def _round(

@@ -53,6 +53,10 @@ class Failover:
                 raise
         return self.score(waveform, n_windows, shift)
 
+    def windows_heard(self, n_windows: int, shift: float = 0.0) -> int:
+        """As `Ensemble.windows_heard`."""
+        return self._loaded.ensemble.windows_heard(n_windows, shift)
+
     def _replaced(self, failed: Loaded, error: Exception) -> bool:
         """Whether another engine is there now; the first of several callers to fail opens it."""
         with self._lock:

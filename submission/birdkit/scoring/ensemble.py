@@ -11,22 +11,25 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from birdkit.contract import KNOWN_OUTPUTS, Contract
+from birdkit.contract import WINDOW_OUTPUTS, Contract
 from birdkit.engines import golden
-from birdkit.engines.engine import Engine
+from birdkit.engines.engine import Answers, Engine
 from birdkit.engines.ladder import open_model
 from birdkit.engines.layout import Layout
 from birdkit.engines.precision import LOWER_PRECISIONS, REMOVED_PRECISIONS
 from birdkit.errors import UserError
 from birdkit.files import is_plain, write_whole
-from birdkit.grid import cut_chunks, onto_rows
+from birdkit.grid import cut_inputs
+from birdkit.scoring import window_scores as of_windows
+from birdkit.scoring.pooling import POOLINGS
 from birdkit.scoring.postprocess import smooth
 from birdkit.scoring.predict import Scores
 
 SPEC_NAME = "ensemble.json"
 SPEC_VERSION = 2
 AVERAGINGS = ("probability", "rank")
-# Unit: windows. Half a window comes first, since it covers most calls that the unshifted windows cut.
+# In windows, or in stretches for a model that hears those. A half comes first, since it covers most
+# calls that the unshifted windows cut.
 SHIFTS = (0.5, 0.25, 0.75)
 
 
@@ -37,8 +40,8 @@ class Spec:
     `members` maps a model to its weight; `output` names the output that is used. `files` maps the stem
     of a model file to the members it holds, where that is not one member of its own name. `precisions`
     are the lower ones that passed their gate, the best first. `shifts` are the time shifts of the
-    further passes in windows, the most useful first. `smoothing` is the kernel
-    of `postprocess.smooth`.
+    further passes, in windows or stretches, the most useful first. `smoothing` is the kernel
+    of `postprocess.smooth`. `pooling` makes windows of framewise answers, one of `POOLINGS`.
     """
 
     members: dict[str, float]
@@ -48,6 +51,7 @@ class Spec:
     files: dict[str, list[str]] = field(default_factory=dict)
     precisions: tuple[str, ...] = ()
     shifts: tuple[float, ...] = SHIFTS
+    pooling: str = "plain"
     version: int = SPEC_VERSION
 
     @property
@@ -112,14 +116,15 @@ class Spec:
         if self.files and sorted(held) != sorted(self.members):
             return f"its files hold {', '.join(held) or 'nothing'}, not its members"
         for key, value, known in (
-            ("output", self.output, KNOWN_OUTPUTS),
+            ("output", self.output, WINDOW_OUTPUTS),
+            ("pooling", self.pooling, tuple(POOLINGS)),
             ("averaging", self.averaging, AVERAGINGS),
             *(("precision", name, LOWER_PRECISIONS) for name in self.precisions),
         ):
             if value not in known:
                 return f"{key} '{value}' is none of {', '.join(known)}"
         if not all(_within(shift, 1e-6, 1 - 1e-6) for shift in self.shifts):
-            return f"shifts {list(self.shifts)} must be between 0 and 1 window"
+            return f"shifts {list(self.shifts)} must be between 0 and 1"
         kernel = self.smoothing
         if len(kernel) % 2 == 0 or not all(_within(w, 0, 1e9) for w in kernel) or sum(kernel) <= 0:
             return f"smoothing {list(kernel)} needs an odd number of weights >= 0, sum > 0"
@@ -129,28 +134,6 @@ class Spec:
 def _within(value: object, lowest: float, highest: float) -> bool:
     """Whether a value is a number in this range; NaN and booleans are none."""
     return isinstance(value, int | float) and not isinstance(value, bool) and lowest <= value <= highest
-
-
-def probabilities(outputs: Mapping[str, NDArray[np.float32]], output: str) -> NDArray[np.float32]:
-    """One output of a model as probabilities of its shape: clipwise holds them, the others logits.
-
-    Raises
-    ------
-    UserError
-        Where the model has no such output.
-    """
-    if output not in outputs:
-        raise UserError(f"output '{output}' is not among the model's: {', '.join(outputs)}")
-    values = outputs[output]
-    if output == "clipwise":
-        return np.asarray(np.clip(values, 0.0, 1.0), dtype=np.float32)
-    # This sigmoid never overflows, and very negative logits keep their order instead of becoming 0.
-    small = np.exp(-np.abs(values))
-    return np.asarray(np.where(values >= 0, 1.0, small) / (1.0 + small), dtype=np.float32)
-
-
-# Member → output → (windows, classes)
-MemberOutputs = dict[str, dict[str, NDArray[np.float32]]]
 
 
 class Ensemble:
@@ -170,32 +153,19 @@ class Ensemble:
             outputs = ", ".join(self.contract.outputs)
             raise UserError(f"{SPEC_NAME}: output '{spec.output}' is not among the model's: {outputs}")
 
-    def run(self, waveform: NDArray[np.float32], n_windows: int, shift: float = 0.0) -> MemberOutputs:
-        """Answer for a recording's windows.
-
-        Parameters
-        ----------
-        waveform : (samples,) float32 in [-1, 1] at the contract's rate
-        shift : how much earlier the windows begin, in windows
-
-        Returns
-        -------
-        Every output of every member, (n_windows, classes) each
-        """
-        outputs: MemberOutputs = {}
-        for name, engine in self.engines.items():
-            contract = engine.contract
-            answers = engine(cut_chunks(waveform, n_windows, contract, shift))
-            for member in contract.members or (name,):
-                outputs[member] = contract.of_member(answers, member)
-        return outputs
+    def run(self, waveform: NDArray[np.float32], n_windows: int, shift: float = 0.0) -> list[Answers]:
+        """Every engine's own answers for a recording's windows, as `score` asks for them."""
+        return [
+            engine(cut_inputs(waveform, n_windows, engine.contract, shift))
+            for engine in self.engines.values()
+        ]
 
     def score(
         self, waveform: NDArray[np.float32], n_windows: int, shift: float = 0.0
     ) -> NDArray[np.float32]:
         """(samples,) → (members, n_windows, classes) probabilities of the spec's output.
 
-        With a `shift` the windows begin that much earlier, and `onto_rows` maps them onto the rows.
+        With a `shift` what the models hear begins that much earlier; the scores are still the rows'.
         """
         (scores,) = self.every_score(waveform, n_windows, [self.spec.output], shift)
         return np.asarray(scores)
@@ -208,10 +178,24 @@ class Ensemble:
         shift: float = 0.0,
     ) -> NDArray[np.float32]:
         """(samples,) → (outputs, members, n_windows, classes) probabilities."""
-        answers = self.run(waveform, n_windows + bool(shift), shift)
-        members = [answers[name] for name in self.spec.members]
-        scores = np.stack([np.stack([probabilities(of, o) for of in members]) for o in outputs])
-        return onto_rows(scores, shift) if shift else scores
+        scores: of_windows.WindowScores = {}
+        for name, engine in self.engines.items():
+            scores |= of_windows.window_scores(
+                name,
+                engine,
+                waveform,
+                n_windows,
+                outputs=outputs,
+                shift=shift,
+                pooling=self.spec.pooling,
+            )
+        members = [scores[name] for name in self.spec.members]
+        return np.stack([np.stack([of[output] for of in members]) for output in outputs])
+
+    def windows_heard(self, n_windows: int, shift: float = 0.0) -> int:
+        """How many windows' sound is computed on to score so many: what the time goes with."""
+        contracts = [engine.contract for engine in self.engines.values()]
+        return max(of_windows.windows_heard(contract, n_windows, shift) for contract in contracts)
 
 
 def combine(scores: Sequence[Scores], spec: Spec) -> list[Scores]:
@@ -243,7 +227,8 @@ def average(
 
 
 def common_contract(contracts: Mapping[str, Contract]) -> Contract:
-    """The contract with the longest chunk. Raises `UserError` unless all agree on the rest."""
+    """What all models share, with the longest chunk. Raises `UserError` where they differ in it."""
+    contracts = {name: contract.windowed for name, contract in contracts.items()}
     (first_name, first), *others = contracts.items()
     for name, contract in others:
         for field_name in ("classes", "sample_rate", "window_s", "outputs"):

@@ -34,19 +34,24 @@ class Scorer(Protocol):
         self, waveform: NDArray[np.float32], n_windows: int, shift: float = 0.0
     ) -> NDArray[np.float32]: ...
 
+    def windows_heard(self, n_windows: int, shift: float = 0.0) -> int: ...
+
 
 @dataclass(frozen=True)
 class Pass:
-    """One scoring of all files, whose windows begin `shift` windows earlier than the rows' (TTA)."""
+    """One scoring of all files, in which what the models hear begins `shift` earlier (TTA).
+
+    In windows, or in stretches for a model that hears those.
+    """
 
     shift: float = 0.0
 
     def __str__(self) -> str:
         return f"shift {self.shift:g}" if self.shift else "plain"
 
-    def cost(self, files: Sequence[SoundFile]) -> float:
-        """Number of windows to score; time-shifted windows are one more a file."""
-        return float(sum(file.n_windows + bool(self.shift) for file in files))
+    def cost(self, files: Sequence[SoundFile], scorer: Scorer) -> float:
+        """Number of windows whose sound is computed on; a time-shifted pass hears more of a file."""
+        return float(sum(scorer.windows_heard(file.n_windows, self.shift) for file in files))
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,7 @@ def run_passes(
     # Nine arguments: it has no state, clock or output of its own.
     # Long because they are described and passed on.
     for this_pass in passes:
-        windows = this_pass.cost(files)
+        windows = this_pass.cost(files, scorer)
         expected_s = budget.next_pass_s(progress.seconds_a_window, windows)
         if progress.result and clock() + expected_s > deadline:
             left_s = max(0.0, deadline - clock())

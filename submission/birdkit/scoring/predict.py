@@ -12,7 +12,7 @@ from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby, islice, repeat
+from itertools import groupby, islice, pairwise, repeat
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,7 +29,7 @@ T = TypeVar("T")
 # Parts of recordings decoded ahead keep the streams busy. A minute of audio at 32 kHz takes 8 MB.
 DECODED_AHEAD = 2
 # A recording is decoded and scored in parts of that many windows, so that a day of it takes no more
-# memory than two minutes do.
+# memory than two minutes do; two stretches of a minute fit it.
 PART_WINDOWS = 24
 
 
@@ -152,7 +152,7 @@ def _in_order(
         begun = (
             (index, decoded := decoder.submit(decode, parts), scorers.submit(score, decoded))
             for index, file in enumerate(files)
-            for parts in repeat(_parts(file, contract), -(-file.n_windows // PART_WINDOWS))
+            for parts in repeat(_parts(file, contract), len(_spans(file, contract)))
         )
         ahead = deque(islice(begun, streams + DECODED_AHEAD))
         try:
@@ -206,16 +206,32 @@ def _pools(streams: int) -> Iterator[tuple[_Decoder, ThreadPoolExecutor]]:
         scorers.shutdown(wait=True, cancel_futures=True)
 
 
+def _overhang_s(contract: Contract) -> float:
+    """Seconds of a chunk before its window, and after it."""
+    return (contract.chunk_s - contract.window_s) / 2
+
+
+def _spans(file: SoundFile, contract: Contract) -> list[tuple[int, int]]:
+    """The windows of a recording's parts, from first to one past the last."""
+    # With the windows before it, a part is no longer than the first one.
+    step = max(PART_WINDOWS // 2, PART_WINDOWS - _most_before(contract))
+    bounds = [0, *range(min(PART_WINDOWS, file.n_windows), file.n_windows, step), file.n_windows]
+    return list(pairwise(bounds))
+
+
+def _most_before(contract: Contract) -> int:
+    """How many windows before a part's first one are heard for its sake."""
+    return math.ceil(_overhang_s(contract) / contract.window_s) + 1
+
+
 def _parts(file: SoundFile, contract: Contract) -> Iterator[_Part]:
     """The parts of a recording in order, as much of it decoded as the chunks of its windows need."""
-    overhang_s = (contract.chunk_s - contract.window_s) / 2
     # Time-shifted windows begin earlier, and are one more than asked for.
-    needed_s = (file.n_windows + 1) * contract.window_s + overhang_s
-    most_before = math.ceil(overhang_s / contract.window_s) + 1
+    needed_s = (file.n_windows + 1) * contract.window_s + _overhang_s(contract)
     blocks = audio.blocks(file.path, contract.sample_rate, max_s=needed_s)
     held, begin = np.zeros(0, dtype=np.float32), 0  # samples from the window `begin` on
-    for first in range(0, file.n_windows, PART_WINDOWS):
-        count, before = min(PART_WINDOWS, file.n_windows - first), min(first, most_before)
+    for first, last in _spans(file, contract):
+        count, before = last - first, min(first, _most_before(contract))
         held, begin = held[(first - before - begin) * contract.window_samples :], first - before
         needed = (before + count + 1) * contract.window_samples + contract.chunk_samples
         pieces = [held]

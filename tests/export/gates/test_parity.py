@@ -23,7 +23,8 @@ from birdkit.contract import METADATA_KEY, Contract
 from birdkit.engines.engine import OnnxRuntimeEngine, OpenVinoEngine
 from birdkit.engines.layout import Layout
 from birdkit.errors import UserError
-from birdkit.scoring.ensemble import Spec, probabilities
+from birdkit.scoring.ensemble import Spec
+from birdkit.scoring.window_scores import probabilities
 from export import to_onnx, to_openvino
 from export.benchmark.baselines import WRITE_UP, untrained
 from export.folder import model_folder
@@ -181,6 +182,19 @@ def test_logits_of_thousands_may_round_as_much_as_their_size_makes_them(
     assert parity.compare(wild, rounded, "x").faults() == []
 
 
+def test_a_saturated_logit_may_round_by_a_thousandth_of_itself(
+    reference: dict[str, NDArray[np.float32]],
+) -> None:
+    """Measured: EfficientNet-B0 after 45 steps, in ONNX Runtime, whose squeeze-and-excite rounds."""
+    wild = {key: array.copy() for key, array in reference.items()}
+    wild["segmentwise"][0] = [-1711.5, -672.1, -2234.2, -387.2, 3.0]
+    wild["clipwise"][0] = 0
+    for off, right in (([0.09, 0.26, 0.02, 0.02, 0], True), ([0, 0.7, 0, 0, 0], False)):
+        rounded = changed(wild, "segmentwise", 0)
+        rounded["segmentwise"][0] = wild["segmentwise"][0] + np.array(off, dtype=np.float32)
+        assert (parity.compare(wild, rounded, "x").faults() == []) == right
+
+
 def in_half_precision(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return logits.astype(np.float16).astype(np.float32)
 
@@ -244,17 +258,20 @@ def test_real_audio_is_advised_only_where_there_was_none(
 
 
 def test_every_batch_size_is_asked_for(contract: Contract) -> None:
-    predictor = TorchEngine(tiny_predictor(contract).eval(), CPU)
+    predictor = tiny_predictor(contract).eval()
     sizes = []
 
-    def answer(chunks: Any) -> Any:
-        sizes.append(len(chunks))
-        return predictor(chunks)
+    class Counted(TorchEngine):
+        def __call__(self, inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+            sizes.append(len(inputs))
+            return super().__call__(inputs)
 
     inputs = np.random.default_rng(0).random((20, contract.chunk_samples), dtype=np.float32)
-    found = parity.answers(answer, inputs)
+    found = parity.answers(Counted(predictor, CPU), inputs)
     assert sizes == [1, 5, 12, 1, 1]
-    np.testing.assert_allclose(found["segmentwise"], predictor(inputs)["segmentwise"], atol=1e-5)
+    np.testing.assert_allclose(
+        found["segmentwise"], TorchEngine(predictor, CPU)(inputs)["segmentwise"], atol=1e-5
+    )
 
 
 @pytest.mark.slow

@@ -319,7 +319,9 @@ def test_the_heaviest_members_of_a_fused_file_stay_as_many_as_there_is_time_for(
         return ensemble.load(duo_dir, layout, engine, members=members)
 
     pretend_speeds(monkeypatch, SPEEDS)
-    found = calibration.what_fits(open_in, [LAYOUT], 100, 50.0 + left_s, clock=lambda: 50.0)
+    found = calibration.what_fits(
+        open_in, [LAYOUT], [SoundFile(Path(), 100)], 50.0 + left_s, clock=lambda: 50.0
+    )
     assert list(found.loaded.ensemble.spec.members) == kept
     assert found.windows_per_s == SPEEDS[len(kept)]
     whole = open_in(LAYOUT, None).ensemble

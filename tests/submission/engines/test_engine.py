@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from birdkit.engines import golden, ladder, openvino_graphs, wheels
-from birdkit.engines.engine import OnnxRuntimeEngine, OpenVinoEngine
+from birdkit.engines.engine import Answers, OnnxRuntimeEngine, OpenVinoEngine
 from birdkit.engines.ladder import open_model
 from birdkit.engines.layout import Layout, usable_cores
 from birdkit.engines.precision import lacking
@@ -95,7 +95,7 @@ def test_the_speed_is_that_of_all_streams_together(
     calls: list[int] = []
     run = loaded.run
 
-    def counted(waveform: NDArray[np.float32], n_windows: int) -> ensemble.MemberOutputs:
+    def counted(waveform: NDArray[np.float32], n_windows: int) -> list[Answers]:
         calls.append(n_windows)
         return run(waveform, n_windows)
 

@@ -31,3 +31,21 @@ def test_recorded_logits_of_thousands_may_be_missed_by_more(
     assert (
         golden.fault(tmp_path, "m", "f32", Contract(100, 5.0, 5.0, ("a", "b")), answers) == ""
     ) == right
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("f32", 0.01), ("bf16", 0.5), ("int8", 1.0)])
+def test_a_lower_precision_may_miss_by_what_its_gate_allows(
+    precision: str, allowed: float, tmp_path: Path
+) -> None:
+    contract = Contract(100, 5.0, 5.0, ("a", "b"))
+    recorded = {"segmentwise": [[-5.0, 2.0], [0.5, -1.0]], "clipwise": [[0.0, 0.0], [0.3, 0.2]]}
+    (tmp_path / golden.NAME).write_text(json.dumps({"m": {precision: recorded}}))
+
+    def fault(output: str, off: float) -> str:
+        answers = {name: np.array(values, dtype=np.float32) for name, values in recorded.items()}
+        answers[output][1, 1] += off
+        return golden.fault(tmp_path, "m", precision, contract, answers)
+
+    assert fault("segmentwise", 0.9 * allowed) == fault("clipwise", 0.09 * allowed) == ""
+    assert "segmentwise" in fault("segmentwise", 1.1 * allowed)
+    assert "clipwise" in fault("clipwise", 0.11 * allowed)

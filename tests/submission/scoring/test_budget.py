@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,6 +31,10 @@ def test_work_fits_up_to_the_share_that_is_used() -> None:
 def test_a_pass_is_planned_with_a_margin() -> None:
     assert budget.engines_s(n_windows=120, windows_per_s=10.0) == pytest.approx(13.8)
     assert budget.next_pass_s(seconds_a_window=0.1, n_windows=120) == pytest.approx(13.2)
+
+
+def test_the_notebooks_start_is_found_on_the_monotonic_clock() -> None:
+    assert budget.monotonic(time.time() - 500) == pytest.approx(time.monotonic() - 500, abs=5)
 
 
 def test_the_speed_after_several_passes_is_the_mean_of_all_of_them(

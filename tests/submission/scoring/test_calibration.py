@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 from birdkit.engines.layout import Layout
 from birdkit.scoring import calibration
 from birdkit.scoring.ensemble import Spec
+from birdkit.scoring.predict import SoundFile
 
 WEIGHTS = {"light": 1.0, "heavy": 3.0, "middle": 2.0}
 # Windows a second by the number of members: 100 windows take three 115 s, two 57.5 s, one 11.5 s.
 SPEEDS = {3: 1.0, 2: 2.0, 1: 10.0}
+FILES = [SoundFile(Path("a"), 60), SoundFile(Path("b"), 40)]
 LAYOUTS = [Layout(1, 1, 2), Layout(2, 1, 2)]
 
 
@@ -33,13 +36,14 @@ def test_the_heaviest_members_stay_as_many_as_there_is_time_for(
 ) -> None:
     def open_in(layout: Layout, members: Sequence[str] | None) -> Any:
         spec = Spec({name: WEIGHTS[name] for name in members or WEIGHTS})
-        return SimpleNamespace(ensemble=SimpleNamespace(spec=spec))
+        heard = SimpleNamespace(spec=spec, windows_heard=lambda n_windows: n_windows)
+        return SimpleNamespace(ensemble=heard)
 
     def speed(ensemble: Any, streams: int) -> float:
         return SPEEDS[len(ensemble.spec.members)] / (1 if streams == 2 else 1.5)
 
     monkeypatch.setattr(calibration, "windows_per_s", speed)
-    found = calibration.what_fits(open_in, LAYOUTS, 100, 50.0 + left_s, clock=lambda: 50.0)
+    found = calibration.what_fits(open_in, LAYOUTS, FILES, 50.0 + left_s, clock=lambda: 50.0)
     assert set(found.loaded.ensemble.spec.members) == kept
     assert found.layout == Layout(2, 1, 2)
     assert found.windows_per_s == SPEEDS[len(kept)]

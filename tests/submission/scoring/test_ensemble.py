@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from birdkit.contract import Contract
 from birdkit.engines.engine import Answers, Engine
 from birdkit.errors import UserError
-from birdkit.scoring.ensemble import Ensemble, Spec, combine, common_contract, probabilities
+from birdkit.scoring.ensemble import Ensemble, Spec, combine, common_contract
 from birdkit.scoring.postprocess import smooth
+from birdkit.scoring.window_scores import probabilities
 
 
 class Constant:

@@ -118,3 +118,13 @@ def test_any_name_of_timm_gives_an_encoder_or_one_line(name: str) -> None:
         refusal = str(error)
     assert not refusal or repr(name) in refusal
     assert len(refusal.splitlines()) <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "frames"),
+    [("resnet18", 32), ("tf_efficientnet_lite0", 32), ("inception_v3", 32), ("test_resnet", 32)],
+)
+def test_the_stride_is_how_many_frames_make_one_of_the_encoders(name: str, frames: int) -> None:
+    """Also where an encoder pads nothing, and so gives fewer frames than that."""
+    _, features = encoder.build(Model(name, "none", 0.0), 80, 313)  # inception needs as many mels
+    assert encoder.stride(name, features, 80) == frames

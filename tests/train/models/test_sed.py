@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -172,3 +173,31 @@ def test_weights_that_cant_be_had_are_an_error_and_never_random_ones(tmp_path: P
         with pytest.raises(UserError, match=message):
             pretrained.load_into(encoder, Model("test_resnet", weights))
     assert "random" in pretrained.load_into(encoder, tiny_job().model)
+
+
+def test_a_stretch_of_one_chunk_pools_to_the_outputs_of_the_chunk(contract: Contract) -> None:
+    predictor = tiny_predictor(contract).eval()
+    waveform = 0.1 * torch.randn(2, contract.chunk_samples)
+    clipwise, segmentwise = predictor(waveform)
+    framewise, attention = predictor.over_stretches(5.0)(waveform)
+    torch.testing.assert_close(framewise.amax(dim=1), segmentwise)
+    mean = (attention.softmax(dim=1) * torch.sigmoid(framewise)).sum(dim=1)
+    torch.testing.assert_close(mean, clipwise, rtol=1e-5, atol=1e-7)
+    assert framewise.shape[1] == math.ceil(contract.chunk_s / predictor.frame_s)
+
+
+def test_a_loud_chunk_does_not_silence_its_neighbour_in_a_stretch(contract: Contract) -> None:
+    """Each chunk of the log-mel is normalised by itself, as in training."""
+    predictor = tiny_predictor(contract, "frontend.subtract_mean=1.0", "frontend.hop=1000")
+    front_end = predictor.front_end
+    t = torch.arange(3 * contract.chunk_samples) / contract.sample_rate
+    stretch = torch.sin(2 * torch.pi * 3000 * t) * (torch.sin(4 * torch.pi * t) > 0)
+    n = contract.chunk_samples
+    stretch[n : 2 * n] *= 1e-4
+    log_mel = front_end.of(stretch[None], predictor.over_stretches(15.0).contract)
+    quiet = front_end(stretch[None, n : 2 * n])
+    # But for the frame at its start, which hears the neighbour, it is nearly the chunk's own log-mel.
+    ours, own = log_mel[..., 161:319], quiet[..., 1:159]
+    assert own.std() > 0.1
+    assert (ours - own).abs().max() < 0.02
+    assert log_mel.shape[3] == front_end.n_frames(3 * n)

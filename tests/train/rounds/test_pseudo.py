@@ -23,7 +23,7 @@ from birdkit.scoring.ensemble import Ensemble, Spec
 from birdkit.scoring.predict import SoundFile, predict
 from tests.conftest import tiny_job, tiny_predictor, write_sound
 from train.config.provenance import differences
-from train.config.settings import Alarms, Pseudo
+from train.config.settings import Alarms, Postprocess, Pseudo
 from train.fit.losses import logit_loss
 from train.models.checkpoint import Final, made_by
 from train.rounds import pseudo_labels, teachers
@@ -46,7 +46,7 @@ def final(contract: Contract, seed: int, trained_on: tuple[str, ...] = ()) -> Fi
 @pytest.fixture
 def teacher(contract: Contract) -> teachers.Teacher:
     finals = {"one": final(contract, 1), "two": final(contract, 2)}
-    return teachers.Teacher(finals, {"one": "hash 1", "two": "hash 2"}, (1.0,), CPU)
+    return teachers.Teacher(finals, {"one": "hash 1", "two": "hash 2"}, Postprocess(), CPU)
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_only_what_changed_is_scored_again_and_the_table_is_written_once(
 ) -> None:
     settings = Pseudo()
     path = teachers.label(teacher, files, settings, tmp_path)
-    wanted = pseudo_labels.made_by(teacher.hashes, teacher.smoothing, files, settings)
+    wanted = pseudo_labels.made_by(teacher.hashes, teacher.postprocess.smoothing, files, settings)
     assert pseudo_labels.can_be_kept(path, wanted)
     assert len(scored) == 3
     before = path.read_bytes()
@@ -209,7 +209,7 @@ def test_out_of_fold_no_model_labels_what_it_was_trained_on(
         "one": final(contract, 1, (names[0],)),
         "two": final(contract, 2, (names[1],)),
     }
-    teacher = teachers.Teacher(finals, {"one": "1", "two": "2"}, (1.0,), CPU)
+    teacher = teachers.Teacher(finals, {"one": "1", "two": "2"}, Postprocess(), CPU)
     settings = Pseudo(out_of_fold=True)
     found = scores_by_file(pseudo_labels.read(teachers.label(teacher, files, settings, tmp_path)))
     for file, labelled_by in zip(files, (("two",), ("one",), ("one", "two")), strict=True):
@@ -239,7 +239,7 @@ def test_what_changes_the_probabilities_is_among_what_a_table_was_made_by(
     teacher: teachers.Teacher, files: list[SoundFile], change: dict[str, Any]
 ) -> None:
     def made(pseudo: Pseudo) -> dict[str, Any]:
-        return pseudo_labels.made_by(teacher.hashes, teacher.smoothing, files, pseudo)
+        return pseudo_labels.made_by(teacher.hashes, teacher.postprocess.smoothing, files, pseudo)
 
     (name,) = change
     default = Pseudo(output="segmentwise", shifts=(), out_of_fold=False)
@@ -258,7 +258,7 @@ def test_a_flipped_bit_anywhere_in_a_table_is_noticed(
 ) -> None:
     path = teachers.label(teacher, files, Pseudo(), tmp_path)
     good, whole = path.read_bytes(), pseudo_labels.read(path)
-    wanted = pseudo_labels.made_by(teacher.hashes, teacher.smoothing, files, Pseudo())
+    wanted = pseudo_labels.made_by(teacher.hashes, teacher.postprocess.smoothing, files, Pseudo())
     noticed = 0
     for at in range(0, len(good), 13):
         path.write_bytes(flipped(good, at))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from birdkit.errors import UserError
 from train.config.settings.augment import Augment
@@ -21,6 +21,12 @@ class Postprocess:
 
     smoothing: tuple[Annotated[float, Range(0, 1000)], ...] = (1.0,)
     """Weights of neighbouring windows, the window itself in the middle."""
+    stretch_s: Annotated[float, Range(0, 600)] = 0.0
+    """Seconds of a recording that a model hears at once, in whole windows; 0: a window at a time.
+    Training is the same, so `export/to_onnx.py --stretch-s` can change it for the submission."""
+    pooling: Literal["plain", "soft"] = "soft"
+    """How windows are made of a stretch's frames: "plain" hears the frames in the window, "soft" also
+    those of windows that begin up to half a window earlier and later, and counts them less."""
 
     def __post_init__(self) -> None:
         if len(self.smoothing) % 2 == 0 or sum(self.smoothing) <= 0:
