@@ -1,10 +1,12 @@
 """Speed, memory and parity, side by side in one run, on minutes of audio.
 
     python export/bench.py [MODEL_DIR] [--data DIR] [--json FILE] [--chart FILE.png] [--readme FILE]
+    python export/bench.py --frontier RUN_DIR … --data DIR [--json FILE] [--chart FILE.png]
 
 Without MODEL_DIR it measures the b3 and v2_b3 of the 6th place of BirdCLEF+ 2025 with random weights.
 Their speed is that of trained ones, but no gate has passed their lower precisions. The baselines and
-our models use the same decoding and the same choice of layout.
+our models use the same decoding and the same choice of layout. --frontier exports the members of runs
+in every way, and shows what each way gives on labelled soundscapes beside what it costs.
 """
 
 from __future__ import annotations
@@ -21,10 +23,12 @@ if __name__ == "__main__":  # in place of this folder, whose rooms have names of
     sys.path[0:1] = [str(ROOT), str(ROOT / "submission")]
 
 from birdkit.commands import command_parser
-from birdkit.errors import run_command
+from birdkit.errors import UserError, run_command
 from birdkit.ranges import option
-from export.benchmark import comparison, report
+from export.benchmark import comparison, frontier, report
 from export.benchmark.measure import measure
+from export.gates import selection
+from export.models.members import load
 from train.pages.marks import put_between_marks
 
 SCALES = [50, 200, 700]
@@ -40,6 +44,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--rounds", type=option(int, 1, 1000), default=5, help="all setups take turns in each"
+    )
+    parser.add_argument(
+        "--frontier",
+        type=Path,
+        nargs="+",
+        metavar="RUN_DIR",
+        help="accuracy against time of runs",
     )
     parser.add_argument("--json", type=Path, help="write every figure here")
     parser.add_argument("--chart", type=Path, help="write a chart (PNG) here")
@@ -59,8 +70,28 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
+def show_frontier(args: argparse.Namespace) -> None:
+    """Measure, print and draw accuracy against time; `UserError` without labelled soundscapes."""
+    members = load(args.frontier)
+    labelled = selection.labelled_set(args.data, members.contract, members.trained_on)
+    if labelled.truth_set is None:
+        raise UserError(f"--frontier has nothing to judge on, since {labelled.note}")
+    with tempfile.TemporaryDirectory(prefix="frontier-") as folder:
+        measured = frontier.measure(members, labelled.truth_set, args.rounds, Path(folder))
+    print(frontier.markdown(measured))
+    if args.json:
+        args.json.write_text(json.dumps(measured, indent=2) + "\n")
+    if args.chart:
+        frontier.chart(measured, args.chart)
+    if args.readme:
+        put_between_marks(args.readme, frontier.MARK, frontier.markdown(measured))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
+    if args.frontier:
+        show_frontier(args)
+        return 0
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         scratch = Path(folder)
         if args.model_dir is None:

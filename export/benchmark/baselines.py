@@ -2,7 +2,7 @@
 
 (a) librosa's mel and torch eager, a file at a time: what most published notebooks do.
 (b) the mel as one Conv1d in the graph, all members in one ONNX, as the 2025 2nd place exported it.
-(c) ours. (a) and (b) are the baselines.
+(c) ours, window by window and whole minutes at once. (a) and (b) are the baselines.
 """
 
 from __future__ import annotations
@@ -105,6 +105,8 @@ class Setup:
     folder: Path  # a model folder; of checkpoints where the engine is torch
     engine: str  # torch, onnxruntime, openvino
     precision: str = "f32"
+    stretch_s: float = 0.0  # what its models hear at once; 0: a window
+    shifts: tuple[float, ...] = ()  # of its further passes
 
     def layouts(self) -> list[Layout]:
         cores = usable_cores()
@@ -170,7 +172,7 @@ def save_checkpoints(finals: Mapping[str, Final], folder: Path) -> None:
         final.save(folder / f"{name}.pt")
 
 
-def export_fused(finals: Mapping[str, Final], folder: Path, front_end: type[LogMel]) -> None:
+def export_fused(finals: Mapping[str, Final], folder: Path, front_end: type[LogMel] = LogMel) -> None:
     """A model folder of one graph, ONNX and IR, with another front end where asked."""
     folder.mkdir(parents=True)
     predictors = [final.predictor() for final in finals.values()]

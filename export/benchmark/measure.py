@@ -16,7 +16,7 @@ from birdkit.engines.precision import lacking
 from birdkit.scoring.predict import SoundFile
 from export.benchmark import machine
 from export.benchmark.agreement import Agreement, network_gflop
-from export.benchmark.comparison import OURS, Comparison
+from export.benchmark.comparison import MINUTES, Comparison
 from export.benchmark.timing import TimedSetup, decode_ms, peak_mib, scaling, to_csv
 
 # Total, engine and front end of a setup, in ms a minute of audio, one value a round.
@@ -56,7 +56,7 @@ def measure(
         setups.append(TimedSetup(setup, scratch))
         print(f"{setup.name} {setup.precision}: {setups[-1].calibration}", flush=True)
     times = time_in_turns(setups, files, rounds)
-    ours = next(timed for timed in setups if timed.setup.name == OURS)
+    ours = next(timed for timed in setups if timed.setup.name == MINUTES)
     measured = {
         "machine": machine.describe(),
         "members": {name: final.job.model.encoder for name, final in comparison.finals.items()},
@@ -93,16 +93,22 @@ def rows(
     files: Sequence[SoundFile],
     measured: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
-    """A `Row` for each setup, as a dict. `measured` has the operations and the machine's peaks."""
+    """A `Row` for each setup, as a dict. `measured` has the machine's peaks."""
     rate = setups[0].ensemble.contract.sample_rate
     decode = decode_ms(files, rate) / usable_cores()
-    agreement = Agreement(comparison.finals, [audio.read(file.path, rate) for file in files])
+    waveforms = [audio.read(file.path, rate) for file in files]
+    kinds: dict[float, tuple[Agreement, float]] = {}
+    for stretch_s in {timed.setup.stretch_s for timed in setups}:
+        finals = {name: of.over_stretches(stretch_s) for name, of in comparison.finals.items()}
+        kinds[stretch_s] = Agreement(finals, waveforms), network_gflop(finals)
     table = []
     for timed, rounds in zip(setups, tqdm(times, desc="memory and parity"), strict=True):
         setup = timed.setup
         medians = {name: statistics.median(values) for name, values in rounds.items()}
         networks = medians["engine"] - medians["front_end"]
         peak = measured["peak_gflops"].get(setup.precision)
+        agreement, gflop = kinds[setup.stretch_s]
+        gflop *= len(timed.shifts)
         max_dp, correlation = agreement.of(timed.ensemble)
         row = Row(
             name=setup.name,
@@ -116,7 +122,7 @@ def rows(
             networks_ms=networks,
             rest_ms=medians["total"] - decode - medians["engine"],
             peak_mib=peak_mib(timed, files),
-            share_of_peak=1000 * measured["gflop_per_minute"] / networks / peak if peak else None,
+            share_of_peak=1000 * gflop / networks / peak if peak else None,
             max_dp=max_dp,
             rank_correlation=correlation,
         )

@@ -12,13 +12,18 @@ import torch
 
 from birdkit.contract import Contract
 from birdkit.errors import UserError
-from export.benchmark import comparison, report
+from birdkit.scoring.ensemble import Spec
+from export import bench
+from export.benchmark import comparison, frontier, report
 from export.benchmark.baselines import ConvMel, EagerEngine
+from export.gates.selection import labelled_set
+from export.models.members import load
 from tests.conftest import ROOT, tiny_predictor
 from tests.test_privacy import watched
-from train.config.settings import FrontEnd
+from train.config.settings import FrontEnd, Postprocess
 from train.models.frontend import LogMel
 from train.pages.marks import put_between_marks
+from train.scoring.evaluate import engines_for, evaluate
 
 
 def test_the_published_front_ends_give_the_same_log_mel(contract: Contract) -> None:
@@ -62,7 +67,7 @@ def test_the_bench_of_a_model_folder(
     done = watched([str(ROOT / "export" / "bench.py"), *arguments, *outputs, *sizes], tmp_path)
     assert done.returncode == 0, done.stderr
     measured = json.loads(out.read_text())
-    assert [row["precision"] for row in measured["rows"]] == ["f32"] * 5
+    assert [row["precision"] for row in measured["rows"]] == ["f32"] * 7
     for row in measured["rows"]:
         parts = sum(row[f"{part}_ms"] for part in report.PARTS)
         assert parts == pytest.approx(row["ms"])
@@ -77,6 +82,57 @@ def test_the_bench_of_a_model_folder(
     assert "stale" not in text
     assert report.markdown(measured) in text
     assert chart.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_the_frontier_of_a_run(run_dir: Path, competition: Path, tmp_path: Path) -> None:
+    out, chart = tmp_path / "f.json", tmp_path / "f.png"
+    arguments = ["--data", str(competition), "--json", str(out), "--chart", str(chart), "--rounds", "1"]
+    assert bench.main(["--frontier", str(run_dir), *arguments]) == 0
+    measured = json.loads(out.read_text())
+    points = measured["points"]
+    # Each member and both; windows in up to three passes, minutes in two poolings and up to two.
+    assert len(points) == 3 * (3 + 2 * 2)
+    assert frontier.markdown(measured).count("| yes |") == sum(not p["dominated"] for p in points) > 0
+    assert chart.read_bytes().startswith(b"\x89PNG")
+    cost = {(tuple(p["members"]), p["hears"], p["passes"]): p["ms"] for p in points}
+    both = ("test_resnet", "test_resnet-2")
+    assert cost[both, "a window", 3] == pytest.approx(cost[both, "a window", 1] * 38 / 12)
+    assert cost[both, "60 s, soft", 2] == pytest.approx(cost[both, "60 s, soft", 1] * 3)
+
+    finals = load([run_dir]).finals
+    labelled = labelled_set(competition, next(iter(finals.values())).contract, []).truth_set
+    assert labelled is not None
+    cpu, found = torch.device("cpu"), {}
+    for stretch_s in (0.0, 60.0):
+        predictors = {name: final.predictor() for name, final in finals.items()}
+        postprocess = Postprocess(stretch_s=stretch_s)
+        engines = engines_for(predictors, postprocess, cpu)
+        spec = Spec(dict.fromkeys(finals, 1.0), pooling="soft")
+        found[stretch_s] = max(auc.macro for auc in evaluate(engines, spec, labelled).values())
+    for hears, stretch_s in (("a window", 0.0), ("60 s, soft", 60.0)):
+        (point,) = (
+            p for p in points
+            if (tuple(p["members"]), p["hears"], p["passes"]) == (both, hears, 1)
+        )  # fmt: skip
+        assert point["auc"] == pytest.approx(found[stretch_s], abs=1e-3)
+        assert point["interval"][0] <= point["auc"] <= point["interval"][1]
+
+
+def test_what_is_worse_in_no_less_time_is_dominated() -> None:
+    def point(ms: float, auc: float) -> frontier.Point:
+        return frontier.Point(("m",), "a window", 1, "clipwise", ms, [ms], auc, (0.0, 1.0))
+
+    given = [point(30, 0.9), point(10, 0.8), point(10, 0.7), point(20, 0.8), point(40, 0.89)]
+    found = [(p.ms, p.auc, p.dominated) for p in frontier.marked(given)]
+    best = [(ms, auc) for ms, auc, dominated in found if not dominated]
+    assert best == [(10, 0.8), (30, 0.9)]
+    assert [ms for ms, _, _ in found] == [10, 10, 20, 30, 40]
+
+
+def test_a_frontier_without_labelled_soundscapes_is_one_line(run_dir: Path) -> None:
+    with pytest.raises(UserError, match="--frontier has nothing to judge on, since --data was not"):
+        bench.main(["--frontier", str(run_dir)])
 
 
 def test_a_model_folder_whose_checkpoints_are_gone_is_named(model_dir: Path, tmp_path: Path) -> None:

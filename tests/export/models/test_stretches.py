@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,9 +53,10 @@ def test_what_is_submitted_is_what_torch_scores_over_stretches(
     predictors = {name: final.predictor() for name, final in finals.items()}
     spec = Spec.load(minutes_dir)
     truth_set = validation_set(validation, next(iter(finals.values())).contract)
+    pooling: Any = spec.pooling
     aucs = {}
     for stretch_s in (0.0, 60.0):
-        postprocess = Postprocess(stretch_s=stretch_s, pooling=spec.pooling)
+        postprocess = Postprocess(stretch_s=stretch_s, pooling=pooling)
         engines = evaluate.engines_for(predictors, postprocess, CPU, truth_set)
         aucs[stretch_s] = evaluate.evaluate(engines, spec, truth_set)[spec.output].macro
     assert aucs[60.0] == pytest.approx(score_submission(out, validation).macro, abs=1e-4)

@@ -46,22 +46,25 @@ from tests.conftest import write_sound
 CLASSES = ("a", "b", "1234")
 N_WINDOWS = 12
 CONTRACT = Contract(1000, 5.0, 5.0, CLASSES)
-SPEC = Spec({"x": 2.0, "y": 1.0}, smoothing=(0.25, 0.5, 0.25), shifts=(0.5, 0.25))
+MINUTES = CONTRACT.over_stretches(60.0, 1.0)
+SPEC = Spec({"x": 2.0, "y": 1.0}, smoothing=(0.25, 0.5, 0.25), shifts=(0.5, 0.25), pooling="soft")
 ALL_PASSES = ["plain", "shift 0.5", "shift 0.25"]
 FILE_S = 10.0  # of the fake clock, a file
 
 
 class Formula:
-    """An engine that answers with what it hears."""
+    """An engine that answers with what it hears: windows, or the frames of whole minutes."""
 
-    contract = CONTRACT
+    def __init__(self, world: World, weight: float, contract: Contract = CONTRACT) -> None:
+        self.world, self.weight, self.contract = world, weight, contract
 
-    def __init__(self, world: World, weight: float) -> None:
-        self.world, self.weight = world, weight
-
-    def __call__(self, chunks: NDArray[np.float32]) -> Answers:
+    def __call__(self, inputs: NDArray[np.float32]) -> Answers:
         self.world.happens("engine")
-        loud = np.abs(chunks).mean(axis=1, keepdims=True)
+        if self.contract.stretch_s:
+            loud = np.abs(inputs.reshape(len(inputs), 60, -1)).mean(axis=2, keepdims=True)
+            framewise = (loud * self.weight * np.array([[9.0, 5.0, -2.0]])).astype(np.float32)
+            return {"framewise": framewise, "attention": np.tanh(framewise)}
+        loud = np.abs(inputs).mean(axis=1, keepdims=True)
         clipwise = np.clip(loud * self.weight * np.array([[1.0, 0.5, 0.2]]), 0, 1).astype(np.float32)
         return {"clipwise": clipwise, "segmentwise": clipwise}
 
@@ -171,7 +174,7 @@ def make_data(sounds: list[Path], spoilt: dict[int, str], folder: Path) -> Path:
 
 
 def engines_of(world: World) -> Ensemble:
-    return Ensemble({"x": Formula(world, 0.9), "y": Formula(world, 0.6)}, SPEC)
+    return Ensemble({"x": Formula(world, 0.9), "y": Formula(world, 0.6, MINUTES)}, SPEC)
 
 
 def reference(files: list[Path], names: list[str], scored: set[str]) -> NDArray[np.float32]:

@@ -1,0 +1,288 @@
+"""Accuracy against time: what a run's members give on labelled soundscapes, and what they cost.
+
+Every configuration of members, of what they hear at once and of passes is exported, scored and timed in
+one run. One is dominated where another is at least as good in no more time.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from birdkit.engines.layout import Layout, usable_cores
+from birdkit.grid import WINDOWS_A_MINUTE
+from birdkit.scoring import ensemble
+from birdkit.scoring.calibration import Calibration, calibrate, candidates
+from birdkit.scoring.ensemble import Ensemble, Spec, combine
+from birdkit.scoring.pooling import POOLINGS
+from export.benchmark import machine
+from export.benchmark.comparison import PASSES, STRETCH_S
+from export.benchmark.timing import total_ms
+from export.models import fuse, onnx, openvino
+from export.models.members import Checkpoints
+from train.scoring.auc import macro_aucs, resampled_weights
+from train.scoring.evaluate import TruthSet, member_scores
+
+MARK = "frontier"  # of the table in docs
+# With more members, each alone and the best ones together are tried, and not every combination.
+MOST_COMBINED = 3
+DRAWS = 1000
+INTERVAL = (5, 95)  # percentiles of the bootstrap over soundscapes
+TIMED_FILES = 8  # enough to keep every stream busy
+
+Members = tuple[str, ...]
+# Output → for each file (members, windows, classes).
+Scores = Mapping[str, Sequence[NDArray[np.float32]]]
+
+
+@dataclass(frozen=True)
+class Way:
+    """What members hear at once, how windows are made of it, and the shifts of the passes."""
+
+    stretch_s: float
+    pooling: str
+    shifts: tuple[float, ...]
+
+    @property
+    def hears(self) -> str:
+        return f"{self.stretch_s:g} s, {self.pooling}" if self.stretch_s else "a window"
+
+
+WAYS = (
+    Way(0.0, "plain", (0.0, *PASSES)),
+    *(Way(STRETCH_S, pooling, (0.0, PASSES[0])) for pooling in POOLINGS),
+)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A configuration, what it gives and what it costs."""
+
+    members: Members
+    hears: str
+    passes: int
+    output: str
+    ms: float  # a minute of audio, decode to probabilities
+    ms_rounds: list[float]
+    auc: float  # macro-AUC on the labelled soundscapes
+    interval: tuple[float, float]  # 90 %, by the bootstrap over soundscapes
+    dominated: bool = False
+
+
+def measure(members: Checkpoints, labelled: TruthSet, rounds: int, scratch: Path) -> dict[str, Any]:
+    """Every figure of the frontier, as plain values."""
+    folders = {s: _export(members.over_stretches(s), scratch / f"{s:g}") for s in (0.0, STRETCH_S)}
+    scores = {way: _scores(folders[way.stretch_s], way, labelled) for way in WAYS}
+    subsets = _subsets(members, scores[WAYS[0]][0], labelled)
+    setups = {
+        (stretch_s, subset): _open(folder, subset)
+        for stretch_s, folder in folders.items()
+        for subset in subsets
+    }
+    times = _in_turns(setups, labelled, rounds)
+    points = [
+        _point(members, way, n_passes, subset, scores[way], setups, times, labelled)
+        for way in WAYS
+        for n_passes in range(1, 1 + len(way.shifts))
+        for subset in subsets
+    ]
+    return {
+        "machine": machine.describe(),
+        "members": {name: final.job.model.encoder for name, final in members.finals.items()},
+        "soundscapes": len(labelled.files),
+        "rounds": rounds,
+        "points": [asdict(point) for point in marked(points)],
+    }
+
+
+def marked(points: Sequence[Point]) -> list[Point]:
+    """The points by time, those marked that another one dominates."""
+
+    def dominates(a: Point, b: Point) -> bool:
+        return a.ms <= b.ms and a.auc >= b.auc and (a.ms, a.auc) != (b.ms, b.auc)
+
+    every = sorted(points, key=lambda point: point.ms)
+    return [replace(p, dominated=any(dominates(other, p) for other in every)) for p in every]
+
+
+def _export(members: Checkpoints, folder: Path) -> Path:
+    """A model folder, fused where that is possible; the gate is not asked, since nothing ships."""
+    folder.mkdir()
+    stems = fuse.group(members.finals, fuse=True)
+    for stem, names in stems.items():
+        path = folder / f"{stem}.onnx"
+        onnx.write_members(members, names, path)
+        openvino.write_ir(path, path.with_suffix(".xml"))
+    smoothing = next(iter(members.finals.values())).job.postprocess.smoothing
+    Spec(dict.fromkeys(members.finals, 1.0), smoothing=smoothing, files=stems).save(folder)
+    return folder
+
+
+def _scores(folder: Path, way: Way, labelled: TruthSet) -> list[Scores]:
+    """The scores of each pass, of all members."""
+    layout = Layout(usable_cores(), 1, 4)
+    loaded = ensemble.load(folder, layout, "openvino", ()).ensemble
+    loaded.spec = replace(loaded.spec, pooling=way.pooling)
+    return [member_scores(loaded, labelled, layout.streams, shift) for shift in way.shifts]
+
+
+def _subsets(members: Checkpoints, scores: Scores, labelled: TruthSet) -> list[Members]:
+    """The members to try together."""
+    names = list(members.finals)
+    if len(names) <= MOST_COMBINED:
+        return [s for size in range(1, 1 + len(names)) for s in combinations(names, size)]
+    alone = {name: _best(members, (name,), [scores], labelled)[1] for name in names}
+    ranked = sorted(names, key=lambda name: -alone[name])
+    together = [tuple(ranked[:size]) for size in range(2, 1 + len(names))]
+    return [*((name,) for name in ranked), *together]
+
+
+def _best(
+    members: Checkpoints, subset: Members, passes: Sequence[Scores], labelled: TruthSet
+) -> tuple[str, float, NDArray[np.float32]]:
+    """The better output of some members, its macro-AUC and its rows (rows, classes)."""
+    chosen = [index for index, name in enumerate(members.finals) if name in subset]
+    spec = Spec(
+        dict.fromkeys(subset, 1.0),
+        smoothing=next(iter(members.finals.values())).job.postprocess.smoothing,
+    )
+    tables = {}
+    for output in passes[0]:
+        by_file = zip(*(of_pass[output] for of_pass in passes), strict=True)
+        mean = [np.mean([scores[chosen] for scores in of_file], axis=0) for of_file in by_file]
+        tables[output] = labelled.rows(combine(mean, spec))
+    aucs = {output: _aucs(labelled, rows, 0)[0] for output, rows in tables.items()}
+    best = max(aucs, key=lambda output: aucs[output])
+    return best, float(aucs[best]), tables[best]
+
+
+def _aucs(labelled: TruthSet, rows: NDArray[np.float32], draws: int) -> NDArray[np.float64]:
+    """(1 + draws,): macro-AUC, then of resamples of whole soundscapes, which are the same each time."""
+    weights = np.ones((len(rows), 1))
+    if draws:
+        resampled = resampled_weights(labelled.truth.groups, draws, np.random.default_rng(0))
+        weights = np.hstack([weights, resampled])
+    return macro_aucs(labelled.truth, rows, weights)
+
+
+Setups = Mapping[tuple[float, Members], Calibration]
+Times = Mapping[tuple[float, Members], Sequence[float]]
+
+
+def _open(folder: Path, subset: Members) -> Calibration:
+    """Some members in the layout in which they are fastest."""
+    return calibrate(
+        lambda layout: ensemble.load(folder, layout, "openvino", (), members=subset),
+        candidates(usable_cores()),
+    )
+
+
+def _in_turns(setups: Setups, labelled: TruthSet, rounds: int) -> Times:
+    """Milliseconds a minute of a plain pass. All take turns, so that a neighbour slows all alike."""
+    files = [replace(file, n_windows=WINDOWS_A_MINUTE) for file in labelled.files[:TIMED_FILES]]
+    times: dict[tuple[float, Members], list[float]] = {key: [] for key in setups}
+    for _ in tqdm(range(rounds), desc="rounds", unit="round"):
+        for key, opened in setups.items():
+            times[key].append(total_ms(opened.loaded.ensemble, files, opened.layout.streams))
+    return times
+
+
+def _point(
+    members: Checkpoints,
+    way: Way,
+    n_passes: int,
+    subset: Members,
+    scores: Sequence[Scores],
+    setups: Setups,
+    times: Times,
+    labelled: TruthSet,
+) -> Point:
+    # Eight arguments: what is configured, and all that was measured.
+    output, auc, rows = _best(members, subset, scores[:n_passes], labelled)
+    key = way.stretch_s, subset
+    # A pass is timed as the plain one, by how much more or less it hears.
+    loaded = setups[key].loaded.ensemble
+    heard = _heard(loaded, way.shifts[:n_passes]) / _heard(loaded, [0.0])
+    low, high = np.nanpercentile(_aucs(labelled, rows, DRAWS)[1:], INTERVAL)
+    rounds = [heard * ms for ms in times[key]]
+    return Point(
+        members=subset,
+        hears=way.hears,
+        passes=n_passes,
+        output=output,
+        ms=statistics.median(rounds),
+        ms_rounds=rounds,
+        auc=auc,
+        interval=(float(low), float(high)),
+    )
+
+
+def _heard(loaded: Ensemble, shifts: Iterable[float]) -> int:
+    return sum(loaded.windows_heard(WINDOWS_A_MINUTE, shift) for shift in shifts)
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """The table, by time, with what is on the frontier in bold."""
+    low, high = INTERVAL
+    head = ["members", "hears", "passes", "output", "ms a minute (spread)"]
+    head += [f"macro-AUC ({high - low} % interval)", "frontier"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for point in report["points"]:
+        figures = f"{point['auc']:.4f} ({point['interval'][0]:.3f}–{point['interval'][1]:.3f})"
+        spread = f"{min(point['ms_rounds']):.0f}–{max(point['ms_rounds']):.0f}"
+        cells = [
+            " + ".join(point["members"]),
+            point["hears"],
+            str(point["passes"]),
+            point["output"],
+            f"{point['ms']:.0f} ({spread})",
+            figures if point["dominated"] else f"**{figures}**",
+            "dominated" if point["dominated"] else "yes",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{report['machine']}. OpenVINO in f32, decode to probabilities, medians of "
+            f"{report['rounds']} rounds; macro-AUC on {report['soundscapes']} labelled soundscapes "
+            "that trained no member, of the better output, so it is a little kind to all. Further "
+            "passes are timed as the plain one, by what they hear.",
+        ]
+    )
+
+
+def chart(report: Mapping[str, Any], path: Path) -> None:
+    """Macro-AUC over milliseconds a minute, with a line through the frontier."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
+    points = report["points"]
+    for hears in dict.fromkeys(point["hears"] for point in points):
+        own = [point for point in points if point["hears"] == hears]
+        axes.scatter([p["ms"] for p in own], [p["auc"] for p in own], label=f"hears {hears}", zorder=2)
+    best = [point for point in points if not point["dominated"]]
+    line = [p["ms"] for p in best], [p["auc"] for p in best]
+    axes.plot(*line, "k--", lw=1, label="frontier", zorder=1)
+    for p in best:
+        passes = f", {p['passes']} passes" if p["passes"] > 1 else ""
+        text = f"{' + '.join(p['members'])}{passes}"
+        axes.annotate(text, (p["ms"], p["auc"]), (4, 5), textcoords="offset points", fontsize=8)
+    axes.set_xscale("log")
+    axes.set_xlabel("ms a minute of audio, decode to probabilities")
+    axes.set_ylabel(f"macro-AUC on {report['soundscapes']} labelled soundscapes")
+    axes.set_title(report["machine"], fontsize=9)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
