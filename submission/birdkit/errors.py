@@ -25,6 +25,11 @@ def one_line(text: str) -> str:
     return NOT_PLAIN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its type where it has none."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 def run_command(main: Callable[[], int]) -> None:
     """Run a command's `main` and leave with its exit status.
 

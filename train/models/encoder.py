@@ -11,7 +11,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from birdkit.errors import UserError
+from birdkit.errors import UserError, first_line
 from train.config.settings import Model
 
 # The stride of most timm backbones. Some need a log-mel whose sides are multiples of it.
@@ -70,7 +70,7 @@ def probe(name: str, drop_rate: float, drop_path_rate: float, n_mels: int, n_fra
             with torch.inference_mode():
                 shape = features(encoder, log_mel).shape
         except Exception as error:  # models that need another size fail in a dozen ways of their own
-            reason = reason or _first_line(error)
+            reason = reason or first_line(error)
             continue
         if len(shape) == 4 and shape[1] == encoder.num_features:
             return features
@@ -115,12 +115,8 @@ def _create(name: str, drop_rate: float, drop_path_rate: float) -> nn.Module:
         if "drop_path_rate" not in str(error):
             remedy = "choose another, such as tf_efficientnet_b3 or resnet18"
         raise UserError(
-            f"models.encoder {name!r} can't be built ({_first_line(error)}); {remedy}"
+            f"models.encoder {name!r} can't be built ({first_line(error)}); {remedy}"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _channels_first(encoder: nn.Module, x: Tensor) -> Tensor:

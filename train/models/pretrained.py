@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from birdkit.errors import UserError
+from birdkit.errors import UserError, first_line
 from train.config.settings import Model
 from train.models import checkpoint
 from train.models.sed import Predictor
@@ -91,7 +91,7 @@ def _from_timm(name: str) -> dict[str, Tensor]:
     try:
         return dict(timm.create_model(name, pretrained=True).state_dict())
     except Exception as error:  # a hub client fails in a dozen of its own ways
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise UserError(
             f"models.weights = 'timm': no pretrained weights of {name} to be had ({reason}); connect "
             "to the internet once, or give a weight file's path, or 'none' to start from random ones"

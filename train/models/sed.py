@@ -63,7 +63,6 @@ class SedNetwork(nn.Module):
 
     def __init__(self, config: Model, n_classes: int, n_mels: int, n_frames: int) -> None:
         super().__init__()
-        self.encoder_name = config.encoder
         self.encoder, self.features = encoder.build(config, n_mels, n_frames)
         n_features: int = self.encoder.num_features  # type: ignore[assignment]
         self.drop_rate = config.drop_rate
@@ -114,6 +113,7 @@ class Predictor(nn.Module):
     def __init__(self, frontend: FrontEnd, model: Model, contract: Contract) -> None:
         super().__init__()
         self.contract = contract
+        self.model = model
         self.front_end = LogMel(frontend)
         n_frames = self.front_end.n_frames(contract.chunk_samples)
         self.network = SedNetwork(model, len(contract.classes), frontend.n_mels, n_frames)
@@ -125,15 +125,18 @@ class Predictor(nn.Module):
     def over_stretches(self, stretch_s: float) -> Predictor:
         """The same model, with the same weights in memory, where it hears stretches."""
         other = copy.copy(self)
-        other.contract = self.contract.over_stretches(stretch_s, self.frame_s)
+        own_frame_s = frame_s(self.front_end.config, self.model, self.contract)
+        other.contract = self.contract.over_stretches(stretch_s, own_frame_s)
         return other
 
-    @property
-    def frame_s(self) -> float:
-        """Seconds of an answer's frame."""
-        config, network = self.front_end.config, self.network
-        stride = encoder.stride(network.encoder_name, network.features, config.n_mels)
-        return stride * config.hop / config.sample_rate
+
+def frame_s(frontend: FrontEnd, model: Model, contract: Contract) -> float:
+    """Seconds of a frame that a model answers for, found with shapes alone."""
+    rates = model.drop_rate, model.drop_path_rate
+    n_frames = 1 + contract.chunk_samples // frontend.hop
+    features = encoder.probe(model.encoder, *rates, frontend.n_mels, n_frames)
+    stride = encoder.stride(model.encoder, features, frontend.n_mels)
+    return stride * frontend.hop / frontend.sample_rate
 
 
 def central_frames(n_frames: int, share: float) -> tuple[int, int]:

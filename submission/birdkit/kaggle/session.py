@@ -203,7 +203,7 @@ class Run:
         self.out.opened(contract, spec)
         report.engines, report.layout = list(loaded.engines), str(fastest.layout)
         report.origins = list(loaded.origins)
-        report.notes += [*loaded.fallbacks, *differences]
+        report.notes += [*loaded.fallbacks, *fastest.failed, *differences]
         dropped = sorted(set(Spec.load(self.options.model).members) - set(members))
         if dropped:
             names = ", ".join(dropped)

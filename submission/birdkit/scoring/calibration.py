@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from birdkit.engines.layout import Layout, one_stream
+from birdkit.errors import first_line
 from birdkit.grid import WINDOWS_A_MINUTE
 from birdkit.scoring import budget
 from birdkit.scoring.ensemble import Ensemble, Loaded
@@ -27,12 +28,16 @@ ROUNDS = 3
 
 @dataclass(frozen=True)
 class Calibration:
-    """The ensemble in its fastest layout; `measured` maps every layout to its windows a second."""
+    """The ensemble in its fastest layout; `measured` maps every layout to its windows a second.
+
+    `failed` has a line for each layout that could not be measured, as where memory holds fewer streams.
+    """
 
     loaded: Loaded
     layout: Layout
     windows_per_s: float
     measured: dict[str, float]
+    failed: Sequence[str] = ()
 
     def __str__(self) -> str:
         listed = ", ".join(f"{name} {speed:.1f}" for name, speed in self.measured.items())
@@ -50,21 +55,27 @@ def candidates(cores: int) -> list[Layout]:
 def calibrate(open_in: Callable[[Layout], Loaded], layouts: Iterable[Layout]) -> Calibration:
     """Open the ensemble in each layout and keep the fastest.
 
-    Raises
-    ------
-    UserError
-        Where the models don't open; nothing about them depends on the layout.
+    A layout that fails is left out, for another may need less memory. Where all of them fail, the first
+    one's error is raised: a `UserError` where the models don't open.
     """
     best: tuple[float, Layout, Loaded] | None = None
-    measured = {}
+    measured: dict[str, float] = {}
+    failed: dict[Layout, Exception] = {}
     for layout in layouts:
-        loaded = open_in(layout)
-        speed = windows_per_s(loaded.ensemble, layout.streams)
+        try:
+            loaded = open_in(layout)
+            speed = windows_per_s(loaded.ensemble, layout.streams)
+        except Exception as error:  # engines report a lack of memory in ways of their own
+            failed[layout] = error
+            continue
         measured[str(layout)] = speed
         if best is None or speed > best[0]:
             best = (speed, layout, loaded)
-    assert best is not None, "calibrate needs at least one layout"
-    return Calibration(best[2], best[1], best[0], measured)
+    if best is None:
+        assert failed, "calibrate needs at least one layout"
+        raise next(iter(failed.values()))
+    lines = [f"layout {layout} failed: {first_line(error)}" for layout, error in failed.items()]
+    return Calibration(best[2], best[1], best[0], measured, lines)
 
 
 def what_fits(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from birdkit.contract import Contract
-from birdkit.errors import UserError
+from birdkit.errors import UserError, first_line
 from birdkit.scoring.ensemble import Loaded, Spec
 
 # Opens the ensemble without the engines whose descriptions it is given.
@@ -68,6 +68,5 @@ class Failover:
             except UserError:
                 return False  # no engine is left, so the recording may be at fault
             self._lost = lost
-            first = next(iter(str(error).splitlines()), type(error).__name__)
-            self.notes.append(f"{', '.join(failed.engines)} failed at work ({first})")
+            self.notes.append(f"{', '.join(failed.engines)} failed at work ({first_line(error)})")
             return True

@@ -47,3 +47,20 @@ def test_the_heaviest_members_stay_as_many_as_there_is_time_for(
     assert set(found.loaded.ensemble.spec.members) == kept
     assert found.layout == Layout(2, 1, 2)
     assert found.windows_per_s == SPEEDS[len(kept)]
+
+
+def test_a_layout_that_memory_cannot_hold_is_left_out_and_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def open_in(layout: Layout) -> Any:
+        if layout.streams > 1:
+            raise MemoryError
+        return SimpleNamespace(ensemble=None)
+
+    monkeypatch.setattr(calibration, "windows_per_s", lambda ensemble, streams: 3.0)
+    found = calibration.calibrate(open_in, LAYOUTS)
+    assert found.layout == Layout(1, 1, 2)
+    assert found.measured == {"1x1x2": 3.0}
+    assert found.failed == ["layout 2x1x2 failed: MemoryError"]
+    with pytest.raises(MemoryError):
+        calibration.calibrate(open_in, LAYOUTS[1:])

@@ -179,11 +179,12 @@ def test_a_stretch_of_one_chunk_pools_to_the_outputs_of_the_chunk(contract: Cont
     predictor = tiny_predictor(contract).eval()
     waveform = 0.1 * torch.randn(2, contract.chunk_samples)
     clipwise, segmentwise = predictor(waveform)
-    framewise, attention = predictor.over_stretches(5.0)(waveform)
+    over_five_s = predictor.over_stretches(5.0)
+    framewise, attention = over_five_s(waveform)
     torch.testing.assert_close(framewise.amax(dim=1), segmentwise)
     mean = (attention.softmax(dim=1) * torch.sigmoid(framewise)).sum(dim=1)
     torch.testing.assert_close(mean, clipwise, rtol=1e-5, atol=1e-7)
-    assert framewise.shape[1] == math.ceil(contract.chunk_s / predictor.frame_s)
+    assert framewise.shape[1] == math.ceil(contract.chunk_s / over_five_s.contract.frame_s)
 
 
 def test_a_loud_chunk_does_not_silence_its_neighbour_in_a_stretch(contract: Contract) -> None:
