@@ -21,9 +21,10 @@ from birdkit.scoring import ensemble
 from birdkit.scoring.ensemble import AVERAGINGS, SHIFTS, Ensemble, Spec, average, combine
 from birdkit.scoring.pooling import POOLINGS
 from export.gates import weights
+from export.gates.weights import DOUBT
 from train.data.competition import class_groups, read_labelled
 from train.models.checkpoint import Final
-from train.scoring.auc import MacroAuc, macro_auc
+from train.scoring.auc import MacroAuc, macro_auc, paired_bootstrap
 from train.scoring.evaluate import TruthSet, member_scores, soundscape_set
 
 NAME = "evaluation.json"
@@ -175,6 +176,11 @@ def judge(
     )
 
 
+def hears_stretches(loaded: Ensemble) -> bool:
+    """Whether a member hears several windows at once."""
+    return any(engine.contract.stretch_s for engine in loaded.engines.values())
+
+
 def _pooling(
     loaded: Ensemble, labelled: TruthSet, layout: Layout, output: str | None
 ) -> tuple[str, dict[str, list[NDArray[np.float32]]], list[str]]:
@@ -184,7 +190,7 @@ def _pooling(
     -------
     The pooling, its scores by output, and a line on the choice; none where no member hears stretches
     """
-    if not any(engine.contract.stretch_s for engine in loaded.engines.values()):
+    if not hears_stretches(loaded):
         return loaded.spec.pooling, member_scores(loaded, labelled, layout.streams), []
     scores, aucs = {}, {}
     for pooling in POOLINGS:
@@ -222,17 +228,30 @@ def _shifts(
     labelled: TruthSet,
     layout: Layout,
 ) -> tuple[tuple[float, ...], str]:
-    """Choose the time shifts that do not lower macro-AUC, by adding one after another."""
+    """Choose the time shifts that are worth a pass, by adding one after another.
+
+    Over windows, those that do not lower macro-AUC. Over stretches one pass already hears shifted
+    windows, and a further one takes twice its time: those that gain for certain.
+    """
     shifted = {
         shift: member_scores(loaded, labelled, layout.streams, shift)[spec.output] for shift in SHIFTS
     }
 
-    def auc(shifts: Sequence[float]) -> float:
+    def rows(shifts: Sequence[float]) -> NDArray[np.float32]:
         passes = [plain, *(shifted[shift] for shift in shifts)]
         mean = [np.mean(np.stack(of), axis=0) for of in zip(*passes, strict=True)]
-        return labelled.auc(combine(mean, spec)).macro
+        return labelled.rows(combine(mean, spec))
 
-    chosen, tried = added_one_by_one(SHIFTS, auc)
+    def auc(shifts: Sequence[float]) -> float:
+        return macro_auc(labelled.truth, rows(shifts)).macro
+
+    def worth(chosen: Sequence[float], shift: float) -> bool:
+        if not hears_stretches(loaded):
+            return auc([*chosen, shift]) >= auc(chosen)
+        gain = paired_bootstrap(labelled.truth, rows(chosen), rows([*chosen, shift]))
+        return gain.bound(DOUBT) > 0
+
+    chosen, tried = added_one_by_one(SHIFTS, auc, worth)
     passes = ", ".join(f"{shift:g}" for shift in chosen) or "none"
     return (
         chosen,
@@ -241,17 +260,20 @@ def _shifts(
 
 
 def added_one_by_one(
-    shifts: Sequence[float], auc: Callable[[Sequence[float]], float]
+    shifts: Sequence[float],
+    auc: Callable[[Sequence[float]], float],
+    worth: Callable[[Sequence[float], float], bool],
 ) -> tuple[tuple[float, ...], list[str]]:
-    """The shifts that do not lower `auc`, the best alone tried first, and what was tried, in words."""
+    """The shifts that are worth a pass beside those chosen before, and what was tried, in words.
+
+    The one with the best `auc` alone is tried first.
+    """
     chosen: tuple[float, ...] = ()
-    best = auc(chosen)
-    tried = [f"plain {best:.4f}"]
+    tried = [f"plain {auc(chosen):.4f}"]
     for shift in sorted(shifts, key=lambda shift: -auc([shift])):
-        with_it = auc([*chosen, shift])
-        tried.append(f"+{shift:g} {with_it:.4f}")
-        if with_it >= best:
-            chosen, best = (*chosen, shift), with_it
+        tried.append(f"+{shift:g} {auc([*chosen, shift]):.4f}")
+        if worth(chosen, shift):
+            chosen = *chosen, shift
     return chosen, tried
 
 
