@@ -180,15 +180,10 @@ class Ensemble:
         """(samples,) → (outputs, members, n_windows, classes) probabilities."""
         scores: of_windows.WindowScores = {}
         for name, engine in self.engines.items():
-            scores |= of_windows.window_scores(
-                name,
-                engine,
-                waveform,
-                n_windows,
-                outputs=outputs,
-                shift=shift,
-                pooling=self.spec.pooling,
+            of_file = of_windows.window_scores(
+                engine, waveform, n_windows, outputs=outputs, shift=shift, pooling=self.spec.pooling
             )
+            scores |= {member or name: of_member for member, of_member in of_file.items()}
         members = [scores[name] for name in self.spec.members]
         return np.stack([np.stack([of[output] for of in members]) for output in outputs])
 

@@ -7,7 +7,7 @@ later, the nearer ones more: what time-shifted passes do, without running the mo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,21 +19,29 @@ POOLINGS: dict[str, tuple[tuple[float, float], ...]] = {
 }
 
 
+@dataclass(frozen=True)
+class Frames:
+    """A recording's framewise answers, in order."""
+
+    logits: NDArray[np.float32]  # (frames, classes)
+    attention: NDArray[np.float32]  # (frames, classes), before its softmax
+    middles_s: NDArray[np.float64]  # (frames,), ascending, from the start of the first window
+
+    def within(self, end_s: float) -> Frames:
+        """Those in a recording that ends there; the nearest one where it is shorter than a frame."""
+        inside = np.flatnonzero((self.middles_s >= 0) & (self.middles_s < end_s))
+        if not inside.size:
+            inside = np.array([np.abs(self.middles_s - end_s / 2).argmin()])
+        return Frames(self.logits[inside], self.attention[inside], self.middles_s[inside])
+
+
 def pool(
-    frames: Mapping[str, NDArray[np.float32]],
-    middles_s: NDArray[np.float64],
-    end_s: float,
-    count: int,
-    window_s: float,
-    output: str,
-    pooling: str,
+    frames: Frames, end_s: float, count: int, window_s: float, output: str, pooling: str
 ) -> NDArray[np.float32]:
-    """Pool the frames of each window.
+    """Pool the frames of each of the first `count` windows.
 
     Parameters
     ----------
-    frames : framewise logits and attention, (frames, classes) each
-    middles_s : (frames,), ascending, from the start of the first window
     end_s : end of the recording; frames beyond it answer for nothing
     output : segmentwise or clipwise
     pooling : one of `POOLINGS`
@@ -42,39 +50,34 @@ def pool(
     -------
     (count, classes) probabilities. A window that holds no frame of the recording has the nearest one's
     """
-    # Seven arguments: what a window is, where the frames lie, and how they are pooled.
-    framewise = sigmoid(frames["framewise"])
-    weights = np.exp(frames["attention"]) if output == "clipwise" else None
-    inside = np.flatnonzero((middles_s >= 0) & (middles_s < end_s))
-    if not inside.size:  # the recording is shorter than a frame
-        inside = np.array([np.abs(middles_s - end_s / 2).argmin()])
-    middles_s, offset = middles_s[inside], inside[0]
-    pooled = np.empty((count, framewise.shape[1]), dtype=np.float32)
+    frames = frames.within(end_s)
+    of_frames = sigmoid(frames.logits)
+    weights = np.exp(frames.attention) if output == "clipwise" else None
+    pooled = np.empty((count, of_frames.shape[1]), dtype=np.float32)
     for index in range(count):
-        total = np.zeros(framewise.shape[1])
-        share = 0.0
+        total, share = np.zeros(of_frames.shape[1]), 0.0
         for moved, weight in POOLINGS[pooling]:
             start_s = (index + moved) * window_s
-            first, last = np.searchsorted(middles_s, (start_s, start_s + window_s))
-            if first < last:
-                span = slice(offset + first, offset + last)
-                total += weight * _of_span(framewise[span], None if weights is None else weights[span])
+            span = slice(*np.searchsorted(frames.middles_s, (start_s, start_s + window_s)))
+            if span.start < span.stop:
+                own_weights = None if weights is None else weights[span]
+                total += weight * _of_span(of_frames[span], own_weights)
                 share += weight
         if not share:
-            nearest = int(np.abs(middles_s - (index + 0.5) * window_s).argmin())
-            total, share = framewise[offset + nearest], 1.0
+            nearest = np.abs(frames.middles_s - (index + 0.5) * window_s).argmin()
+            total, share = of_frames[nearest], 1.0
         pooled[index] = total / share
     return pooled
 
 
 def _of_span(
-    framewise: NDArray[np.float32], weights: NDArray[np.float32] | None
+    of_frames: NDArray[np.float32], weights: NDArray[np.float32] | None
 ) -> NDArray[np.float32]:
     """(frames, classes) → (classes,): the largest, or the mean by weight."""
     if weights is None:
-        largest: NDArray[np.float32] = framewise.max(axis=0)
+        largest: NDArray[np.float32] = of_frames.max(axis=0)
         return largest
-    mean: NDArray[np.float32] = (weights * framewise).sum(axis=0) / weights.sum(axis=0)
+    mean: NDArray[np.float32] = (weights * of_frames).sum(axis=0) / weights.sum(axis=0)
     return mean
 
 

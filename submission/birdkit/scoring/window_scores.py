@@ -7,18 +7,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from birdkit.contract import WINDOW_OUTPUTS, Contract
+from birdkit.contract import FRAME_OUTPUTS, WINDOW_OUTPUTS, Contract
 from birdkit.engines.engine import Answers, Engine
 from birdkit.errors import UserError
 from birdkit.grid import cut_inputs, frame_middles, n_stretches, onto_rows
-from birdkit.scoring.pooling import pool, sigmoid
+from birdkit.scoring.pooling import Frames, pool, sigmoid
 
-# Member → output → (windows, classes) probabilities
+# Member of a file, or "" where it holds one alone → output → (windows, classes) probabilities.
 WindowScores = dict[str, dict[str, NDArray[np.float32]]]
 
 
 def window_scores(
-    name: str,
     engine: Engine,
     waveform: NDArray[np.float32],
     count: int,
@@ -31,47 +30,37 @@ def window_scores(
 
     Parameters
     ----------
-    name : of the member, where the file holds one
     waveform : (samples,) float32 in [-1, 1] at the contract's rate
     shift : how much earlier what the model hears begins: in windows, or in stretches
     """
     contract = engine.contract
-    answered = engine(cut_inputs(waveform, count, contract, shift))
+    answers = engine(cut_inputs(waveform, count, contract, shift))
     scores: WindowScores = {}
-    for member in contract.members or (name,):
-        own = contract.of_member(answered, member)
+    for member in contract.members or ("",):
+        own = contract.of_member(answers, member)
         if contract.stretch_s:
-            scores[member] = _pooled(own, contract, waveform.size, count, outputs, shift, pooling)
+            frames, end_s = _frames(own, contract, shift), waveform.size / contract.sample_rate
+            scores[member] = {
+                output: pool(frames, end_s, count, contract.window_s, output, pooling)
+                for output in outputs
+            }
         else:
             rows = {output: probabilities(own, output) for output in outputs}
             scores[member] = {o: onto_rows(of, shift) if shift else of for o, of in rows.items()}
     return scores
 
 
-def _pooled(
-    answered: Answers,
-    contract: Contract,
-    n_samples: int,
-    count: int,
-    outputs: Sequence[str],
-    shift: float,
-    pooling: str,
-) -> dict[str, NDArray[np.float32]]:
-    """Output → (count, classes), of framewise answers (stretches, frames, classes)."""
-    # Seven arguments: half of `window_scores`, which is where they are described.
-    (stretches, n_frames, _) = answered["framewise"].shape
+def _frames(answers: Answers, contract: Contract, shift: float) -> Frames:
+    """The frames of stretches (stretches, frames, classes), one after another.
+
+    A last frame whose middle lies beyond its stretch is left out: the next stretch has its sound.
+    """
+    n_stretches, n_frames, n_classes = answers["framewise"].shape
     in_stretch = frame_middles(n_frames, contract)
-    kept = in_stretch[in_stretch < max(contract.stretch_s, in_stretch[0] + 1e-9)]
-    starts_s = (np.arange(stretches) - shift) * contract.stretch_s
-    middles_s = (starts_s[:, None] + kept).reshape(-1)
-    frames = {
-        name: values[:, : kept.size].reshape(middles_s.size, -1) for name, values in answered.items()
-    }
-    end_s = n_samples / contract.sample_rate
-    return {
-        output: pool(frames, middles_s, end_s, count, contract.window_s, output, pooling)
-        for output in outputs
-    }
+    kept = max(1, int((in_stretch < contract.stretch_s).sum()))
+    starts_s = (np.arange(n_stretches) - shift) * contract.stretch_s
+    logits, attention = (answers[name][:, :kept].reshape(-1, n_classes) for name in FRAME_OUTPUTS)
+    return Frames(logits, attention, (starts_s[:, None] + in_stretch[:kept]).reshape(-1))
 
 
 def windows_heard(contract: Contract, count: int, shift: float = 0.0) -> int:

@@ -16,7 +16,7 @@ from birdkit import grid
 from birdkit.contract import Contract
 from birdkit.engines.engine import Answers
 from birdkit.scoring.ensemble import Ensemble, Spec
-from birdkit.scoring.pooling import POOLINGS, pool, sigmoid
+from birdkit.scoring.pooling import POOLINGS, Frames, pool, sigmoid
 from birdkit.scoring.predict import PART_WINDOWS, SoundFile, predict
 from birdkit.scoring.window_scores import window_scores
 
@@ -58,19 +58,12 @@ def sound(seconds: float, seed: int = 0) -> Array:
 
 
 def scores(engine: Listens, waveform: Array, count: int, **named: object) -> dict[str, Array]:
-    return window_scores("m", engine, waveform, count, **named)["m"]  # type: ignore[arg-type]
+    return window_scores(engine, waveform, count, **named)[""]  # type: ignore[arg-type]
 
 
-def slowly(
-    logits: Array,
-    attention: Array,
-    middles: NDArray[np.float64],
-    end_s: float,
-    index: int,
-    output: str,
-    pooling: str,
-) -> Array:
+def slowly(frames: Frames, end_s: float, index: int, output: str, pooling: str) -> Array:
     """One window's probabilities, term by term."""
+    logits, attention, middles = frames.logits, frames.attention, frames.middles_s
     total, share = np.zeros(logits.shape[1]), 0.0
     for moved, weight in POOLINGS[pooling]:
         start = 5.0 * (index + moved)
@@ -100,10 +93,10 @@ def test_pooling_is_its_definition(
     logits = rng.normal(-2, 3, (middles.size, 3)).astype(np.float32)
     attention = np.tanh(rng.standard_normal((middles.size, 3))).astype(np.float32)
     end_s = 5.0 * count - rng.uniform(0, 2)
-    frames = {"framewise": logits, "attention": attention}
-    found = pool(frames, middles, end_s, count, 5.0, output, pooling)
+    frames = Frames(logits, attention, middles)
+    found = pool(frames, end_s, count, 5.0, output, pooling)
     for index in range(count):
-        expected = slowly(logits, attention, middles, end_s, index, output, pooling)
+        expected = slowly(frames, end_s, index, output, pooling)
         np.testing.assert_allclose(found[index], expected, rtol=1e-5, atol=1e-7)
 
 
