@@ -76,10 +76,14 @@ class Contract:
             )
         windows = self.stretch_s / self.window_s
         whole = 1 <= windows < math.inf and abs(windows - round(windows)) < 1e-6
-        if not (whole and 0 < self.frame_s <= self.stretch_s):
+        if not whole:
             raise ContractError(
-                f"contract: needs stretches of whole windows, with frames, got {self.stretch_s} s, "
-                f"window {self.window_s} s, frame {self.frame_s} s"
+                f"stretches of {self.stretch_s:g} s are not made of whole windows of "
+                f"{self.window_s:g} s; give a multiple of that"
+            )
+        if not 0 < self.frame_s <= self.stretch_s:
+            raise ContractError(
+                f"contract: needs 0 < frame_s <= {self.stretch_s:g} s, got {self.frame_s} s"
             )
 
     @property

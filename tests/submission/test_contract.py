@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -22,7 +23,27 @@ def test_a_contract_survives_the_metadata_of_a_model_file(
     assert Contract.from_metadata(contract.to_metadata(), "m.onnx") == contract
 
 
-@pytest.mark.parametrize("field", ["sample_rate", "chunk_s", "window_s", "classes", "outputs"])
+@given(st.integers(1, 120), st.floats(0.1, 5.0), st.floats(0.01, 0.1))
+def test_a_contract_over_stretches_survives_and_is_one_of_windows_to_the_submission(
+    windows: int, window_s: float, frame_s: float
+) -> None:
+    plain = Contract(32000, window_s, window_s, ("a", "b"))
+    contract = plain.over_stretches(windows * window_s, frame_s)
+    assert Contract.from_metadata(contract.to_metadata(), "m.onnx") == contract
+    assert contract.stretch_windows == windows
+    assert contract.input_samples == windows * contract.window_samples
+    assert contract.windowed == plain
+
+
+def test_a_file_of_version_2_hears_windows(contract: Contract) -> None:
+    facts = json.loads(contract.to_metadata()[METADATA_KEY]) | {"version": 2}
+    del facts["stretch_s"], facts["frame_s"]
+    assert Contract.from_metadata({METADATA_KEY: json.dumps(facts)}, "m.onnx") == contract
+
+
+@pytest.mark.parametrize(
+    "field", ["sample_rate", "chunk_s", "window_s", "classes", "outputs", "stretch_s"]
+)
 def test_a_missing_field_is_named(contract: Contract, field: str) -> None:
     facts = json.loads(contract.to_metadata()[METADATA_KEY])
     del facts[field]
@@ -46,6 +67,14 @@ def test_a_file_without_a_contract_or_of_another_version_is_refused(contract: Co
         (32000, 5.0, 5.0, ("a", "a")),
         (32000, 5.0, 5.0, ()),
         (32000, 5.0, 5.0, ("a",), ("loudness",)),
+        (32000, 5.0, 5.0, ("a",), ("framewise", "attention")),  # of windows
+        (32000, 5.0, 5.0, ("a",), ("clipwise", "segmentwise"), (), 60.0, 0.5),  # of stretches
+        (32000, 5.0, 5.0, ("a",), ("framewise", "attention"), (), 7.0, 0.5),
+        (32000, 5.0, 5.0, ("a",), ("framewise", "attention"), (), -60.0, 0.5),
+        (32000, 5.0, 5.0, ("a",), ("framewise", "attention"), (), math.nan, 0.5),
+        (32000, 5.0, 5.0, ("a",), ("framewise", "attention"), (), math.inf, 0.5),
+        (32000, 5.0, 5.0, ("a",), ("framewise", "attention"), (), 60.0, 0.0),
+        (32000, 5.0, 5.0, ("a",), ("framewise", "attention"), (), 60.0, math.nan),
     ],
 )
 def test_a_contract_that_contradicts_itself_is_refused(arguments: tuple[Any, ...]) -> None:

@@ -96,3 +96,9 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.models or not self.rounds:
             raise UserError(f"recipe {self.name}: needs at least one of [[models]] and [[rounds]]")
+        stretch_s, window_s = self.postprocess.stretch_s, self.data.window_s
+        windows = stretch_s / window_s
+        if stretch_s and (windows < 1 or abs(windows - round(windows)) > 1e-6):
+            raise UserError(
+                f"postprocess.stretch_s {stretch_s:g} is no multiple of data.window_s {window_s:g}"
+            )
