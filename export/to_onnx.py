@@ -46,7 +46,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", help="clipwise or segmentwise (default: the better one)")
     parser.add_argument(
         "--stretch-s",
-        type=option(float, 0, 600),
+        type=option(float, 0, 120),
         help="seconds heard at once, in whole windows; 0: a window (default: the recipe's)",
     )
     return parser.parse_args(argv)

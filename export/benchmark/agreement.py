@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ class Agreement:
         cpu = torch.device("cpu")
         engines = {name: TorchEngine(final.predictor(), cpu) for name, final in finals.items()}
         self.waveforms = waveforms
-        self.expected = self._scores(Ensemble(engines, Spec(dict.fromkeys(finals, 1.0))))
+        self.reference = Ensemble(engines, Spec(dict.fromkeys(finals, 1.0)))
 
     def _scores(self, ensemble: Ensemble) -> dict[str, NDArray[np.float32]]:
         """Member → (outputs, windows, classes) probabilities over all recordings."""
@@ -38,12 +39,13 @@ class Agreement:
 
     def of(self, candidate: Ensemble) -> tuple[float, float]:
         """Largest |Δp| over members and outputs; mean rank correlation of segmentwise."""
-        answers = self._scores(candidate)
-        furthest = max(float(np.abs(answers[name] - of).max()) for name, of in self.expected.items())
+        self.reference.spec = replace(self.reference.spec, pooling=candidate.spec.pooling)
+        expected, answers = self._scores(self.reference), self._scores(candidate)
+        furthest = max(float(np.abs(answers[name] - of).max()) for name, of in expected.items())
         segmentwise = WINDOW_OUTPUTS.index("segmentwise")
         correlations = [
             precision.rank_correlation(of[segmentwise], answers[name][segmentwise])
-            for name, of in self.expected.items()
+            for name, of in expected.items()
         ]
         return furthest, statistics.mean(correlations)
 

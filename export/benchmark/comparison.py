@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,9 @@ def find_finals(model_dir: Path, runs: Path) -> tuple[dict[str, Final], float]:
     contract: Contract | None = None
     for stem in Spec.load(model_dir).stems:
         path = model_dir / f"{stem}.onnx"
-        contract = Contract.from_metadata(read_metadata(path), str(path))
+        before, contract = contract, Contract.from_metadata(read_metadata(path), str(path))
+        if before is not None and replace(before, members=()) != replace(contract, members=()):
+            raise UserError(f"{model_dir}: its members hear differently; measure them one by one")
         members = made_by(path)
         wanted |= {member: origin["checkpoint_sha256"] for member, origin in members.items()}
     assert contract is not None

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from birdkit import audio
 from birdkit.engines.layout import usable_cores
 from birdkit.engines.precision import lacking
+from birdkit.grid import WINDOWS_A_MINUTE
 from birdkit.scoring.predict import SoundFile
 from export.benchmark import machine
 from export.benchmark.agreement import Agreement, network_gflop
@@ -108,7 +109,9 @@ def rows(
         networks = medians["engine"] - medians["front_end"]
         peak = measured["peak_gflops"].get(setup.precision)
         agreement, gflop = kinds[setup.stretch_s]
-        gflop *= len(timed.shifts)
+        heard = sum(timed.ensemble.windows_heard(WINDOWS_A_MINUTE, s) for s in timed.shifts)
+        gflop *= heard / timed.ensemble.windows_heard(WINDOWS_A_MINUTE)
+        own_decode = decode * len(timed.shifts)
         max_dp, correlation = agreement.of(timed.ensemble)
         row = Row(
             name=setup.name,
@@ -117,10 +120,10 @@ def rows(
             layout=str(timed.calibration.layout),
             ms=medians["total"],
             ms_rounds=rounds["total"],
-            decode_ms=decode,
+            decode_ms=own_decode,
             front_end_ms=medians["front_end"],
             networks_ms=networks,
-            rest_ms=medians["total"] - decode - medians["engine"],
+            rest_ms=medians["total"] - own_decode - medians["engine"],
             peak_mib=peak_mib(timed, files),
             share_of_peak=1000 * gflop / networks / peak if peak else None,
             max_dp=max_dp,

@@ -115,9 +115,12 @@ def openvino_alone(path: Path, layout: Layout) -> Callable[[NDArray[np.float32]]
 
     def run(chunks: NDArray[np.float32]) -> None:
         request = idle.get()
-        for batch in batches(chunks, layout.batch):
-            request.infer({0: batch}, share_inputs=True)
-        idle.put(request)
+        try:
+            for batch in batches(chunks, layout.batch):
+                given = np.pad(batch, ((0, layout.batch - len(batch)), (0, 0)))  # the shape is fixed
+                request.infer({0: given}, share_inputs=True)
+        finally:
+            idle.put(request)
 
     return run
 

@@ -1,9 +1,9 @@
 """The gate: an exported model answers as its torch original does, or it is not written.
 
 Inputs are noise, a chirp, digital silence, a -80 dB signal, a clipped one and real audio, in batches
-of 1, 5 and 12; of a model that hears stretches every frame is compared. They must spread the answers,
-or agreement would prove nothing: where they spread them little, as in a model that was trained for a
-few steps, differences are magnified before the judgement.
+of 1, 5 and 12; of a model that hears stretches, every frame, in batches of 1 and 2. They must spread
+the answers, or agreement would prove nothing: where they spread them little, as in a model that was
+trained for a few steps, differences are magnified before the judgement.
 """
 
 from __future__ import annotations

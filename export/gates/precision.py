@@ -95,7 +95,7 @@ def table(folder: Path, precisions: Sequence[str], layout: Layout, labelled: Tru
     rows = labelled.rows(combine(scores, spec))
     auc = macro_auc(labelled.truth, rows).macro
     speed = windows_per_s(loaded.ensemble, layout.streams)
-    return Table(rows, auc, 1000 * WINDOWS_A_MINUTE / speed)
+    return Table(rows, auc, 1000 * loaded.ensemble.windows_heard(WINDOWS_A_MINUTE) / speed)
 
 
 def compare(precision: str, f32: Table, lower: Table, labelled: TruthSet) -> Verdict:

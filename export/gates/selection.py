@@ -65,7 +65,8 @@ def untested(
     soundscapes.
     """
     trained = any(final.trained_on and final.job.pseudo.validating for final in finals.values())
-    mean = {} if trained else _mean_of_members(finals, "soundscapes")
+    as_validated = all(f.contract.stretch_s == f.job.postprocess.stretch_s for f in finals.values())
+    mean = _mean_of_members(finals, "soundscapes") if as_validated and not trained else {}
     if output:
         why = f"output {output}: {ASKED_FOR}"
     elif mean:
@@ -74,6 +75,8 @@ def untested(
     else:
         output = "clipwise"
         why = f"output {output}: nothing to choose on, since {note}; --output names another"
+        if not as_validated:
+            why += " (training validated models that hear something else at once than these)"
         if held_out := _mean_of_members(finals, "held_out"):
             why += f" (held-out recordings say little of soundscapes: {_listed(held_out)})"
     postprocess = next(iter(finals.values())).job.postprocess
@@ -231,7 +234,7 @@ def _shifts(
     """Choose the time shifts that are worth a pass, by adding one after another.
 
     Over windows, those that do not lower macro-AUC. Over stretches one pass already hears shifted
-    windows, and a further one takes twice its time: those that gain for certain.
+    windows, and a further one takes twice its time: those whose gain is beyond doubt.
     """
     shifted = {
         shift: member_scores(loaded, labelled, layout.streams, shift)[spec.output] for shift in SHIFTS

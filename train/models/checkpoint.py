@@ -21,7 +21,7 @@ from birdkit.errors import UserError
 from birdkit.files import replacing
 from birdkit.files import sha256 as sha256
 from train.config.job import Job, from_version_3
-from train.models.sed import Predictor, frame_s
+from train.models.sed import Predictor, over_stretches
 
 VERSION = 4  # 3 is read, too: it held a recipe with one model where this one holds a job
 STATE_NAME = "state.pt"
@@ -98,8 +98,8 @@ class Final:
         stretch_s = self.job.postprocess.stretch_s if stretch_s is None else stretch_s
         if not stretch_s:
             return replace(self, contract=self.contract.windowed)
-        own_frame_s = frame_s(self.job.frontend, self.job.model, self.contract)
-        return replace(self, contract=self.contract.over_stretches(stretch_s, own_frame_s))
+        job, windowed = self.job, self.contract.windowed
+        return replace(self, contract=over_stretches(job.frontend, job.model, windowed, stretch_s))
 
     def predictor(self) -> Predictor:
         """The model in eval mode, rebuilt from its job and loaded strictly."""

@@ -91,7 +91,14 @@ def stride(name: str, features: Features, n_mels: int) -> float:
     few, many = LENGTHS
     with torch.device("meta"), torch.inference_mode():
         encoder = _create(name, 0.0, 0.0).eval()
-        n_few, n_many = (features(encoder, torch.zeros(1, 1, n_mels, n)).shape[3] for n in (few, many))
+        try:
+            inputs = (torch.zeros(1, 1, n_mels, n_frames) for n_frames in (few, many))
+            n_few, n_many = (features(encoder, log_mel).shape[3] for log_mel in inputs)
+        except Exception as error:  # models of one size fail in a dozen ways of their own
+            raise UserError(
+                f"models.encoder {name!r} can't hear more than a chunk at once ({first_line(error)}); "
+                "give stretches of 0 s"
+            ) from error
     return (many - few) / (n_many - n_few)
 
 

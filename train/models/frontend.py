@@ -87,7 +87,10 @@ class LogMel(nn.Module):
                 slice(across if i else 0, part.shape[2] - (across if i + 1 < len(parts) else 0))
                 for i, part in enumerate(parts)
             ]
-            every = [self.from_power(part, own) for part, own in zip(parts, inner, strict=True)]
+            every = [
+                self.from_power(part, own if own.start < own.stop else ALL)  # a chunk of few frames
+                for part, own in zip(parts, inner, strict=True)
+            ]
             return torch.cat(every, dim=3)
 
     def from_power(self, mel_power: Tensor, inner: slice = ALL) -> Tensor:

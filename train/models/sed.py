@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from birdkit.contract import Contract
+from birdkit.errors import UserError
 from train.config.settings import FrontEnd, Model
 from train.models import encoder
 from train.models.frontend import LogMel
@@ -125,18 +126,29 @@ class Predictor(nn.Module):
     def over_stretches(self, stretch_s: float) -> Predictor:
         """The same model, with the same weights in memory, where it hears stretches."""
         other = copy.copy(self)
-        own_frame_s = frame_s(self.front_end.config, self.model, self.contract)
-        other.contract = self.contract.over_stretches(stretch_s, own_frame_s)
+        other.contract = over_stretches(self.front_end.config, self.model, self.contract, stretch_s)
         return other
 
 
-def frame_s(frontend: FrontEnd, model: Model, contract: Contract) -> float:
-    """Seconds of a frame that a model answers for, found with shapes alone."""
+def over_stretches(frontend: FrontEnd, model: Model, contract: Contract, stretch_s: float) -> Contract:
+    """The contract of a model that hears stretches, with the length of its frames.
+
+    Both are found with shapes alone. Raises `UserError` where the encoder can't hear so much at once.
+    """
     rates = model.drop_rate, model.drop_path_rate
-    n_frames = 1 + contract.chunk_samples // frontend.hop
-    features = encoder.probe(model.encoder, *rates, frontend.n_mels, n_frames)
-    stride = encoder.stride(model.encoder, features, frontend.n_mels)
-    return stride * frontend.hop / frontend.sample_rate
+
+    def features(seconds: float) -> encoder.Features:
+        n_frames = 1 + round(seconds * contract.sample_rate) // frontend.hop
+        return encoder.probe(model.encoder, *rates, frontend.n_mels, n_frames)
+
+    of_chunk = features(contract.chunk_s)
+    if features(stretch_s) != of_chunk:
+        raise UserError(
+            f"models.encoder {model.encoder!r} needs log-mels of another length than that of "
+            f"{stretch_s:g} s; give stretches of another length, or of 0 s"
+        )
+    stride = encoder.stride(model.encoder, of_chunk, frontend.n_mels)
+    return contract.over_stretches(stretch_s, stride * frontend.hop / frontend.sample_rate)
 
 
 def central_frames(n_frames: int, share: float) -> tuple[int, int]:

@@ -145,12 +145,12 @@ def engines_for(
 
     Parameters
     ----------
-    truth_set : what is to be scored; its longest file limits the stretches, since silence takes time
+    truth_set : what is to be scored; of recordings, which are short, the longest limits the stretches
     """
     stretch_s = postprocess.stretch_s
     engines = {}
     for name, predictor in predictors.items():
-        if stretch_s and truth_set is not None:
+        if stretch_s and truth_set is not None and truth_set.per_file:
             longest = max(file.n_windows for file in truth_set.files) * predictor.contract.window_s
             stretch_s = min(stretch_s, longest)
         heard = predictor.over_stretches(stretch_s) if stretch_s else predictor

@@ -96,9 +96,9 @@ def fault(folder: Path, stem: str, precision: str, contract: Contract, answers: 
         return ""
     for name, values in answers.items():
         wanted = np.asarray(expected[name])
-        is_clipwise = name.endswith("clipwise")
-        limits = CLIPWISE_TOLERANCE if is_clipwise else LOGIT_TOLERANCE
-        scale = 1.0 if is_clipwise else rounding_scale(wanted)
+        is_logit = not name.endswith(("clipwise", "attention"))
+        limits = LOGIT_TOLERANCE if is_logit else CLIPWISE_TOLERANCE
+        scale = rounding_scale(wanted) if is_logit else 1.0
         off = float((np.abs(wanted - _rows(values)) / scale).max())
         if not off <= limits[precision]:  # NaN is a fault
             return f"golden input: {name} is off by {off:.2g} > {limits[precision]}"

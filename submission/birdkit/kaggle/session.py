@@ -203,7 +203,7 @@ class Run:
         self.out.opened(contract, spec)
         report.engines, report.layout = list(loaded.engines), str(fastest.layout)
         report.origins = list(loaded.origins)
-        report.notes += [*loaded.fallbacks, *fastest.failed, *differences]
+        report.notes += [*loaded.fallbacks, *differences]
         dropped = sorted(set(Spec.load(self.options.model).members) - set(members))
         if dropped:
             names = ", ".join(dropped)
@@ -228,7 +228,8 @@ class Run:
         progress, scored = self.out.progress, self.out.report.scored
         if not progress.windows:
             return progress.first.elapsed_s / scored
-        return progress.elapsed_s / progress.windows * WINDOWS_A_MINUTE
+        assert self.failover is not None, "a pass was completed"
+        return progress.elapsed_s / progress.windows * self.failover.windows_heard(WINDOWS_A_MINUTE)
 
 
 def verdict(seconds_per_file: float, limit_min: float) -> tuple[str, bool]:

@@ -20,6 +20,7 @@ from birdkit.errors import first_line
 from birdkit.grid import WINDOWS_A_MINUTE
 from birdkit.scoring import budget
 from birdkit.scoring.ensemble import Ensemble, Loaded
+from birdkit.scoring.passes import windows_of_pass
 from birdkit.scoring.predict import SoundFile
 
 # Timed rounds of one recording a stream. The fastest counts, since other load can only slow it down.
@@ -41,7 +42,8 @@ class Calibration:
 
     def __str__(self) -> str:
         listed = ", ".join(f"{name} {speed:.1f}" for name, speed in self.measured.items())
-        return f"layout {self.layout} (streams x threads x batch); windows a second: {listed}"
+        speeds = f"layout {self.layout} (streams x threads x batch); windows a second: {listed}"
+        return "; ".join([speeds, *self.failed])
 
 
 def candidates(cores: int) -> list[Layout]:
@@ -60,22 +62,24 @@ def calibrate(open_in: Callable[[Layout], Loaded], layouts: Iterable[Layout]) ->
     """
     best: tuple[float, Layout, Loaded] | None = None
     measured: dict[str, float] = {}
-    failed: dict[Layout, Exception] = {}
+    failed: list[str] = []
+    first_error: Exception | None = None
     for layout in layouts:
         try:
             loaded = open_in(layout)
             speed = windows_per_s(loaded.ensemble, layout.streams)
         except Exception as error:  # engines report a lack of memory in ways of their own
-            failed[layout] = error
+            failed.append(f"layout {layout} failed: {first_line(error)}")
+            # Without its traceback, which would keep the engines that memory had no room for.
+            first_error = first_error or error.with_traceback(None)
             continue
         measured[str(layout)] = speed
         if best is None or speed > best[0]:
             best = (speed, layout, loaded)
     if best is None:
-        assert failed, "calibrate needs at least one layout"
-        raise next(iter(failed.values()))
-    lines = [f"layout {layout} failed: {first_line(error)}" for layout, error in failed.items()]
-    return Calibration(best[2], best[1], best[0], measured, lines)
+        assert first_error is not None, "calibrate needs at least one layout"
+        raise first_error
+    return Calibration(best[2], best[1], best[0], measured, failed)
 
 
 def what_fits(
@@ -101,7 +105,7 @@ def what_fits(
     for count in range(len(by_weight), 0, -1):
         if count < len(by_weight):
             fastest = calibrate(partial(_open_some, open_in, by_weight[:count]), [fastest.layout])
-        heard = sum(fastest.loaded.ensemble.windows_heard(file.n_windows) for file in files)
+        heard = windows_of_pass(files, fastest.loaded.ensemble)
         if clock() + budget.engines_s(heard, fastest.windows_per_s) <= deadline:
             break
     return fastest

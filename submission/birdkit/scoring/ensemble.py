@@ -1,4 +1,4 @@
-"""Runs several models and combines their outputs into one table, with the run's only sigmoid."""
+"""Runs several models and combines their scores into one table."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ result is the mean of exactly the passes that it names.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from birdkit.contract import Contract
 from birdkit.scoring import budget
-from birdkit.scoring.predict import Prediction, Scores, SoundFile, predict
+from birdkit.scoring.predict import Prediction, Scores, SoundFile, predict, spans
 
 # The pass, files done, files in all, seconds of this pass.
 Report = Callable[[str, int, int, float], None]
@@ -51,7 +51,13 @@ class Pass:
 
     def cost(self, files: Sequence[SoundFile], scorer: Scorer) -> float:
         """Number of windows whose sound is computed on; a time-shifted pass hears more of a file."""
-        return float(sum(scorer.windows_heard(file.n_windows, self.shift) for file in files))
+        return float(windows_of_pass(files, scorer, self.shift))
+
+
+def windows_of_pass(files: Iterable[SoundFile], scorer: Scorer, shift: float = 0.0) -> int:
+    """Windows whose sound a pass computes on, part by part of each file."""
+    every = (span for file in files for span in spans(file, scorer.contract))
+    return sum(scorer.windows_heard(span.heard, shift) for span in every)
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,15 @@ class Frames:
     attention: NDArray[np.float32]  # (frames, classes), before its softmax
     middles_s: NDArray[np.float64]  # (frames,), ascending, from the start of the first window
 
-    def within(self, end_s: float) -> Frames:
-        """Those in a recording that ends there; the nearest one where it is shorter than a frame."""
-        inside = np.flatnonzero((self.middles_s >= 0) & (self.middles_s < end_s))
-        if not inside.size:
-            inside = np.array([np.abs(self.middles_s - end_s / 2).argmin()])
-        return Frames(self.logits[inside], self.attention[inside], self.middles_s[inside])
+    def span(self, start_s: float, end_s: float) -> slice:
+        """The frames whose middles lie from start to end."""
+        first, last = np.searchsorted(self.middles_s, (start_s, end_s))
+        return slice(int(first), int(last))
+
+    def nearest(self, moment_s: float) -> slice:
+        """The one frame whose middle lies nearest."""
+        index = int(np.abs(self.middles_s - moment_s).argmin())
+        return slice(index, index + 1)
 
 
 def pool(
@@ -42,32 +45,41 @@ def pool(
 
     Parameters
     ----------
-    end_s : end of the recording; frames beyond it answer for nothing
+    end_s : end of the recording; frames beyond it answer for no window that it reaches into
     output : segmentwise or clipwise
     pooling : one of `POOLINGS`
 
     Returns
     -------
-    (count, classes) probabilities. A window that holds no frame of the recording has the nearest one's
+    (count, classes) probabilities. A window beyond the recording has those of the silence there
     """
-    frames = frames.within(end_s)
     of_frames = sigmoid(frames.logits)
     weights = np.exp(frames.attention) if output == "clipwise" else None
     pooled = np.empty((count, of_frames.shape[1]), dtype=np.float32)
     for index in range(count):
-        total, share = np.zeros(of_frames.shape[1]), 0.0
-        for moved, weight in POOLINGS[pooling]:
-            start_s = (index + moved) * window_s
-            span = slice(*np.searchsorted(frames.middles_s, (start_s, start_s + window_s)))
-            if span.start < span.stop:
-                own_weights = None if weights is None else weights[span]
-                total += weight * _of_span(of_frames[span], own_weights)
-                share += weight
-        if not share:
-            nearest = np.abs(frames.middles_s - (index + 0.5) * window_s).argmin()
-            total, share = of_frames[nearest], 1.0
-        pooled[index] = total / share
+        total, shares = np.zeros(of_frames.shape[1]), 0.0
+        for span, share in _heard(frames, end_s, index * window_s, window_s, pooling):
+            own_weights = None if weights is None else weights[span]
+            total += share * _of_span(of_frames[span], own_weights)
+            shares += share
+        pooled[index] = total / shares
     return pooled
+
+
+def _heard(
+    frames: Frames, end_s: float, start_s: float, window_s: float, pooling: str
+) -> list[tuple[slice, float]]:
+    """The frames that a window is made of, with the shares that they count by."""
+    spans = []
+    for moved, share in POOLINGS[pooling]:
+        begin_s = start_s + moved * window_s
+        span = frames.span(max(0.0, begin_s), min(begin_s + window_s, end_s))
+        if span.start < span.stop:
+            spans.append((span, share))
+    if start_s < end_s:  # where the recording reaches into it by less than a frame, the nearest one
+        return spans or [(frames.nearest((start_s + min(end_s, start_s + window_s)) / 2), 1.0)]
+    own = frames.span(start_s, start_s + window_s)
+    return [(own if own.start < own.stop else frames.nearest(start_s + window_s / 2), 1.0)]
 
 
 def _of_span(

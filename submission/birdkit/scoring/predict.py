@@ -12,7 +12,7 @@ from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby, islice, pairwise, repeat
+from itertools import groupby, islice, repeat
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -63,11 +63,10 @@ class Prediction:
 
 @dataclass(frozen=True)
 class _Part:
-    """Windows of a recording that are scored together, `before` of them only to be dropped again."""
+    """A part of a recording: windows, and the samples of them and of the neighbours they hear."""
 
     samples: NDArray[np.float32]
-    before: int
-    count: int
+    span: Span
 
 
 class _TooLate(Exception):
@@ -119,7 +118,7 @@ def predict(
         except TimeoutError:
             raise _TooLate from None
         left_s()
-        return _finite(score(part.samples, part.before + part.count)[..., part.before :, :])
+        return _finite(score(part.samples, part.span.heard)[..., part.span.kept, :])
 
     with closing(_in_order(files, contract, decode, one, streams)) as every_part:
         for index, parts in groupby(every_part, key=itemgetter(0)):
@@ -152,7 +151,7 @@ def _in_order(
         begun = (
             (index, decoded := decoder.submit(decode, parts), scorers.submit(score, decoded))
             for index, file in enumerate(files)
-            for parts in repeat(_parts(file, contract), len(_spans(file, contract)))
+            for parts in repeat(_parts(file, contract), len(spans(file, contract)))
         )
         ahead = deque(islice(begun, streams + DECODED_AHEAD))
         try:
@@ -211,17 +210,38 @@ def _overhang_s(contract: Contract) -> float:
     return (contract.chunk_s - contract.window_s) / 2
 
 
-def _spans(file: SoundFile, contract: Contract) -> list[tuple[int, int]]:
-    """The windows of a recording's parts, from first to one past the last."""
-    # With the windows before it, a part is no longer than the first one.
-    step = max(PART_WINDOWS // 2, PART_WINDOWS - _most_before(contract))
-    bounds = [0, *range(min(PART_WINDOWS, file.n_windows), file.n_windows, step), file.n_windows]
-    return list(pairwise(bounds))
+@dataclass(frozen=True)
+class Span:
+    """Windows of a recording that are scored together, some before and after only for their sake."""
+
+    first: int  # of the windows
+    count: int
+    before: int
+    after: int
+
+    @property
+    def heard(self) -> int:
+        """How many windows are scored."""
+        return self.before + self.count + self.after
+
+    @property
+    def kept(self) -> slice:
+        """Which of the scored ones are kept."""
+        return slice(self.before, self.before + self.count)
 
 
-def _most_before(contract: Contract) -> int:
-    """How many windows before a part's first one are heard for its sake."""
-    return math.ceil(_overhang_s(contract) / contract.window_s) + 1
+def spans(file: SoundFile, contract: Contract) -> list[Span]:
+    """The parts of a recording. With their neighbours all are as long as the first, or shorter."""
+    most_before = math.ceil(_overhang_s(contract) / contract.window_s) + 1
+    found, first = [], 0
+    while first < file.n_windows:
+        before, left = min(first, most_before), file.n_windows - first
+        fits = max(PART_WINDOWS // 2, PART_WINDOWS - before)
+        # One window after a part is heard: frames of it count for the part's last window.
+        count, after = (left, 0) if left <= fits else (fits - 1, 1)
+        found.append(Span(first, count, before, after))
+        first += count
+    return found
 
 
 def _parts(file: SoundFile, contract: Contract) -> Iterator[_Part]:
@@ -230,17 +250,17 @@ def _parts(file: SoundFile, contract: Contract) -> Iterator[_Part]:
     needed_s = (file.n_windows + 1) * contract.window_s + _overhang_s(contract)
     blocks = audio.blocks(file.path, contract.sample_rate, max_s=needed_s)
     held, begin = np.zeros(0, dtype=np.float32), 0  # samples from the window `begin` on
-    for first, last in _spans(file, contract):
-        count, before = last - first, min(first, _most_before(contract))
-        held, begin = held[(first - before - begin) * contract.window_samples :], first - before
-        needed = (before + count + 1) * contract.window_samples + contract.chunk_samples
+    for span in spans(file, contract):
+        dropped = span.first - span.before - begin
+        held, begin = held[dropped * contract.window_samples :], span.first - span.before
+        needed = (span.heard + 1) * contract.window_samples + contract.chunk_samples
         pieces = [held]
         while (
             sum(piece.size for piece in pieces) < needed and (block := next(blocks, None)) is not None
         ):
             pieces.append(block)
         held = np.concatenate(pieces)
-        yield _Part(held[:needed], before, count)
+        yield _Part(held[:needed], span)
 
 
 def _finite(scores: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -53,7 +53,7 @@ def window_scores(
 def _frames(answers: Answers, contract: Contract, shift: float) -> Frames:
     """The frames of stretches (stretches, frames, classes), one after another.
 
-    A last frame whose middle lies beyond its stretch is left out: the next stretch has its sound.
+    A last frame whose middle lies beyond its stretch is left out, since most of it is padding.
     """
     n_stretches, n_frames, n_classes = answers["framewise"].shape
     in_stretch = frame_middles(n_frames, contract)

@@ -320,7 +320,7 @@ def test_the_heaviest_members_of_a_fused_file_stay_as_many_as_there_is_time_for(
 
     pretend_speeds(monkeypatch, SPEEDS)
     found = calibration.what_fits(
-        open_in, [LAYOUT], [SoundFile(Path(), 100)], 50.0 + left_s, clock=lambda: 50.0
+        open_in, [LAYOUT], [SoundFile(Path(), 20)] * 5, 50.0 + left_s, clock=lambda: 50.0
     )
     assert list(found.loaded.ensemble.spec.members) == kept
     assert found.windows_per_s == SPEEDS[len(kept)]

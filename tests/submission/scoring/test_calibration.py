@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from birdkit.contract import Contract
 from birdkit.engines.layout import Layout
 from birdkit.scoring import calibration
 from birdkit.scoring.ensemble import Spec
@@ -17,7 +18,8 @@ from birdkit.scoring.predict import SoundFile
 WEIGHTS = {"light": 1.0, "heavy": 3.0, "middle": 2.0}
 # Windows a second by the number of members: 100 windows take three 115 s, two 57.5 s, one 11.5 s.
 SPEEDS = {3: 1.0, 2: 2.0, 1: 10.0}
-FILES = [SoundFile(Path("a"), 60), SoundFile(Path("b"), 40)]
+FILES = [SoundFile(Path(f"{i}"), 20) for i in range(5)]
+CONTRACT = Contract(32000, 5.0, 5.0, ("a",))
 LAYOUTS = [Layout(1, 1, 2), Layout(2, 1, 2)]
 
 
@@ -36,7 +38,7 @@ def test_the_heaviest_members_stay_as_many_as_there_is_time_for(
 ) -> None:
     def open_in(layout: Layout, members: Sequence[str] | None) -> Any:
         spec = Spec({name: WEIGHTS[name] for name in members or WEIGHTS})
-        heard = SimpleNamespace(spec=spec, windows_heard=lambda n_windows: n_windows)
+        heard = SimpleNamespace(spec=spec, contract=CONTRACT, windows_heard=lambda n, shift: n)
         return SimpleNamespace(ensemble=heard)
 
     def speed(ensemble: Any, streams: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from birdkit import grid
 from birdkit.contract import Contract
 from birdkit.engines.engine import Answers
 from birdkit.scoring.ensemble import Ensemble, Spec
+from birdkit.scoring.passes import Pass
 from birdkit.scoring.pooling import POOLINGS, Frames, pool, sigmoid
 from birdkit.scoring.predict import PART_WINDOWS, SoundFile, predict
 from birdkit.scoring.window_scores import window_scores
@@ -116,11 +118,22 @@ def test_padding_answers_for_nothing(seconds: float, output: str, pooling: str) 
     np.testing.assert_allclose(found[: count - 2], longer[: count - 2], atol=1e-6)
 
 
-def test_a_window_beyond_the_recording_has_the_nearest_frame() -> None:
-    waveform = sound(12.0)
-    found = scores(Listens(MINUTE), waveform, 12)["segmentwise"]
-    last = sigmoid(Listens.logits(waveform[-4:][None])[0])
-    np.testing.assert_allclose(found[4:], np.tile(last, (8, 1)), atol=1e-6)
+@pytest.mark.parametrize("pooling", sorted(POOLINGS))
+def test_a_window_beyond_the_recording_has_the_answer_to_silence(pooling: str) -> None:
+    """As of models that hear a window at a time; a call at the end is in no row behind it."""
+    found = scores(Listens(MINUTE), sound(12.0), 12, pooling=pooling)
+    for output in ("clipwise", "segmentwise"):
+        assert found[output][:3].max() < 0.99
+        assert found[output][3:, 0].min() > 0.99  # this engine is sure of what it hears in silence
+
+
+def test_a_recording_that_reaches_into_a_window_by_less_than_half_a_frame_is_what_it_answers_for() -> (
+    None
+):
+    waveform = sound(5.2)
+    found = scores(Listens(MINUTE), waveform, 2)["segmentwise"]
+    padded = np.append(waveform[40:], np.zeros(2, np.float32))[None]
+    np.testing.assert_allclose(found[1], sigmoid(Listens.logits(padded)[0]), atol=1e-6)
 
 
 @pytest.mark.parametrize("shift", [0.25, 0.5, 0.75])
@@ -166,21 +179,26 @@ def test_members_of_windows_and_of_stretches_stand_in_one_ensemble() -> None:
     assert alone.windows_heard(13, 0.5) == 14
 
 
+@pytest.mark.parametrize("pooling", sorted(POOLINGS))
 @pytest.mark.parametrize("n_windows", [PART_WINDOWS, PART_WINDOWS + 1, 3 * PART_WINDOWS + 5])
-def test_the_parts_of_a_recording_change_nothing(n_windows: int, tmp_path: Path) -> None:
+def test_the_parts_of_a_recording_change_nothing(n_windows: int, pooling: str, tmp_path: Path) -> None:
     path = tmp_path / "long.wav"
     waveform = np.clip(0.2 * sound(5.0 * n_windows), -1, 1)
     soundfile.write(path, waveform, RATE, "FLOAT")
-    ensemble = Ensemble({"m": Listens(MINUTE)}, Spec({"m": 1.0}, "segmentwise", pooling="plain"))
+    ensemble = Ensemble({"m": Listens(MINUTE)}, Spec({"m": 1.0}, "segmentwise", pooling=pooling))
     (found,) = predict([SoundFile(path, n_windows)], ensemble.score, ensemble.contract).scores
     assert found is not None
     np.testing.assert_allclose(found, ensemble.score(waveform, n_windows), atol=1e-6)
 
 
-def test_a_later_part_costs_no_stretch_more_than_the_first(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("n_windows", "shift"), [(12, 0.0), (25, 0.0), (70, 0.0), (70, 0.5)])
+def test_a_pass_is_planned_with_all_that_it_hears(n_windows: int, shift: float, tmp_path: Path) -> None:
     path = tmp_path / "long.wav"
-    soundfile.write(path, 0.1 * sound(5.0 * 70), RATE, "FLOAT")
+    soundfile.write(path, 0.1 * sound(5.0 * n_windows), RATE, "FLOAT")
     engine = Listens(MINUTE)
     ensemble = Ensemble({"m": engine}, Spec({"m": 1.0}, "segmentwise"))
-    predict([SoundFile(path, 70)], ensemble.score, ensemble.contract)
-    assert engine.heard == [2, 2, 2]
+    file = SoundFile(path, n_windows)
+    predict([file], partial(ensemble.score, shift=shift), ensemble.contract)
+    assert Pass(shift).cost([file], ensemble) == 12 * sum(engine.heard)
+    if not shift:  # a later part takes no stretch more than the first
+        assert max(engine.heard) == engine.heard[0]

@@ -40,7 +40,7 @@ class Pseudo:
     output: Literal["segmentwise", "clipwise"] = "segmentwise"
     """The teacher's output: "segmentwise" or "clipwise"; one for all models of a round."""
     shifts: tuple[Annotated[float, Range(0.01, 0.99)], ...] = ()
-    """Time shifts of the windows, in windows, averaged into the teacher probabilities (TTA)."""
+    """Time shifts, in windows or stretches, averaged into the teacher probabilities (TTA)."""
     out_of_fold: bool = False
     """No model labels a soundscape that it was trained on."""
     validating: bool = False

@@ -21,7 +21,7 @@ class Postprocess:
 
     smoothing: tuple[Annotated[float, Range(0, 1000)], ...] = (1.0,)
     """Weights of neighbouring windows, the window itself in the middle."""
-    stretch_s: Annotated[float, Range(0, 600)] = 0.0
+    stretch_s: Annotated[float, Range(0, 120)] = 0.0
     """Seconds of a recording that a model hears at once, in whole windows; 0: a window at a time.
     Training is the same, so `export/to_onnx.py --stretch-s` can change it for the submission."""
     pooling: Literal["plain", "soft"] = "soft"
