@@ -154,8 +154,8 @@ def what_it_is(folder: Path, spec: Spec, members: Sequence[Member]) -> str:
 Detects which of {len(contract.classes)} classes call in soundscapes, window by window.
 
 - Input: mono audio at {contract.sample_rate:,} Hz, in {"; ".join(heard)}.
-- Answer: for windows of {contract.window_s:g} s. Output `{output}` of each member, averaged by
-  {spec.averaging}, {smoothed}.
+- Answer: for windows of {contract.window_s:g} s. Output `{output}` of each member,
+  averaged by {spec.averaging}, {smoothed}.
 - Classes: {first} to {last}; all, in order, in the ONNX metadata under
   `{METADATA_KEY}`.
 - Precisions, in order of use: {", then ".join(plain((*spec.precisions, "f32")))}.

@@ -80,16 +80,17 @@ def untested(
         if held_out := _mean_of_members(finals, "held_out"):
             why += f" (held-out recordings say little of soundscapes: {_listed(held_out)})"
     postprocess = next(iter(finals.values())).job.postprocess
-    # A second pass over stretches brought hardly anything, and takes twice the time of the first.
     stretches = any(final.contract.stretch_s for final in finals.values())
     spec = Spec(
         dict.fromkeys(finals, 1.0),
         output,
         postprocess.smoothing,
         files={stem: list(names) for stem, names in stems.items()},
-        shifts=() if stretches else SHIFTS,
-        pooling=postprocess.pooling if stretches else "plain",
     )
+    if (
+        stretches
+    ):  # a second pass over them brought hardly anything, and takes twice the first one's time
+        spec = replace(spec, shifts=(), pooling=postprocess.pooling)
     return spec, Judgement(0, 0, 0, {}, {}, [why], note)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from birdkit.contract import Contract
 from birdkit.kaggle import session
 from birdkit.scoring import budget, passes
 from birdkit.scoring.budget import Budget
@@ -50,10 +51,14 @@ def test_the_speed_after_several_passes_is_the_mean_of_all_of_them(
 
     monkeypatch.setattr(passes, "predict", predict)
     progress = Progress(Prediction([None, None]))
-    scorer: Any = SimpleNamespace(score=print, contract=None)
+    scorer: Any = SimpleNamespace(
+        score=print,
+        contract=Contract(32000, 5.0, 5.0, ("a",)),
+        windows_heard=lambda n_windows, shift=0.0: n_windows + bool(shift),
+    )
     options: Any = {"streams": 1, "deadline": 1e9, "clock": lambda: now[0]}
     run_passes(files, scorer, [Pass(), Pass(0.5)], progress, **options)
     out = SimpleNamespace(progress=progress, report=SimpleNamespace(scored=2))
     run: Any = object.__new__(session.Run)
-    run.out = out
+    run.out, run.failover = out, scorer
     assert run.seconds_per_file == pytest.approx(28 / (24 + 26) * 12)
