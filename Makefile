@@ -55,7 +55,7 @@ else
 	$(PY) train/metrics.py $(OUT) --validation $(VALIDATION) --at-least $(AT_LEAST)
 endif
 
-test: setup ## all tests (16 minutes on two threads of a core)
+test: setup ## all tests (20 minutes on two threads of a core)
 	$(PYTEST)
 
 quick: setup ## the tests without the slow ones

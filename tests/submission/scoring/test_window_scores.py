@@ -102,6 +102,11 @@ def test_pooling_is_its_definition(
         np.testing.assert_allclose(found[index], expected, rtol=1e-5, atol=1e-7)
 
 
+def test_soft_counts_a_window_the_less_the_further_it_is_moved() -> None:
+    assert POOLINGS["soft"] == ((-0.5, 0.5), (-0.25, 0.75), (0.0, 1.0), (0.25, 0.75), (0.5, 0.5))
+    assert POOLINGS["plain"] == ((0.0, 1.0),)
+
+
 @pytest.mark.parametrize("pooling", sorted(POOLINGS))
 @pytest.mark.parametrize("seconds", LENGTHS_S)
 @pytest.mark.parametrize("output", ["clipwise", "segmentwise"])

@@ -192,7 +192,7 @@ def test_a_loud_chunk_does_not_silence_its_neighbour_in_a_stretch(contract: Cont
     predictor = tiny_predictor(contract, "frontend.subtract_mean=1.0", "frontend.hop=1000")
     front_end = predictor.front_end
     t = torch.arange(3 * contract.chunk_samples) / contract.sample_rate
-    stretch = torch.sin(2 * torch.pi * 3000 * t) * (torch.sin(4 * torch.pi * t) > 0)
+    stretch = torch.sin(2 * torch.pi * 3000 * t) * (torch.cos(4 * torch.pi * t) > 0)
     n = contract.chunk_samples
     stretch[n : 2 * n] *= 1e-4
     log_mel = front_end.of(stretch[None], predictor.over_stretches(15.0).contract)
