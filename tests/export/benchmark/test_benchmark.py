@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from birdkit.contract import Contract
+from birdkit.engines.layout import Layout
 from birdkit.errors import UserError
 from birdkit.scoring.ensemble import Spec
 from export import bench
@@ -85,7 +86,10 @@ def test_the_bench_of_a_model_folder(
 
 
 @pytest.mark.slow
-def test_the_frontier_of_a_run(run_dir: Path, competition: Path, tmp_path: Path) -> None:
+def test_the_frontier_of_a_run(
+    run_dir: Path, competition: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frontier, "candidates", lambda cores: [Layout(cores, 1, 4)])
     out, chart = tmp_path / "f.json", tmp_path / "f.png"
     arguments = ["--data", str(competition), "--json", str(out), "--chart", str(chart), "--rounds", "1"]
     assert bench.main(["--frontier", str(run_dir), *arguments]) == 0
