@@ -15,8 +15,9 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # in place of this folder, whose rooms have names of packages
@@ -32,6 +33,16 @@ from export.models.members import load
 from train.pages.marks import put_between_marks
 
 SCALES = [50, 200, 700]
+
+
+class Page(Protocol):
+    """A module that shows measured figures."""
+
+    MARK: str
+
+    def markdown(self, report: Mapping[str, Any], /) -> str: ...
+
+    def chart(self, report: Mapping[str, Any], path: Path, /) -> None: ...
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -78,13 +89,19 @@ def show_frontier(args: argparse.Namespace) -> None:
         raise UserError(f"--frontier has nothing to judge on, since {labelled.note}")
     with tempfile.TemporaryDirectory(prefix="frontier-") as folder:
         measured = frontier.measure(members, labelled.truth_set, args.rounds, Path(folder))
-    print(frontier.markdown(measured))
+    put_out(args, frontier, measured)
+
+
+def put_out(args: argparse.Namespace, page: Page, measured: dict[str, Any]) -> None:
+    """Print what was measured, and write it where it is asked for."""
+    table = page.markdown(measured)
+    print(table)
     if args.json:
         args.json.write_text(json.dumps(measured, indent=2) + "\n")
     if args.chart:
-        frontier.chart(measured, args.chart)
+        page.chart(measured, args.chart)
     if args.readme:
-        put_between_marks(args.readme, frontier.MARK, frontier.markdown(measured))
+        put_between_marks(args.readme, page.MARK, table)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -101,13 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         files = comparison.minutes(args.data, args.files, scratch / "audio")
         measured = measure(compared, files, args.rounds, args.scaling or (), scratch)
     measured["weights"] = "random" if args.model_dir is None else str(args.model_dir)
-    print(report.markdown(measured))
-    if args.json:
-        args.json.write_text(json.dumps(measured, indent=2) + "\n")
-    if args.chart:
-        report.chart(measured, args.chart)
-    if args.readme:
-        put_between_marks(args.readme, report.MARK, report.markdown(measured))
+    put_out(args, report, measured)
     return 0
 
 

@@ -109,6 +109,13 @@ def submit(data: Path, model_dir: Path, out: Path, *arguments: str) -> int:
     return submission_run.main([*paths, "--layout", "1x2x12", *arguments])
 
 
+def submit_validation(data: Path, model_dir: Path, out: Path) -> None:
+    """Submit the soundscapes of a competition's validation folder, in a plain pass."""
+    soundscapes = data / "validation" / "soundscapes"
+    arguments = ["--soundscapes", str(soundscapes), "--max-passes", "1"]
+    assert submit(data, model_dir, out, *arguments) == 0
+
+
 @pytest.fixture
 def contract() -> Contract:
     return Contract(32000, 5.0, 5.0, ("a", "b", "1234"))

@@ -105,7 +105,6 @@ class Setup:
     folder: Path  # a model folder; of checkpoints where the engine is torch
     engine: str  # torch, onnxruntime, openvino
     precision: str = "f32"
-    stretch_s: float = 0.0  # what its models hear at once; 0: a window
     shifts: tuple[float, ...] = ()  # of its further passes
 
     def layouts(self) -> list[Layout]:

@@ -13,7 +13,7 @@ import numpy as np
 from birdkit.contract import Contract
 from birdkit.engines.precision import LOWER_PRECISIONS, lacking
 from birdkit.errors import UserError
-from birdkit.grid import WINDOWS_A_MINUTE
+from birdkit.grid import MINUTE_S, WINDOWS_A_MINUTE
 from birdkit.kaggle.mounts import soundscapes, train_soundscapes
 from birdkit.scoring.ensemble import Spec
 from birdkit.scoring.predict import SoundFile
@@ -24,9 +24,8 @@ from train.models import checkpoint
 from train.models.checkpoint import Final
 from train.synthetic.competition import write_ogg
 
-MINUTE_S = 60
 NOISE_RATE_HZ = 32000
-STRETCH_S = 60.0  # of the setup that hears whole minutes, where the model folder says no other
+STRETCH_S = MINUTE_S  # of the setup that hears whole minutes, where the model folder says no other
 PASSES = (0.5, 0.25)  # shifts of the two further passes that accuracy is bought with otherwise
 EAGER, PUBLISHED = "(a) librosa + torch eager", "(b) Conv1d mel, OpenVINO"
 THREE_PASSES = f"{PUBLISHED}, three passes"
@@ -78,12 +77,8 @@ def _setups(
         Setup(THREE_PASSES, conv1d, "openvino", shifts=PASSES),
         Setup("(c) ours, ONNX Runtime", windows, "onnxruntime"),
         Setup(WINDOWS, windows, "openvino"),
-        Setup(MINUTES, minutes, "openvino", stretch_s=longer_s),
-        *(
-            Setup(name, shipped, "openvino", lower_one, stretch_s)
-            for lower_one in lower
-            if not lacking(lower_one)
-        ),
+        Setup(MINUTES, minutes, "openvino"),
+        *(Setup(name, shipped, "openvino", each) for each in lower if not lacking(each)),
     ]
 
 
@@ -125,7 +120,7 @@ def minutes(data: Path | None, count: int, scratch: Path) -> list[SoundFile]:
         rng = np.random.default_rng(0)
         scratch.mkdir()
         for index in range(count):
-            noise = 0.1 * rng.standard_normal(MINUTE_S * NOISE_RATE_HZ)
+            noise = 0.1 * rng.standard_normal(round(MINUTE_S * NOISE_RATE_HZ))
             write_ogg(scratch / f"{index}.ogg", noise, NOISE_RATE_HZ)
     paths = soundscapes(scratch if data is None else train_soundscapes(data))
     if not paths:

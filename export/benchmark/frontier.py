@@ -121,8 +121,8 @@ def _export(members: Checkpoints, folder: Path) -> Path:
         path = folder / f"{stem}.onnx"
         onnx.write_members(members, names, path)
         openvino.write_ir(path, path.with_suffix(".xml"))
-    smoothing = next(iter(members.finals.values())).job.postprocess.smoothing
-    Spec(dict.fromkeys(members.finals, 1.0), smoothing=smoothing, files=stems).save(folder)
+    weights = dict.fromkeys(members.finals, 1.0)
+    Spec(weights, smoothing=members.smoothing, files=stems).save(folder)
     return folder
 
 
@@ -150,10 +150,7 @@ def _best(
 ) -> tuple[str, float, NDArray[np.float32]]:
     """The better output of some members, its macro-AUC and its rows (rows, classes)."""
     chosen = [index for index, name in enumerate(members.finals) if name in subset]
-    spec = Spec(
-        dict.fromkeys(subset, 1.0),
-        smoothing=next(iter(members.finals.values())).job.postprocess.smoothing,
-    )
+    spec = Spec(dict.fromkeys(subset, 1.0), smoothing=members.smoothing)
     tables = {}
     for output in passes[0]:
         by_file = zip(*(of_pass[output] for of_pass in passes), strict=True)

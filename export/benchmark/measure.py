@@ -99,7 +99,7 @@ def rows(
     decode = decode_ms(files, rate) / usable_cores()
     waveforms = [audio.read(file.path, rate) for file in files]
     kinds: dict[float, tuple[Agreement, float]] = {}
-    for stretch_s in {timed.setup.stretch_s for timed in setups}:
+    for stretch_s in {timed.stretch_s for timed in setups}:
         finals = {name: of.over_stretches(stretch_s) for name, of in comparison.finals.items()}
         kinds[stretch_s] = Agreement(finals, waveforms), network_gflop(finals)
     table = []
@@ -108,7 +108,7 @@ def rows(
         medians = {name: statistics.median(values) for name, values in rounds.items()}
         networks = medians["engine"] - medians["front_end"]
         peak = measured["peak_gflops"].get(setup.precision)
-        agreement, gflop = kinds[setup.stretch_s]
+        agreement, gflop = kinds[timed.stretch_s]
         heard = sum(timed.ensemble.windows_heard(WINDOWS_A_MINUTE, s) for s in timed.shifts)
         gflop *= heard / timed.ensemble.windows_heard(WINDOWS_A_MINUTE)
         own_decode = decode * len(timed.shifts)

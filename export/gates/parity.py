@@ -21,7 +21,7 @@ from birdkit.engines.engine import Answers, Engine
 from birdkit.engines.golden import SATURATED_LOGIT, rounding_scale
 from birdkit.errors import UserError
 from birdkit.grid import cut_inputs, n_windows
-from birdkit.scoring.pooling import sigmoid
+from birdkit.scoring.pooling import of_span, sigmoid
 from birdkit.scoring.window_scores import probabilities
 
 BATCHES = (1, 5, 12)
@@ -180,7 +180,8 @@ def _logit_scale(reference: NDArray[np.float32], candidate: NDArray[np.float32])
 def _of_frames(outputs: Outputs) -> Outputs:
     """Every frame as if it were a window's segmentwise, and a stretch's clipwise."""
     framewise, weights = outputs["framewise"], np.exp(outputs["attention"])
-    clipwise = (weights * sigmoid(framewise)).sum(axis=1) / weights.sum(axis=1)
+    stretches = zip(sigmoid(framewise), weights, strict=True)
+    clipwise = np.stack([of_span(of_frames, own) for of_frames, own in stretches])
     return {"clipwise": clipwise, "segmentwise": framewise.reshape(-1, framewise.shape[-1])}
 
 

@@ -7,6 +7,7 @@ on, is for reporting.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -241,18 +242,20 @@ def _shifts(
         shift: member_scores(loaded, labelled, layout.streams, shift)[spec.output] for shift in SHIFTS
     }
 
-    def rows(shifts: Sequence[float]) -> NDArray[np.float32]:
+    @functools.cache
+    def rows(shifts: tuple[float, ...]) -> NDArray[np.float32]:
         passes = [plain, *(shifted[shift] for shift in shifts)]
         mean = [np.mean(np.stack(of), axis=0) for of in zip(*passes, strict=True)]
         return labelled.rows(combine(mean, spec))
 
-    def auc(shifts: Sequence[float]) -> float:
+    @functools.cache
+    def auc(shifts: tuple[float, ...]) -> float:
         return macro_auc(labelled.truth, rows(shifts)).macro
 
-    def worth(chosen: Sequence[float], shift: float) -> bool:
+    def worth(chosen: tuple[float, ...], shift: float) -> bool:
         if not hears_stretches(loaded):
-            return auc([*chosen, shift]) >= auc(chosen)
-        gain = paired_bootstrap(labelled.truth, rows(chosen), rows([*chosen, shift]))
+            return auc((*chosen, shift)) >= auc(chosen)
+        gain = paired_bootstrap(labelled.truth, rows(chosen), rows((*chosen, shift)))
         return gain.bound(DOUBT) > 0
 
     chosen, tried = added_one_by_one(SHIFTS, auc, worth)
@@ -265,8 +268,8 @@ def _shifts(
 
 def added_one_by_one(
     shifts: Sequence[float],
-    auc: Callable[[Sequence[float]], float],
-    worth: Callable[[Sequence[float], float], bool],
+    auc: Callable[[tuple[float, ...]], float],
+    worth: Callable[[tuple[float, ...], float], bool],
 ) -> tuple[tuple[float, ...], list[str]]:
     """The shifts that are worth a pass beside those chosen before, and what was tried, in words.
 
@@ -274,8 +277,8 @@ def added_one_by_one(
     """
     chosen: tuple[float, ...] = ()
     tried = [f"plain {auc(chosen):.4f}"]
-    for shift in sorted(shifts, key=lambda shift: -auc([shift])):
-        tried.append(f"+{shift:g} {auc([*chosen, shift]):.4f}")
+    for shift in sorted(shifts, key=lambda shift: -auc((shift,))):
+        tried.append(f"+{shift:g} {auc((*chosen, shift)):.4f}")
         if worth(chosen, shift):
             chosen = *chosen, shift
     return chosen, tried

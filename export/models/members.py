@@ -39,6 +39,11 @@ class Checkpoints:
         """Names of the soundscapes that trained some member."""
         return frozenset[str]().union(*(final.trained_on for final in self.finals.values()))
 
+    @property
+    def smoothing(self) -> tuple[float, ...]:
+        """That of all members; `load` refuses others."""
+        return next(iter(self.finals.values())).job.postprocess.smoothing
+
     def over_stretches(self, stretch_s: float | None) -> Checkpoints:
         """The members where they hear stretches; None: as each was validated, 0: windows."""
         finals = {name: final.over_stretches(stretch_s) for name, final in self.finals.items()}

@@ -30,6 +30,12 @@ WINDOW_OUTPUTS = ("clipwise", "segmentwise")
 FRAME_OUTPUTS = ("framewise", "attention")
 
 
+def whole_windows(stretch_s: float, window_s: float) -> bool:
+    """Whether a stretch is made of whole windows, at least one."""
+    windows = stretch_s / window_s
+    return 1 <= windows < math.inf and abs(windows - round(windows)) < 1e-6
+
+
 class ContractError(UserError):
     """A model file whose contract is missing, has another version or contradicts itself."""
 
@@ -74,9 +80,7 @@ class Contract:
             raise ContractError(
                 f"contract: a model of stretches has the outputs {FRAME_OUTPUTS}, not {self.outputs}"
             )
-        windows = self.stretch_s / self.window_s
-        whole = 1 <= windows < math.inf and abs(windows - round(windows)) < 1e-6
-        if not whole:
+        if not whole_windows(self.stretch_s, self.window_s):
             raise ContractError(
                 f"stretches of {self.stretch_s:g} s are not made of whole windows of "
                 f"{self.window_s:g} s; give a multiple of that"

@@ -53,9 +53,7 @@ def cut_chunks(
     earlier = round(shift * contract.window_samples)
     before = _margin(contract) + earlier
     needed = (count - 1) * contract.window_samples + contract.chunk_samples
-    padded = np.zeros(needed, dtype=np.float32)
-    samples = waveform[: needed - before]
-    padded[before : before + samples.size] = samples
+    padded = _in_silence(waveform, before, needed)
     every_start = np.lib.stride_tricks.sliding_window_view(padded, contract.chunk_samples)
     return every_start[:: contract.window_samples].copy()
 
@@ -91,10 +89,8 @@ def cut_stretches(
     (stretches, input_samples) float32
     """
     before = round(shift * contract.input_samples)
-    padded = np.zeros(n_stretches(count, contract, shift) * contract.input_samples, dtype=np.float32)
-    samples = waveform[: padded.size - before]
-    padded[before : before + samples.size] = samples
-    return padded.reshape(-1, contract.input_samples)
+    needed = n_stretches(count, contract, shift) * contract.input_samples
+    return _in_silence(waveform, before, needed).reshape(-1, contract.input_samples)
 
 
 def cut_inputs(
@@ -112,6 +108,14 @@ def cut_inputs(
 def frame_middles(n_frames: int, contract: Contract) -> NDArray[np.float64]:
     """(frames,): the middles of a stretch's frames, in s from its start; the last may lie beyond it."""
     return np.asarray((np.arange(n_frames) + 0.5) * contract.frame_s, dtype=np.float64)
+
+
+def _in_silence(waveform: NDArray[np.float32], before: int, needed: int) -> NDArray[np.float32]:
+    """(needed,): the waveform behind `before` samples of silence, padded with it or cut to fit."""
+    padded = np.zeros(needed, dtype=np.float32)
+    samples = waveform[: needed - before]
+    padded[before : before + samples.size] = samples
+    return padded
 
 
 def _margin(contract: Contract) -> int:

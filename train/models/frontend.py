@@ -58,7 +58,7 @@ class LogMel(nn.Module):
             self.register_buffer(name, torch.tensor(matrix, dtype=torch.float32), persistent=False)
 
     def n_frames(self, n_samples: int) -> int:
-        return 1 + n_samples // self.config.hop
+        return n_frames(self.config, n_samples)
 
     def forward(self, waveform: Tensor) -> Tensor:
         with torch.autocast(waveform.device.type, enabled=False):
@@ -136,6 +136,11 @@ class LogMel(nn.Module):
         index = first + torch.arange(per_frame, device=waveform.device)
         frames = blocks.reshape(-1, n_blocks, block)[:, index]
         return frames.reshape(-1, n_frames, self.n2, n1).permute(0, 3, 2, 1)
+
+
+def n_frames(config: FrontEnd, n_samples: int) -> int:
+    """Frames of the log-mel of so many samples."""
+    return 1 + n_samples // config.hop
 
 
 def to_log_mel(mel_power: Tensor, inner: slice = ALL) -> Tensor:

@@ -16,7 +16,7 @@ from birdkit.contract import Contract
 from birdkit.errors import UserError
 from train.config.settings import FrontEnd, Model
 from train.models import encoder
-from train.models.frontend import LogMel
+from train.models.frontend import LogMel, n_frames
 
 
 class AttBlockV2(nn.Module):
@@ -116,8 +116,8 @@ class Predictor(nn.Module):
         self.contract = contract
         self.model = model
         self.front_end = LogMel(frontend)
-        n_frames = self.front_end.n_frames(contract.chunk_samples)
-        self.network = SedNetwork(model, len(contract.classes), frontend.n_mels, n_frames)
+        frames = self.front_end.n_frames(contract.chunk_samples)
+        self.network = SedNetwork(model, len(contract.classes), frontend.n_mels, frames)
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
         log_mel = self.front_end.of(waveform, self.contract)
@@ -138,8 +138,8 @@ def over_stretches(frontend: FrontEnd, model: Model, contract: Contract, stretch
     rates = model.drop_rate, model.drop_path_rate
 
     def features(seconds: float) -> encoder.Features:
-        n_frames = 1 + round(seconds * contract.sample_rate) // frontend.hop
-        return encoder.probe(model.encoder, *rates, frontend.n_mels, n_frames)
+        frames = n_frames(frontend, round(seconds * contract.sample_rate))
+        return encoder.probe(model.encoder, *rates, frontend.n_mels, frames)
 
     of_chunk = features(contract.chunk_s)
     if features(stretch_s) != of_chunk:

@@ -60,7 +60,7 @@ def pool(
         total, shares = np.zeros(of_frames.shape[1]), 0.0
         for span, share in _heard(frames, end_s, index * window_s, window_s, pooling):
             own_weights = None if weights is None else weights[span]
-            total += share * _of_span(of_frames[span], own_weights)
+            total += share * of_span(of_frames[span], own_weights)
             shares += share
         pooled[index] = total / shares
     return pooled
@@ -82,9 +82,7 @@ def _heard(
     return [(own if own.start < own.stop else frames.nearest(start_s + window_s / 2), 1.0)]
 
 
-def _of_span(
-    of_frames: NDArray[np.float32], weights: NDArray[np.float32] | None
-) -> NDArray[np.float32]:
+def of_span(of_frames: NDArray[np.float32], weights: NDArray[np.float32] | None) -> NDArray[np.float32]:
     """(frames, classes) → (classes,): the largest, or the mean by weight."""
     if weights is None:
         largest: NDArray[np.float32] = of_frames.max(axis=0)

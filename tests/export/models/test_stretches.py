@@ -19,7 +19,7 @@ from export.folder import model_folder
 from export.gates import parity
 from export.models import onnx
 from export.models.members import Checkpoints, load
-from tests.conftest import submit
+from tests.conftest import submit_validation
 from train.config.settings import Postprocess
 from train.models.checkpoint import Final
 from train.scoring import evaluate
@@ -47,8 +47,7 @@ def test_what_is_submitted_is_what_torch_scores_over_stretches(
 ) -> None:
     validation = competition / "validation"
     out = tmp_path / "s.csv"
-    heard = ["--soundscapes", str(validation / "soundscapes"), "--max-passes", "1"]
-    assert submit(competition, minutes_dir, out, *heard) == 0
+    submit_validation(competition, minutes_dir, out)
     finals = load([run_dir]).finals
     predictors = {name: final.predictor() for name, final in finals.items()}
     spec = Spec.load(minutes_dir)

@@ -14,7 +14,7 @@ from birdkit.contract import Contract
 from birdkit.errors import UserError
 from birdkit.scoring.ensemble import Spec
 from birdkit.scoring.predict import SoundFile
-from tests.conftest import submit, tiny_predictor, write_sound
+from tests.conftest import submit_validation, tiny_predictor, write_sound
 from train.data.competition import Recording
 from train.data.soundscapes import LabelledSoundscape
 from train.models.checkpoint import Final
@@ -31,8 +31,7 @@ def test_the_validation_figure_is_that_of_the_submitted_table(
 ) -> None:
     validation = competition / "validation"
     out = tmp_path / "s.csv"
-    heard = ["--soundscapes", str(validation / "soundscapes"), "--max-passes", "1"]
-    submit(competition, model_dir, out, *heard)
+    submit_validation(competition, model_dir, out)
     finals = {path.parent.name: Final.load(path) for path in run_dir.glob("round0/*/final.pt")}
     engines = {name: TorchEngine(final.predictor(), CPU) for name, final in finals.items()}
     spec = Spec.load(model_dir)

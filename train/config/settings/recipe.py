@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
+from birdkit.contract import whole_windows
 from birdkit.errors import UserError
 from train.config.settings.augment import Augment
 from train.config.settings.data import Data
@@ -97,8 +98,7 @@ class Recipe:
         if not self.models or not self.rounds:
             raise UserError(f"recipe {self.name}: needs at least one of [[models]] and [[rounds]]")
         stretch_s, window_s = self.postprocess.stretch_s, self.data.window_s
-        windows = stretch_s / window_s
-        if stretch_s and (windows < 1 or abs(windows - round(windows)) > 1e-6):
+        if stretch_s and not whole_windows(stretch_s, window_s):
             raise UserError(
                 f"postprocess.stretch_s {stretch_s:g} is no multiple of data.window_s {window_s:g}"
             )
