@@ -26,19 +26,19 @@ from birdkit.scoring.pooling import POOLINGS
 from export.benchmark import machine
 from export.benchmark.comparison import PASSES, STRETCH_S
 from export.benchmark.timing import total_ms
+from export.gates.order import Members, greedy
 from export.models import fuse, onnx, openvino
 from export.models.members import Checkpoints
 from train.scoring.auc import macro_aucs, resampled_weights
 from train.scoring.evaluate import TruthSet, member_scores
 
 MARK = "frontier"  # of the table in docs
-# With more members, each alone and the best ones together are tried, and not every combination.
+# With more members, each alone and the first ones together are tried, and not every combination.
 MOST_COMBINED = 3
 DRAWS = 1000
 INTERVAL = (5, 95)  # percentiles of the bootstrap over soundscapes
 TIMED_FILES = 8  # enough to keep every stream busy
 
-Members = tuple[str, ...]
 # Output → for each file (members, windows, classes).
 Scores = Mapping[str, Sequence[NDArray[np.float32]]]
 
@@ -135,14 +135,13 @@ def _scores(folder: Path, way: Way, labelled: TruthSet) -> list[Scores]:
 
 
 def _subsets(members: Checkpoints, scores: Scores, labelled: TruthSet) -> list[Members]:
-    """The members to try together."""
+    """The members to try together: those that a submission keeps where time is short, where many."""
     names = list(members.finals)
     if len(names) <= MOST_COMBINED:
         return [s for size in range(1, 1 + len(names)) for s in combinations(names, size)]
-    alone = {name: _best(members, (name,), [scores], labelled)[1] for name in names}
-    ranked = sorted(names, key=lambda name: -alone[name])
-    together = [tuple(ranked[:size]) for size in range(2, 1 + len(names))]
-    return [*((name,) for name in ranked), *together]
+    ordered, _ = greedy(names, lambda subset: _best(members, subset, [scores], labelled)[1])
+    together = [tuple(ordered[:size]) for size in range(2, 1 + len(names))]
+    return [*((name,) for name in ordered), *together]
 
 
 def _best(

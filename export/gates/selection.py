@@ -7,9 +7,8 @@ on, is for reporting.
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -19,13 +18,13 @@ from numpy.typing import NDArray
 from birdkit.contract import Contract
 from birdkit.engines.layout import Layout, usable_cores
 from birdkit.scoring import ensemble
-from birdkit.scoring.ensemble import AVERAGINGS, SHIFTS, Ensemble, Spec, average, combine
+from birdkit.scoring.ensemble import AVERAGINGS, Ensemble, Spec, average, combine
 from birdkit.scoring.pooling import POOLINGS
 from export.gates import weights
-from export.gates.weights import DOUBT
+from export.gates.order import further_passes, members_in_order
 from train.data.competition import class_groups, read_labelled
 from train.models.checkpoint import Final
-from train.scoring.auc import MacroAuc, macro_auc, paired_bootstrap
+from train.scoring.auc import MacroAuc, macro_auc
 from train.scoring.evaluate import TruthSet, member_scores, soundscape_set
 
 NAME = "evaluation.json"
@@ -166,11 +165,13 @@ def judge(
     if fit:
         spec, lines = _fit(spec, scores[best], labelled)
         chosen += lines
-    shifts, line = _shifts(loaded, spec, scores[best], labelled, layout)
-    spec = replace(spec, shifts=shifts)
+    shifts, line = further_passes(loaded, spec, scores[best], labelled, layout)
     chosen.append(line)
+    members, line = members_in_order(spec, scores[best], labelled)
+    chosen += [line] if line else []
     aucs = {output: labelled.auc(combine(scores[output], spec)) for output in scores}
-    return spec, Judgement(
+    # Last, for the scores are in the order that the members had.
+    return replace(spec, shifts=shifts, members=members), Judgement(
         n_soundscapes=len(labelled.files),
         n_windows=len(labelled.truth),
         n_scored=aucs[best].n_scored,
@@ -179,11 +180,6 @@ def judge(
         chosen=chosen,
         note=judging.note,
     )
-
-
-def hears_stretches(loaded: Ensemble) -> bool:
-    """Whether a member hears several windows at once."""
-    return any(engine.contract.stretch_s for engine in loaded.engines.values())
 
 
 def _pooling(
@@ -195,7 +191,7 @@ def _pooling(
     -------
     The pooling, its scores by output, and a line on the choice; none where no member hears stretches
     """
-    if not hears_stretches(loaded):
+    if not loaded.hears_stretches:
         return loaded.spec.pooling, member_scores(loaded, labelled, layout.streams), []
     scores, aucs = {}, {}
     for pooling in POOLINGS:
@@ -224,64 +220,6 @@ def _fit(
     members = dict(zip(spec.members, fitted.weights, strict=True))
     lines = [f"averaging {averaging}: macro-AUC with equal weights {_listed(aucs)}", str(fitted)]
     return replace(specs[averaging], members=members), lines
-
-
-def _shifts(
-    loaded: Ensemble,
-    spec: Spec,
-    plain: Sequence[NDArray[np.float32]],
-    labelled: TruthSet,
-    layout: Layout,
-) -> tuple[tuple[float, ...], str]:
-    """Choose the time shifts that are worth a pass, by adding one after another.
-
-    Over windows, those that do not lower macro-AUC. Over stretches one pass already hears shifted
-    windows, and a further one takes twice its time: those whose gain is beyond doubt.
-    """
-    shifted = {
-        shift: member_scores(loaded, labelled, layout.streams, shift)[spec.output] for shift in SHIFTS
-    }
-
-    @functools.cache
-    def rows(shifts: tuple[float, ...]) -> NDArray[np.float32]:
-        passes = [plain, *(shifted[shift] for shift in shifts)]
-        mean = [np.mean(np.stack(of), axis=0) for of in zip(*passes, strict=True)]
-        return labelled.rows(combine(mean, spec))
-
-    @functools.cache
-    def auc(shifts: tuple[float, ...]) -> float:
-        return macro_auc(labelled.truth, rows(shifts)).macro
-
-    def worth(chosen: tuple[float, ...], shift: float) -> bool:
-        if not hears_stretches(loaded):
-            return auc((*chosen, shift)) >= auc(chosen)
-        gain = paired_bootstrap(labelled.truth, rows(chosen), rows((*chosen, shift)))
-        return gain.bound(DOUBT) > 0
-
-    chosen, tried = added_one_by_one(SHIFTS, auc, worth)
-    passes = ", ".join(f"{shift:g}" for shift in chosen) or "none"
-    return (
-        chosen,
-        f"time shifts worth a pass, in windows or stretches: {passes}; macro-AUC {', '.join(tried)}",
-    )
-
-
-def added_one_by_one(
-    shifts: Sequence[float],
-    auc: Callable[[tuple[float, ...]], float],
-    worth: Callable[[tuple[float, ...], float], bool],
-) -> tuple[tuple[float, ...], list[str]]:
-    """The shifts that are worth a pass beside those chosen before, and what was tried, in words.
-
-    The one with the best `auc` alone is tried first.
-    """
-    chosen: tuple[float, ...] = ()
-    tried = [f"plain {auc(chosen):.4f}"]
-    for shift in sorted(shifts, key=lambda shift: -auc((shift,))):
-        tried.append(f"+{shift:g} {auc((*chosen, shift)):.4f}")
-        if worth(chosen, shift):
-            chosen = *chosen, shift
-    return chosen, tried
 
 
 def _mean(tables: NDArray[np.float32], members: Sequence[float]) -> NDArray[np.float32]:

@@ -91,7 +91,7 @@ def what_fits(
 ) -> Calibration:
     """The fastest layout, with as many members as can score the files once before the deadline.
 
-    The members of the largest weights stay. Where not even one member fits, it is kept all the same,
+    The first members of the spec stay. Where not even one member fits, it is kept all the same,
     and scores as many files as it can.
 
     Parameters
@@ -100,11 +100,10 @@ def what_fits(
     deadline : s, on `clock`
     """
     fastest = calibrate(lambda layout: open_in(layout, None), layouts)
-    weights = fastest.loaded.ensemble.spec.members
-    by_weight = sorted(weights, key=lambda name: -weights[name])
-    for count in range(len(by_weight), 0, -1):
-        if count < len(by_weight):
-            fastest = calibrate(partial(_open_some, open_in, by_weight[:count]), [fastest.layout])
+    members = list(fastest.loaded.ensemble.spec.members)
+    for count in range(len(members), 0, -1):
+        if count < len(members):
+            fastest = calibrate(partial(_open_some, open_in, members[:count]), [fastest.layout])
         heard = windows_of_pass(files, fastest.loaded.ensemble)
         if clock() + budget.engines_s(heard, fastest.windows_per_s) <= deadline:
             break

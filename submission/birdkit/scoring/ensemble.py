@@ -37,11 +37,12 @@ SHIFTS = (0.5, 0.25, 0.75)
 class Spec:
     """The content of `ensemble.json`: the models, their weights, and the post-processing of their mean.
 
-    `members` maps a model to its weight; `output` names the output that is used. `files` maps the stem
-    of a model file to the members it holds, where that is not one member of its own name. `precisions`
-    are the lower ones that passed their gate, the best first. `shifts` are the time shifts of the
-    further passes, in windows or stretches, the most useful first. `smoothing` is the kernel
-    of `postprocess.smooth`. `pooling` makes windows of framewise answers, one of `POOLINGS`.
+    `members` maps a model to its weight; where time is short the first ones are kept. `output` names
+    the output that is used. `files` maps the stem of a model file to the members it holds, where that
+    is not one member of its own name. `precisions` are the lower ones that passed their gate, the best
+    first. `shifts` are the time shifts of the further passes, in windows or stretches, the most useful
+    first. `smoothing` is the kernel of `postprocess.smooth`. `pooling` makes windows of framewise
+    answers, one of `POOLINGS`.
     """
 
     members: dict[str, float]
@@ -152,6 +153,11 @@ class Ensemble:
         if spec.output not in self.contract.outputs:
             outputs = ", ".join(self.contract.outputs)
             raise UserError(f"{SPEC_NAME}: output '{spec.output}' is not among the model's: {outputs}")
+
+    @property
+    def hears_stretches(self) -> bool:
+        """Whether a member hears several windows at once."""
+        return any(engine.contract.stretch_s for engine in self.engines.values())
 
     def run(self, waveform: NDArray[np.float32], n_windows: int, shift: float = 0.0) -> list[Answers]:
         """Every engine's own answers for a recording's windows, as `score` asks for them."""

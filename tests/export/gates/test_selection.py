@@ -7,28 +7,22 @@ import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import onnx
 import pytest
 
-from birdkit.contract import Contract
-from birdkit.engines.layout import Layout
 from birdkit.errors import UserError
 from birdkit.scoring.ensemble import SHIFTS, Spec
-from birdkit.scoring.predict import SoundFile
 from export import to_onnx, to_openvino
 from export.folder import model_folder
-from export.gates import lower_precisions, model_files, selection
+from export.gates import lower_precisions, model_files, order, selection
 from export.gates.selection import Judgement
 from export.models import members
 from export.models.onnx import MADE_BY_KEY
 from train.data.competition import read_labelled
 from train.models.checkpoint import Final
 from train.scoring import evaluate
-from train.scoring.evaluate import TruthSet
 
 MEMBERS = ("test_resnet", "test_resnet-2")
 
@@ -76,7 +70,7 @@ def export(
         return out
 
     monkeypatch.setattr(model_files, "export_stem", copied)
-    monkeypatch.setattr(selection, "SHIFTS", SHIFTS[:1])
+    monkeypatch.setattr(order, "SHIFTS", SHIFTS[:1])
     return run
 
 
@@ -223,61 +217,3 @@ def test_a_lower_precision_is_judged_on_what_trained_no_member(
     assert judged == []
     why = "all 3 labelled soundscapes" if n_trained else "these model files don't say"
     assert f"bf16: not tried, since {why}" in capsys.readouterr().out
-
-
-def test_a_shift_is_worth_a_pass_where_it_does_not_lower_what_is_chosen_already() -> None:
-    aucs = {
-        (): 0.8,
-        (0.25,): 0.81,
-        (0.5,): 0.82,
-        (0.75,): 0.79,
-        (0.5, 0.25): 0.815,  # better than plain, not than what is chosen
-        (0.5, 0.75): 0.82,
-    }
-
-    def auc(shifts: Sequence[float]) -> float:
-        return aucs[tuple(shifts)]
-
-    def worth(chosen: Sequence[float], shift: float) -> bool:
-        return auc([*chosen, shift]) >= auc(chosen)
-
-    chosen, tried = selection.added_one_by_one((0.25, 0.5, 0.75), auc, worth)
-    assert chosen == (0.5, 0.75)
-    assert tried == ["plain 0.8000", "+0.5 0.8200", "+0.25 0.8150", "+0.75 0.8200"]
-
-
-@pytest.mark.parametrize(
-    ("stretch_s", "gain_in", "expected"),
-    [
-        (0.0, {0.5: 12, 0.25: 0, 0.75: 12}, (0.5, 0.75)),  # no worse is enough
-        (60.0, {0.5: 12, 0.25: 0, 0.75: 12}, (0.5,)),  # twice the time must gain
-        (60.0, {0.5: 1, 0.25: 0, 0.75: 0}, ()),  # and not by chance
-    ],
-)
-def test_a_further_pass_must_be_worth_what_it_costs(
-    stretch_s: float,
-    gain_in: dict[float, int],
-    expected: tuple[float, ...],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A pass knows the labels of so many of twelve soundscapes; with 0 it has all upside down."""
-    rng = np.random.default_rng(0)
-    files = tuple(SoundFile(Path(f"{i}.ogg"), 12) for i in range(12))
-    labels = rng.random((144, 2)) < 0.3
-    truth_set = TruthSet.of("soundscapes", files, labels, np.ones_like(labels))
-    noise = [rng.random((1, 12, 2)) for _ in files]
-    own = np.split(labels[None], 12, axis=1)
-
-    def scores(loaded: Any, labelled: Any, streams: int, shift: float) -> dict[str, Any]:
-        gains = [3.0] * gain_in[shift] + [-3.0 if not gain_in[shift] else 0.0] * (12 - gain_in[shift])
-        each = zip(noise, gains, own, strict=True)
-        return {"clipwise": [(a + gain * b).astype(np.float32) for a, gain, b in each]}
-
-    monkeypatch.setattr(selection, "member_scores", scores)
-    contract = Contract(32000, 5.0, 5.0, ("a", "b"))
-    if stretch_s:
-        contract = contract.over_stretches(stretch_s, 1.0)
-    loaded: Any = SimpleNamespace(engines={"m": SimpleNamespace(contract=contract)})
-    plain = [of.astype(np.float32) for of in noise]
-    found, _ = selection._shifts(loaded, Spec({"m": 1.0}), plain, truth_set, Layout(1, 1, 1))
-    assert found == expected
