@@ -19,6 +19,7 @@ from train.config import recipe as recipes
 from train.config.job import Job
 from train.config.provenance import differences
 from train.config.settings import Model, Recipe
+from train.data import class_table
 from train.data.batches import Batches, Sources
 from train.data.dataset import Dataset
 from train.data.folds import left_out_of_fold
@@ -251,6 +252,8 @@ class Runner:
 
     def run(self, stages: Sequence[Stage], out: Path) -> None:
         """Run all rounds in order, and write the figures after each."""
+        table = class_table.class_table(self.dataset, self.recipe.data.window_s)
+        write_whole(out / class_table.NAME, table.to_csv(index=False).encode())
         labelled: Summary | None = None
         last: list[Scored] = []
         tables: list[Tables] = []
