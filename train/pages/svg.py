@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 SERIES = 8  # colours of the style sheet, after which they begin again
 WIDTH, HEIGHT = 560, 300
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 44  # margins of a chart around its axes, in pixels
+LEFT, RIGHT, TOP, BOTTOM = 66, 14, 12, 44  # margins of a chart around its axes, in pixels
 
 Point = tuple[float, float]
 
@@ -31,10 +31,11 @@ def add(
     return element
 
 
-def picture(width: float, height: float, label: str) -> ElementTree.Element:
-    """An empty picture that scales with its place."""
+def picture(width: float, height: float, label: str, class_: str) -> ElementTree.Element:
+    """An empty picture that scales with its place; the text of a "chart" grows on a phone."""
     size = f"0 0 {width:g} {height:g}"
-    return ElementTree.Element("svg", {"viewBox": size, "role": "img", "aria-label": label})
+    named = {"viewBox": size, "role": "img", "aria-label": label, "class": class_}
+    return ElementTree.Element("svg", named)
 
 
 def markup(element: ElementTree.Element) -> Markup:
@@ -65,7 +66,7 @@ class Axis:
             decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             every = [factor * 10.0**decade for decade in decades for factor in (1, 2, 5)]
         else:
-            every = list(MaxNLocator(nbins=6).tick_values(self.low, self.high))
+            every = list(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]).tick_values(self.low, self.high))
         slack = 1e-9 * (self.high - self.low)
         return [tick for tick in every if self.low - slack <= tick <= self.high + slack]
 
@@ -75,7 +76,7 @@ class Chart:
 
     def __init__(self, label: str, x: Axis, y: Axis) -> None:
         self.x, self.y = x, y
-        self.svg = picture(WIDTH, HEIGHT, label)
+        self.svg = picture(WIDTH, HEIGHT, label, "chart")
         self._frame()
 
     def place(self, point: Point) -> Point:

@@ -112,12 +112,13 @@ def lowest(run: Run, view: View) -> Table:
     table = aucs(run, view, last_scored(run, view)).sort_values("auc").head(LOWEST)
     known = names_of([run]).reindex(columns=["common_name", "n_recordings"]).reindex(table.index)
     known["common_name"] = known["common_name"].fillna("")
-    rows = table[["auc", "n_positive"]].join(known).reset_index()
+    rows = known.join(table[["auc", "n_positive"]])
+    rows = rows[["common_name", "auc", "n_positive", "n_recordings"]].reset_index()
     columns = (
         Column("class"),
+        Column("name"),
         Column("AUC", ".3f"),
         Column("positives", ".0f"),
-        Column("name"),
         Column("recordings", ".0f"),
     )
     return Table("The lowest", columns, rows.astype(object).to_numpy().tolist())
@@ -144,7 +145,7 @@ def confused(run: Run, view: View) -> Table | None:
     ]
     columns = (
         Column("calls"),
-        Column("scored higher, though absent"),
+        Column("confused with"),
         Column("windows", ".0f"),
         Column("of", ".0f"),
         Column("share", ".0%"),

@@ -49,7 +49,7 @@ def compare(first: Run, second: Run) -> Compared:
         "Last rounds, first run minus second run; the 90 % interval is that of a paired bootstrap over "
         "soundscapes or recordings."
     )
-    table = Table("Macro-AUC side by side", [*columns, Column("so")], rows, note)
+    table = Table("Macro-AUC side by side", [*columns, Column("verdict")], rows, note)
     recipes = first.recipe, second.recipe
     differing = made_by.differing(recipes[0], recipes[1], names) if recipes[0] and recipes[1] else None
     return Compared(table, unpaired, differing)

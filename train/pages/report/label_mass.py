@@ -83,9 +83,10 @@ def _by_class(summaries: Mapping[int, Summary]) -> Table:
 
 def _bars(mass: dict[str, float], label: str) -> Markup:
     """The classes of the largest mass, each a bar."""
-    largest = sorted(mass.items(), key=lambda item: -item[1])[:BARS]
+    there = (item for item in mass.items() if item[1] > 0)
+    largest = sorted(there, key=lambda item: -item[1])[:BARS]
     total, most = sum(mass.values()) or 1.0, max([1e-12, *(value for _, value in largest)])
-    picture = svg.picture(WIDTH, LINE * len(largest) + 4, label)
+    picture = svg.picture(WIDTH, LINE * len(largest) + 4, label, "bars")
     for row, (name, value) in enumerate(largest):
         y = LINE * row + 2
         length = (WIDTH - NAMES - 110) * value / most

@@ -10,9 +10,9 @@ from train.pages import svg
 from train.pages.report.run_folder import Model, Round, Run
 from train.scoring.summary import ENSEMBLE
 
-BOX, HEIGHT, GAP, BETWEEN = 208, 78, 14, 150  # of a model's box, and between boxes and columns
+BOX, HEIGHT, GAP, BETWEEN = 240, 78, 14, 150  # of a model's box, and between boxes and columns
 TOP, MARGIN = 40, 4
-LONGEST = 26  # characters of a name that a box holds
+LONGEST = 30  # characters of a name that a box holds
 
 View = tuple[str, str]  # set and output
 Place = tuple[float, float]
@@ -24,8 +24,8 @@ def draw(run: Run, view: View) -> Markup:
     width = len(run.rounds) * BOX + (len(run.rounds) - 1) * BETWEEN + 2 * MARGIN
     height = TOP + rows * (HEIGHT + GAP)
     label = f"{len(run.rounds)} rounds of the run {run.name}, with their models and who teaches whom"
-    picture = svg.picture(width, height, label)
-    picture.set("style", f"min-width:{width * 0.8:.0f}px;max-width:{width * 1.15:.0f}px")
+    picture = svg.picture(width, height, label, "recipe")
+    picture.set("style", f"min-width:{width * 0.8:.0f}px;max-width:{width * 1.3:.0f}px")
     places: dict[str, Place] = {}
     for column, one_round in enumerate(run.rounds):
         x = MARGIN + column * (BOX + BETWEEN)

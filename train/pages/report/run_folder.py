@@ -113,6 +113,8 @@ def read(folder: Path) -> Run:
         path = folder / checkpoint.ROUND_NAME.format(index)
         rounds.append(_round(path, index, stages.get(index), rounds, notes))
     tables = {name: _noted(notes, partial(_table, folder / name)) for name in COLUMNS}
+    if not (folder / class_table.NAME).is_file():
+        notes.pop()  # the section on classes says so
     models, classes = (
         pd.DataFrame(columns=COLUMNS[name]) if table is None else table
         for name in (summary.SUMMARY_NAME, summary.PER_CLASS_NAME)

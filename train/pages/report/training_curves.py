@@ -10,7 +10,7 @@ from markupsafe import Markup
 from train.pages import svg
 from train.pages.report.run_folder import Model, Run
 
-BUCKETS = 120  # points of a loss curve, each the mean of the steps between two
+BUCKETS = 60  # points of a loss curve, each the mean of the steps between two
 
 View = tuple[str, str]
 

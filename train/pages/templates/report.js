@@ -30,7 +30,7 @@ function cell(column, index) {
     td.classList.add("value");
     span.style.setProperty("--share", `${Math.max(0, 100 * (value ?? 0))}%`);
   }
-  if (column.change && value !== null) span.className = value < 0 ? "bad" : "good";
+  if (column.change && value) span.className = value < 0 ? "bad" : "good";
   td.append(span);
   return td;
 }
