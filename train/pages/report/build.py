@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
+from tqdm import tqdm
 
+from train.data.progress import bar
 from train.pages import page
 from train.pages.report import (
     calibration,
@@ -89,7 +91,7 @@ def views_of(runs: Sequence[Run]) -> list[View]:
 def _of_run(run: Run, views: list[View], model_dir: Path | None) -> OfRun:
     return OfRun(
         run,
-        {view: _of_view(run, view) for view in views},
+        {view: _of_view(run, view) for view in tqdm(views, **bar(f"figures of {run.name}"))},
         training_curves.draw(run, views),
         label_mass.collect(run),
         exported.collect(run, model_dir),
