@@ -12,8 +12,8 @@ import pandas as pd
 
 from tests.conftest import TINY
 from train.config import recipe as recipes
-from train.data import class_table
 from train.models import checkpoint
+from train.rounds import class_table
 from train.rounds.pseudo_labels import Summary
 from train.scoring import summary
 from train.scoring.summary import ENSEMBLE, Header, Scored

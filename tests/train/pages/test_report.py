@@ -11,11 +11,14 @@ import pandas as pd
 import pytest
 
 from birdkit.errors import UserError
+from export.folder import model_folder
+from export.gates import precision, selection
+from export.models import onnx
 from tests.train.pages.conftest import Open
 from tests.train.pages.made_run import OUTPUTS, make_run, write_classes
 from train import report
 from train.models import checkpoint
-from train.pages.report import calibration, class_figures, exported, run_folder
+from train.pages.report import build, calibration, class_figures, exported, run_folder
 from train.pages.report.compared import compare
 from train.rounds import comparison
 from train.scoring.summary import ENSEMBLE, Header, Scored
@@ -196,12 +199,33 @@ def test_runs_that_were_scored_on_other_truth_are_not_paired(made: Path, tmp_pat
     assert "different sets" in found.unpaired[0]
 
 
+def test_runs_of_one_name_are_told_apart_and_a_run_is_not_compared_with_itself(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / place / "run", ["a", "b"], sets=["soundscapes"]) for place in "xy"]
+    assert [run.name for run in run_folder.read_all(folders)] == ["x-run", "y-run"]
+    with pytest.raises(UserError, match="given twice"):
+        report.main([str(folders[0]), str(folders[0])])
+
+
+def test_the_set_that_both_runs_were_scored_on_is_shown_first(made: Path, tmp_path: Path) -> None:
+    other = make_run(tmp_path / "other", CLASSES, sets=["soundscapes"])
+    runs = run_folder.read_all([made, other])
+    assert build.views_of(runs)[:2] == [("soundscapes", "segmentwise"), ("soundscapes", "clipwise")]
+    assert build.views_of(runs[:1])[0] == ("validation", "segmentwise")
+
+
 def test_absent_exports_are_named_with_their_commands(made: Path, open_page: Open) -> None:
     text = open_page(made / "report.html").inner_text("#export")
     for command in ("export/to_onnx.py", "export/to_openvino.py", "export/bench.py"):
         assert f"python {command}" in text
     with pytest.raises(UserError, match="no model folder"):
         report.main([str(made), "--model", str(made)])
+
+
+def test_files_of_a_model_folder_are_named_as_export_names_them() -> None:
+    assert exported.PARITY == model_folder.PARITY_NAME
+    assert (exported.PRECISION, exported.EVALUATION) == (precision.NAME, selection.NAME)
+    assert exported.MADE_BY_KEY == onnx.MADE_BY_KEY
+    assert exported.DEFAULT == model_folder.DEFAULT
 
 
 def test_a_frontier_in_the_runs_folder_is_shown(tmp_path: Path, open_page: Open) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,9 +15,8 @@ import pandas as pd
 from birdkit.errors import UserError, first_line
 from train.config import recipe as recipes
 from train.config.settings import Pseudo, Recipe
-from train.data import class_table
 from train.models import checkpoint
-from train.rounds import plan, pseudo_labels
+from train.rounds import class_table, plan, pseudo_labels
 from train.rounds.alarms import alarms
 from train.rounds.plan import Member, Stage
 from train.scoring import summary
@@ -77,16 +76,13 @@ class Run:
     """A run with its tables; `notes` say what is absent and what makes it."""
 
     folder: Path
+    name: str
     recipe: Recipe | None  # None where the run is not finished
     rounds: list[Round]
     models: pd.DataFrame  # summary.csv
     classes: pd.DataFrame  # per_class.csv
     names: pd.DataFrame | None  # classes.csv; kits before it wrote none
     notes: list[str]
-
-    @property
-    def name(self) -> str:
-        return self.folder.resolve().name
 
     def auc(self, index: int, model: str, view: tuple[str, str]) -> dict[str, float]:
         """A row of summary.csv; empty where that model was not scored on that set and output."""
@@ -120,7 +116,21 @@ def read(folder: Path) -> Run:
         for name in (summary.SUMMARY_NAME, summary.PER_CLASS_NAME)
         for table in [tables[name]]
     )
-    return Run(folder, recipe, rounds, models, classes, tables[class_table.NAME], notes)
+    name = folder.resolve().name
+    return Run(folder, name, recipe, rounds, models, classes, tables[class_table.NAME], notes)
+
+
+def read_all(folders: Sequence[Path]) -> list[Run]:
+    """Read runs; where folders have one name, the folder above tells them apart.
+
+    Raises `UserError` as `read` does, and for a run that is given twice.
+    """
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise UserError(f"{folders[0]}: given twice; name another run to compare it with")
+    runs = [read(folder) for folder in folders]
+    if len({run.name for run in runs}) == len(runs):
+        return runs
+    return [replace(r, name=f"{r.folder.resolve().parent.name}-{r.name}") for r in runs]
 
 
 def _noted(notes: list[str], path: Path, of: Callable[[Path], Read]) -> Read | None:
