@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -255,6 +256,17 @@ def scored(labels: list[list[int]], scores: list[list[float]]) -> Scored:
     truth = Truth.of(np.array(labels, bool))
     header = Header("soundscapes", ("clipwise",), (ENSEMBLE,), ("a", "b"), {})
     return Scored(header, np.array([[scores]], np.float32), truth)
+
+
+def test_single_models_of_two_names_are_compared_as_ensembles() -> None:
+    labels, scores = [[1, 0], [0, 1]], [[0.9, 0.1], [0.2, 0.8]]
+    last = scored(labels, scores)
+    header = replace(last.header, models=("one", ENSEMBLE))
+    tables = np.repeat(last.scores, 2, axis=1)
+    one = Scored(header, tables, last.truth)
+    other = Scored(replace(header, models=("other", ENSEMBLE)), 1 - tables, last.truth)
+    (gain,) = comparison.gains([comparison.Pair(other, one)])
+    assert (gain.model, gain.before, gain.after) == (ENSEMBLE, (0.0,), (1.0,))
 
 
 def test_reliability_counts_cells_by_probability() -> None:
