@@ -32,6 +32,7 @@ from export.gates.parity import Parity
 from export.models import members
 from export.models.fuse import group
 from export.models.members import Checkpoints
+from train.rounds import plan
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -55,7 +56,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def load_members(runs: Sequence[Path]) -> Checkpoints:
     """The runs' members, or those of the latest run where none is given."""
     if not runs:
-        runs = [members.latest_run()]
+        runs = [plan.latest_run()]
         print(f"exporting the latest run: {runs[0]}")
     return members.load(runs)
 

@@ -33,7 +33,6 @@ from train.synthetic.competition import make_competition
 
 DEMO_DATA = ROOT / "build" / "demo"
 CACHE = ROOT / "build" / "waveforms"
-RUNS = ROOT / "runs"
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -101,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def default_out(recipe: str, folders: Sequence[Path]) -> Path:
     """The run's folder, by the recipe's name and those of the data folders that are given."""
-    return RUNS / "-".join([recipe, *(folder.resolve().name for folder in folders)])
+    return plan.RUNS / "-".join([recipe, *(folder.resolve().name for folder in folders)])
 
 
 def _print_plan(runner: Runner, stages: Sequence[plan.Stage], done: Set[Path], cache: Path) -> None:

@@ -17,7 +17,6 @@ from train.models import checkpoint
 from train.models.checkpoint import Final
 from train.rounds import plan
 
-RUNS = Path(__file__).resolve().parents[2] / "runs"
 # A member's name is a file's name too; Kaggle and the suffixes of model files allow no others.
 NOT_IN_A_NAME = re.compile("[^A-Za-z0-9_+=-]+")
 
@@ -59,14 +58,6 @@ def made_by(final: Final, path: Path) -> dict[str, Any]:
         "weights_from": final.weights_from,
         "trained_on": list(final.trained_on),
     }
-
-
-def latest_run() -> Path:
-    """The run of runs/ that was finished last. Raises `UserError` where there is none."""
-    finished = sorted(RUNS.glob(f"*/{checkpoint.RECIPE_NAME}"), key=lambda path: path.stat().st_mtime)
-    if not finished:
-        raise UserError(f"{RUNS}: no finished run; train one with train/run.py")
-    return finished[-1].parent
 
 
 def load(runs: Sequence[Path]) -> Checkpoints:

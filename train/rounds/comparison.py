@@ -73,7 +73,8 @@ def gains(pairs: Sequence[Pair]) -> list[Gain]:
     rows = {name: [name] for name in singles}
     if len(singles) > 1:
         rows[MEAN] = singles
-    if max(len(before.models), len(after.models)) > 2:  # an ensemble of one model is that model
+    # An ensemble of one model is that model, which stands there already if both rounds have it.
+    if max(len(before.models), len(after.models)) > 2 or not rows:
         rows[ENSEMBLE] = [ENSEMBLE]
     return [
         _gain(pairs, row, models, output) for row, models in rows.items() for output in after.outputs

@@ -17,6 +17,8 @@ from train.config.settings import Recipe, Round
 from train.models import checkpoint, pretrained
 from train.models.sed import Predictor
 
+RUNS = Path(__file__).resolve().parents[2] / "runs"
+
 
 @dataclass(frozen=True)
 class Member:
@@ -79,6 +81,14 @@ def build_models(jobs: Sequence[Job], *, weights: bool) -> None:
             predictor = Predictor(job.frontend, job.model, contract)
         if weights:
             pretrained.start(predictor, job.model)
+
+
+def latest_run() -> Path:
+    """The run of runs/ that was finished last. Raises `UserError` where there is none."""
+    finished = sorted(RUNS.glob(f"*/{checkpoint.RECIPE_NAME}"), key=lambda path: path.stat().st_mtime)
+    if not finished:
+        raise UserError(f"{RUNS}: no finished run; train one with train/run.py")
+    return finished[-1].parent
 
 
 def finished(folder: Path) -> Stage:

@@ -28,7 +28,7 @@ from train.fit.trainer import Trainer
 from train.models import checkpoint, pretrained
 from train.models.checkpoint import Final
 from train.models.sed import Predictor
-from train.rounds import pseudo_labels, teachers
+from train.rounds import class_table, pseudo_labels, teachers
 from train.rounds.alarms import alarms
 from train.rounds.plan import Member, Stage
 from train.rounds.pseudo_labels import Summary
@@ -251,6 +251,8 @@ class Runner:
 
     def run(self, stages: Sequence[Stage], out: Path) -> None:
         """Run all rounds in order, and write the figures after each."""
+        table = class_table.class_table(self.dataset, self.recipe.data.window_s)
+        write_whole(out / class_table.NAME, table.to_csv(index=False).encode())
         labelled: Summary | None = None
         last: list[Scored] = []
         tables: list[Tables] = []

@@ -72,7 +72,8 @@ class Scored:
             scores=self.scores,
             truth=self.truth.labels,
             decided=self.truth.decided,
-            groups=self.truth.groups,
+            # As numbers, since arrays of text objects can't be read back without pickle.
+            groups=pd.factorize(self.truth.groups)[0],
         )
         write_whole(path, content.getvalue())
 

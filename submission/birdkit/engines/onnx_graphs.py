@@ -1,4 +1,6 @@
-"""Cuts outputs off an ONNX file without the `onnx` package, which Kaggle's image lacks.
+"""Cuts outputs off an ONNX file, and reads its metadata, without the `onnx` package.
+
+Kaggle's image lacks that package.
 
 ONNX Runtime runs every node of a graph, whatever it is asked for: `only_execute_path_to_fetches` is for
 its training builds alone (microsoft/onnxruntime#16013). So unneeded nodes are cut off beforehand, in
@@ -8,9 +10,11 @@ the wire format of protobuf (https://protobuf.dev/programming-guides/encoding).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from mmap import mmap
 
 # Fields of onnx.proto, and protobuf's wire types.
 MODEL_GRAPH, GRAPH_NODE, GRAPH_OUTPUT, OUTPUT_NAME, NODE_INPUT, NODE_OUTPUT = 7, 1, 12, 1, 1, 2
+MODEL_METADATA, ENTRY_KEY, ENTRY_VALUE = 14, 1, 2
 VARINT, LENGTH = 0, 2
 FIXED_SIZES = {1: 8, 5: 4}
 
@@ -28,6 +32,12 @@ def with_outputs(model: bytes, names: Sequence[str]) -> bytes:
         else:
             parts.append(field)
     return b"".join(parts)
+
+
+def metadata(model: bytes | mmap) -> dict[str, str]:
+    """The metadata of a file, whose weights are skipped."""
+    entries = (value for number, value, _ in _fields(memoryview(model)) if number == MODEL_METADATA)
+    return {"".join(_texts(e, ENTRY_KEY)): "".join(_texts(e, ENTRY_VALUE)) for e in entries}
 
 
 def _needed_for(outputs: Sequence[str], graph: memoryview) -> bytes:
