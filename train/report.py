@@ -9,7 +9,7 @@ run that was finished last. A second run is shown beside the first, with the pai
 difference. What a run does not store is said, with the command that makes it.
 
 `--soundscapes` makes the review page: spectrogram, sound and scores of a folder of recordings, beside
-the labels and pseudo labels that there are. Its marks are saved as a CSV. `--marks` reads that, fits for
+the labels and pseudo labels that there are. Its marks are saved as a CSV. `--marks` reads it, fits for
 each class the score at which a detection is right with a wished probability, and writes thresholds.csv.
 """
 

@@ -27,6 +27,7 @@ INTERVAL = (0.025, 0.975)
 EDGE = 1e-6  # scores are moved this far from 0 and 1, where the logit is infinite
 # Newton's steps of the fit, and the longest in intercept and slope: a separated resample needs many.
 STEPS = 40
+CLOSE = 1e-7  # steps as short as this end the fit
 LONGEST_STEP = np.array([[3.0], [1.0]])
 FEWEST_RECORDINGS = 10  # with fewer, marks are drawn one by one
 # A class has marks enough with so many of each kind, and an interval no wider than this in logits: from
@@ -171,6 +172,8 @@ def logistic(
         g0, g1 = score.sum(axis=1), score @ x
         step = np.stack([i2 * g0 - i1 * g1, i0 * g1 - i1 * g0]) / determinant
         fitted += step / np.maximum(1.0, np.abs(step) / LONGEST_STEP).max(axis=0)
+        if np.abs(step).max() < CLOSE:
+            break
     return np.stack([fitted[0] - fitted[1] * middle, fitted[1]])
 
 

@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from birdkit.audio import AudioError
 from birdkit.errors import UserError
-from train.data import progress
+from train.data.progress import in_threads
 from train.pages import page
 from train.pages.review.clips import Clip, all_clips, choose, highest_first, peaks, spread
 from train.pages.review.media import FLOOR_DB, Media, colour_maps, cut, media
@@ -126,21 +125,26 @@ def _span_s(clip: Clip, recordings: Recordings) -> tuple[float, float]:
 
 def _media(recordings: Recordings, clips: Sequence[Clip]) -> tuple[dict[Clip, Media], dict[str, str]]:
     """Sound and spectrogram of the clips, and why some have none: recording → reason."""
+    rate = recordings.contract.sample_rate
+
+    def of_recording(number: int) -> dict[Clip, Media] | str:
+        own = [clip for clip in clips if clip.recording == number]
+        try:
+            spans = [_span_s(clip, recordings) for clip in own]
+            pieces = cut(recordings.paths[number], rate, spans)
+        except AudioError as error:  # it was changed or removed since it was scored
+            return str(error)
+        return {clip: media(piece, rate) for clip, piece in zip(own, pieces, strict=True)}
+
+    numbers = list(dict.fromkeys(clip.recording for clip in clips))
+    results = in_threads(of_recording, numbers, "spectrograms")
     made: dict[Clip, Media] = {}
     faults: dict[str, str] = {}
-    rate = recordings.contract.sample_rate
-    with tqdm(total=len(clips), **progress.bar("spectrograms")) as bar:
-        for number in dict.fromkeys(clip.recording for clip in clips):
-            of_recording = [clip for clip in clips if clip.recording == number]
-            spans = [_span_s(clip, recordings) for clip in of_recording]
-            try:
-                pieces = cut(recordings.paths[number], rate, spans)
-            except AudioError as error:  # it was changed or removed since it was scored
-                faults[recordings.names[number]] = str(error)
-                pieces = []
-            for clip, piece in zip(of_recording, pieces, strict=False):
-                made[clip] = media(piece, rate)
-            bar.update(len(of_recording))
+    for number, result in zip(numbers, results, strict=True):
+        if isinstance(result, str):
+            faults[recordings.names[number]] = result
+        else:
+            made |= result
     return made, faults
 
 
