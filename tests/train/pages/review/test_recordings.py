@@ -13,11 +13,10 @@ import torch
 from birdkit.errors import UserError
 from birdkit.grid import row_ids
 from tests.conftest import submit_validation, write_sound
-from train import report
+from train import label, report
 from train.data.competition import read_labelled
 from train.data.soundscapes import window_truth
 from train.pages.review.recordings import find, model_of_folder, model_of_run, score
-from train.rounds import plan, pseudo_labels
 from train.scoring.truth import read_truth
 
 CPU = torch.device("cpu")
@@ -43,11 +42,8 @@ def test_an_exported_folder_scores_as_the_submission_does(
         np.testing.assert_array_equal(known.present, wanted.labels)
 
 
-def test_a_run_scores_with_its_last_round_beside_labels_and_pseudo_labels(
-    competition: Path, run_dir: Path
-) -> None:
-    model = model_of_run(run_dir, CPU)
-    scored = score(competition / "train_soundscapes", model)
+def test_a_run_scores_with_its_models_beside_the_labels(competition: Path, run_dir: Path) -> None:
+    scored = score(competition / "train_soundscapes", model_of_run(run_dir, CPU))
     labelled = {soundscape.path.name: soundscape for soundscape in read_labelled(competition)[0]}
     names = [path.name for path in scored.paths]
     assert {names[number] for number in scored.known} == set(labelled)
@@ -55,15 +51,25 @@ def test_a_run_scores_with_its_last_round_beside_labels_and_pseudo_labels(
         present, covered = window_truth(labelled[names[number]], scored.contract.classes, 5.0)
         np.testing.assert_array_equal(known.present, present)
         np.testing.assert_array_equal(known.decided[:, 0], covered)
-    table = pseudo_labels.read(plan.finished(run_dir).folder / pseudo_labels.NAME)
-    assert {names[number] for number in scored.pseudo} == set(table.names)
-    number = next(iter(scored.pseudo))
-    wanted = table.scores[table.file == table.names.index(names[number])]
-    np.testing.assert_array_equal(scored.pseudo[number], wanted)
     assert scored.common_names["demwar1"] == "Demo Warbler"
-    # Another output, or another checkpoint, is another model.
-    assert model.name == model_of_run(run_dir, CPU).name
-    assert model.name != model_of_run(run_dir / "round0", CPU).name
+    assert scored.pseudo == {}
+
+
+def test_pseudo_labels_of_a_round_stand_beside_its_scores(
+    competition: Path, run_dir: Path, tmp_path: Path
+) -> None:
+    """A run that labels for itself: teacher and model are one, and so are their probabilities."""
+    own = shutil.copytree(run_dir, tmp_path / "run")
+    folder = competition / "train_soundscapes"
+    before = model_of_run(own, CPU)
+    assert label.main([str(own), "--soundscapes", str(folder), "--out", str(own / "round0")]) == 0
+    scored = score(folder, model_of_run(own, CPU))
+    assert set(scored.pseudo) == set(range(len(scored.paths)))
+    for number, pseudo in scored.pseudo.items():
+        rows = scored.scores[number]
+        assert rows is not None
+        np.testing.assert_allclose(rows[: len(pseudo)], pseudo, atol=1e-5)
+    assert before.name == model_of_run(run_dir.parent / "tiny", CPU).name.replace("tiny", "run")
 
 
 def test_bad_recordings_and_odd_ones_cost_their_own_rows_only(model_dir: Path, tmp_path: Path) -> None:
