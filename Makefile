@@ -35,7 +35,7 @@ setup: .venv/.ready ## make .venv with the locked packages, and torch as the mac
 	$(PIP) install --quiet --no-deps $(shell grep '^torchvision==' requirements.txt)
 	touch $@
 
-demo: setup ## train, export, submit offline and score, on the demo competition or DATA=DIR
+demo: setup ## train, export, submit offline, score and report, on the demo competition or DATA=DIR
 ifeq ($(DATA),)
 	$(PY) train/demo.py --out $(COMPETITION)
 endif
@@ -54,6 +54,7 @@ else
 	$(PY) submission/run.py --data $(COMPETITION) --soundscapes $(VALIDATION)/soundscapes --out $(OUT)
 	$(PY) train/metrics.py $(OUT) --validation $(VALIDATION) --at-least $(AT_LEAST)
 endif
+	$(PY) train/report.py $(RUN)
 
 test: setup ## all tests (20 minutes on two threads of a core)
 	$(PYTEST)

@@ -133,7 +133,7 @@ def show_run(args: argparse.Namespace) -> int:
     """Write the page of a run, or of two side by side."""
     folders = [args.run_dir or plan.latest_run()]
     folders += [args.other_run_dir] if args.other_run_dir else []
-    runs = [run_folder.read(folder) for folder in folders]
+    runs = run_folder.read_all(folders)
     out = args.out or folders[0] / ("report.html" if len(runs) == 1 else f"report-{runs[1].name}.html")
     build.write(out, runs, args.model)
     print(f"{out}: {out.stat().st_size / 1000:.0f} kB; open it in a browser")

@@ -19,7 +19,6 @@ from train.config import recipe as recipes
 from train.config.job import Job
 from train.config.provenance import differences
 from train.config.settings import Model, Recipe
-from train.data import class_table
 from train.data.batches import Batches, Sources
 from train.data.dataset import Dataset
 from train.data.folds import left_out_of_fold
@@ -29,7 +28,7 @@ from train.fit.trainer import Trainer
 from train.models import checkpoint, pretrained
 from train.models.checkpoint import Final
 from train.models.sed import Predictor
-from train.rounds import pseudo_labels, teachers
+from train.rounds import class_table, pseudo_labels, teachers
 from train.rounds.alarms import alarms
 from train.rounds.plan import Member, Stage
 from train.rounds.pseudo_labels import Summary

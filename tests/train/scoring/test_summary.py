@@ -27,6 +27,12 @@ def test_saved_scores_load_as_they_were(tmp_path: Path) -> None:
     assert loaded.scores.tolist() == SCORES.tolist()
 
 
+def test_groups_that_are_names_of_files_are_kept_as_numbers(tmp_path: Path) -> None:
+    named = Truth.of(TRUTH.labels, groups=np.array(["b", "a"], dtype=object))
+    Scored(HEADER, SCORES, named).save(tmp_path / "scores.npz")
+    assert Scored.load(tmp_path / "scores.npz").truth.groups.tolist() == [0, 1]
+
+
 def test_the_keys_of_the_file_stay_so_that_files_of_earlier_runs_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "scores.npz"
     fields: dict[str, object] = {"name": "validation", "outputs": ["clipwise"], "classes": ["a", "b"]}

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
+from tqdm import tqdm
 
+from train.data.progress import bar
 from train.pages import page
 from train.pages.report import (
     calibration,
@@ -37,6 +39,7 @@ class OfView:
 
     figures: list[tuple[str, str]]  # value, what it is
     picture: Markup
+    last_round: int  # that was scored; -1 where none was
     scatter: Markup
     lowest: Table
     confused: Table | None
@@ -74,22 +77,20 @@ def write(out: Path, runs: Sequence[Run], model_dir: Path | None) -> None:
 
 def views_of(runs: Sequence[Run]) -> list[View]:
     """The sets and outputs that some run was scored on, the one that is shown first as the first."""
-    known = {
-        (str(name), str(output))
-        for run in runs
-        for name, output in run.models[["set", "output"]].itertuples(index=False)
-    }
+    of_runs = [set(run.models[["set", "output"]].itertuples(index=False, name=None)) for run in runs]
 
-    def rank(view: View) -> tuple[int, str, bool]:
-        return SETS.index(view[0]) if view[0] in SETS else len(SETS), view[0], view[1] != "segmentwise"
+    def rank(view: View) -> tuple[int, int, str, bool]:
+        lacking = sum(view not in known for known in of_runs)
+        place = SETS.index(view[0]) if view[0] in SETS else len(SETS)
+        return lacking, place, view[0], view[1] != "segmentwise"
 
-    return sorted(known, key=rank)
+    return sorted(set[View]().union(*of_runs), key=rank)
 
 
 def _of_run(run: Run, views: list[View], model_dir: Path | None) -> OfRun:
     return OfRun(
         run,
-        {view: _of_view(run, view) for view in views},
+        {view: _of_view(run, view) for view in tqdm(views, **bar(f"figures of {run.name}"))},
         training_curves.draw(run, views),
         label_mass.collect(run),
         exported.collect(run, model_dir),
@@ -102,6 +103,7 @@ def _of_view(run: Run, view: View) -> OfView:
     return OfView(
         _headline(run, view),
         recipe_picture.draw(run, view),
+        class_figures.last_scored(run, view),
         class_figures.scatter(run, view),
         class_figures.lowest(run, view),
         class_figures.confused(run, view),

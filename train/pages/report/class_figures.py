@@ -16,7 +16,7 @@ from train.pages.report.run_folder import Run
 from train.pages.tables import Column, Table
 from train.scoring.summary import ENSEMBLE, Scored
 
-LOWEST, CONFUSED = 12, 15  # rows of their tables
+LOWEST, CONFUSED = 8, 15  # rows of their tables
 FEWEST = 3  # windows that a confusion must be seen in to be listed
 
 View = tuple[str, str]

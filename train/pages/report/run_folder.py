@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,9 +15,8 @@ import pandas as pd
 from birdkit.errors import UserError, first_line
 from train.config import recipe as recipes
 from train.config.settings import Pseudo, Recipe
-from train.data import class_table
 from train.models import checkpoint
-from train.rounds import plan, pseudo_labels
+from train.rounds import class_table, plan, pseudo_labels
 from train.rounds.alarms import alarms
 from train.rounds.plan import Member, Stage
 from train.scoring import summary
@@ -77,16 +76,13 @@ class Run:
     """A run with its tables; `notes` say what is absent and what makes it."""
 
     folder: Path
+    name: str
     recipe: Recipe | None  # None where the run is not finished
     rounds: list[Round]
     models: pd.DataFrame  # summary.csv
     classes: pd.DataFrame  # per_class.csv
     names: pd.DataFrame | None  # classes.csv; kits before it wrote none
     notes: list[str]
-
-    @property
-    def name(self) -> str:
-        return self.folder.resolve().name
 
     def auc(self, index: int, model: str, view: tuple[str, str]) -> dict[str, float]:
         """A row of summary.csv; empty where that model was not scored on that set and output."""
@@ -106,13 +102,13 @@ def read(folder: Path) -> Run:
     if not indices:
         raise UserError(f"{folder}: holds no run; train one with train/run.py, or give its RUN_DIR")
     notes: list[str] = []
-    recipe = _noted(notes, lambda: _recipe(folder))
+    recipe = _noted(notes, folder, _recipe)
     stages = {stage.index: stage for stage in plan.stages(recipe, folder)} if recipe else {}
     rounds: list[Round] = []
     for index in sorted(indices | set(stages)):
         path = folder / checkpoint.ROUND_NAME.format(index)
         rounds.append(_round(path, index, stages.get(index), rounds, notes))
-    tables = {name: _noted(notes, partial(_table, folder / name)) for name in COLUMNS}
+    tables = {name: _noted(notes, folder / name, _table) for name in COLUMNS}
     if not (folder / class_table.NAME).is_file():
         notes.pop()  # the section on classes says so
     models, classes = (
@@ -120,17 +116,31 @@ def read(folder: Path) -> Run:
         for name in (summary.SUMMARY_NAME, summary.PER_CLASS_NAME)
         for table in [tables[name]]
     )
-    return Run(folder, recipe, rounds, models, classes, tables[class_table.NAME], notes)
+    name = folder.resolve().name
+    return Run(folder, name, recipe, rounds, models, classes, tables[class_table.NAME], notes)
 
 
-def _noted(notes: list[str], of: Callable[[], Read]) -> Read | None:
-    """What is read, or None and a note why not."""
+def read_all(folders: Sequence[Path]) -> list[Run]:
+    """Read runs; where folders have one name, the folder above tells them apart.
+
+    Raises `UserError` as `read` does, and for a run that is given twice.
+    """
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise UserError(f"{folders[0]}: given twice; name another run to compare it with")
+    runs = [read(folder) for folder in folders]
+    if len({run.name for run in runs}) == len(runs):
+        return runs
+    return [replace(r, name=f"{r.folder.resolve().parent.name}-{r.name}") for r in runs]
+
+
+def _noted(notes: list[str], path: Path, of: Callable[[Path], Read]) -> Read | None:
+    """What is read of a path, or None and a note why not."""
     try:
-        return of()
+        return of(path)
     except UserError as error:
         notes.append(str(error))
     except (OSError, ValueError, KeyError, TypeError) as error:  # as files cut short or edited fail
-        notes.append(f"a file can't be read ({type(error).__name__}: {first_line(error)})")
+        notes.append(f"{path}: can't be read ({type(error).__name__}: {first_line(error)})")
     return None
 
 
@@ -171,9 +181,9 @@ def _round(
     teachers = stage.round.teacher if stage and stage.draws_soundscapes else ()
     models = [_model(folder / name, members.get(name), teachers, notes) for name in names]
     pseudo = stage.round.pseudo if stage else None
-    labels = _noted(notes, lambda: _labels(folder, pseudo, before))
+    labels = _noted(notes, folder, partial(_labels, pseudo=pseudo, before=before))
     sets = {name: summary.scores_path(folder, name) for name in summary.scored_sets(folder)}
-    scored = {name: _noted(notes, partial(Scored.load, path)) for name, path in sets.items()}
+    scored = {name: _noted(notes, path, Scored.load) for name, path in sets.items()}
     return Round(index, models, pseudo, labels, {k: v for k, v in scored.items() if v is not None})
 
 
@@ -185,33 +195,33 @@ def _model(folder: Path, member: Member | None, teachers: tuple[str, ...], notes
     origin: dict[str, Any] = {}
     sha256 = ""
     if (path := folder / checkpoint.FINAL_NAME).is_file():
-        content = _noted(notes, lambda: checkpoint.read(path)) or {}
+        content = _noted(notes, path, checkpoint.read) or {}
         sha256 = checkpoint.sha256(path)
         origin = {k: content[k] for k in ("made_by", "commit", "weights_from") if k in content}
     job = origin.get("made_by", {}).get("job", {})
     encoder = member.job.model.encoder if member else job.get("model", {}).get("encoder", folder.name)
     warm = member is not None and member.start is not None
-    progress = _noted(notes, lambda: _progress(folder)) or {}
+    progress = _progress(folder, notes)
     return Model(folder.name, folder, encoder, teachers, warm, progress, origin, sha256)
 
 
-def _progress(folder: Path) -> dict[str, Any]:
+def _progress(folder: Path, notes: list[str]) -> dict[str, Any]:
     """The losses and figures of a training, of one that was interrupted, too."""
     if (path := folder / HISTORY_NAME).is_file():
-        return dict(json.loads(path.read_text()))
+        return _noted(notes, path, lambda path: dict(json.loads(path.read_text()))) or {}
     if (path := folder / checkpoint.STATE_NAME).is_file():
-        return dict(checkpoint.read(path)["progress"])
+        return _noted(notes, path, lambda path: dict(checkpoint.read(path)["progress"])) or {}
     return {}
 
 
-def _labels(folder: Path, pseudo: Pseudo | None, before: Sequence[Round]) -> Labels | None:
+def _labels(folder: Path, *, pseudo: Pseudo | None, before: Sequence[Round]) -> Labels | None:
     """A round's labels as it summed them up; None in a round without any."""
     path, table_path = folder / pseudo_labels.SUMMARY_NAME, folder / pseudo_labels.NAME
     if not path.is_file() and not (table_path.is_file() and pseudo):
         return None
     table = pseudo_labels.read(table_path) if table_path.is_file() else None
     if path.is_file():
-        now = pseudo_labels.Summary(**json.loads(path.read_text()))
+        now = _summary(path)
     else:
         assert table is not None
         assert pseudo is not None
@@ -219,3 +229,12 @@ def _labels(folder: Path, pseudo: Pseudo | None, before: Sequence[Round]) -> Lab
     last = next((r.labels.summary for r in reversed(before) if r.labels), None)
     raised = alarms(now, last, pseudo.alarms) if pseudo else []
     return Labels(now, raised, table.failures if table else {})
+
+
+def _summary(path: Path) -> pseudo_labels.Summary:
+    try:
+        return pseudo_labels.Summary(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{path}: damaged ({first_line(error)}); train/run.py makes it again"
+        ) from error
