@@ -34,6 +34,7 @@ FEWEST_RECORDINGS = 10  # with fewer, marks are drawn one by one
 # 0.73 to 0.95, for example.
 FEWEST_OF_A_KIND = 10
 WIDEST = 2.0
+MANY = 500  # marks; an estimate above says nothing more exact
 
 RULE = (
     f"enough marks are {FEWEST_OF_A_KIND} right and {FEWEST_OF_A_KIND} wrong ones, and an interval no "
@@ -202,10 +203,11 @@ def _remark(marks: Marks, threshold: Threshold) -> str:
     remarks = [f"mark {' and '.join(lacking)} ones"] if lacking else []
     n_marks = len(marks.right)
     if threshold.width == math.inf:
-        remarks.append(f"interval without end: mark about {n_marks} more")
+        remarks.append(f"interval without end: mark about {n_marks} more, best at high scores")
     elif threshold.width > WIDEST:
         n_more = math.ceil(n_marks * ((threshold.width / WIDEST) ** 2 - 1))
-        remarks.append(f"interval too wide: mark about {n_more} more")
+        how_many = f"about {n_more}" if n_more <= MANY else f"over {MANY}"
+        remarks.append(f"interval too wide: mark {how_many} more, best around the threshold")
     if not marks.scores.min() <= threshold.score <= marks.scores.max():
         side = "above" if threshold.score > marks.scores.max() else "below"
         remarks.append(f"the threshold lies {side} all marked scores")
@@ -235,7 +237,7 @@ def table(fits: Sequence[ClassFit]) -> pd.DataFrame:
 
 
 def lines(fits: Sequence[ClassFit], precisions: Sequence[float]) -> list[str]:
-    """The table that a terminal shows: a line a class, with the threshold of each precision."""
+    """A line a class, with the threshold of each precision, below a line of heads."""
     width = max([len("class"), *(len(of.name) for of in fits)])
     head = "  ".join(f"{f'P(right) {precision:g}':<19}" for precision in precisions)
     texts = [f"{'class':<{width}}  right  wrong  {head}  needs"]

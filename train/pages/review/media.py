@@ -27,7 +27,7 @@ QUALITY = 75  # of the JPEG: 2 to 3 kB a second
 # A grey value is a level in dB, in steps of 0.47: 0 is FLOOR_DB, 255 about a sine at full scale.
 FLOOR_DB = -120.0
 # Levels that are shown black and white at first, as shares of the cells that sound at all.
-SHOWN = (0.35, 0.999)
+SHOWN = (0.45, 0.999)
 LEAST_RANGE_DB = 20.0
 
 # Rates of MP3 whose files tell the encoder's delay; at lower ones sound comes 50 to 70 ms late.
