@@ -11,13 +11,17 @@ const marks = {
   key: (recording, start, name) => JSON.stringify([recording, start, name]),
   read() {
     try {
-      for (const row of JSON.parse(localStorage.getItem(marks.name) || "[]")) marks.put(row);
-      localStorage.setItem(marks.name, JSON.stringify([...marks.rows.values()]));
+      const rows = JSON.parse(localStorage.getItem(marks.name) || "[]");
+      marks.rows.clear();
+      rows.forEach(marks.put);
     } catch { marks.kept = false; }
   },
   put(row) { marks.rows.set(marks.key(row.recording, row.start, row.class), row); },
   keep() {
-    try { localStorage.setItem(marks.name, JSON.stringify([...marks.rows.values()])); } catch { marks.kept = false; }
+    try {
+      localStorage.setItem(marks.name, JSON.stringify([...marks.rows.values()]));
+      marks.kept = true;
+    } catch { marks.kept = false; }
     show("unkept").hidden = marks.kept;
   },
   of: (detection) => marks.rows.get(marks.key(detection.recording, detection.start, detection.class))?.mark || "",

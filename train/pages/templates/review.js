@@ -243,6 +243,10 @@ document.querySelector(".picture").addEventListener("click", (event) => {
   seek(s);
 });
 
+// Marks that the same page gets in another tab are this one's, too.
+addEventListener("storage", (event) => { if (event.key === marks.name) { marks.read(); drawMarks(); } });
+addEventListener("beforeunload", (event) => { if (!marks.kept && marks.rows.size) event.preventDefault(); });
+
 show("species").append(option("", "all classes"), ...data.classes.map((name, i) => [i, title(name)]).sort((a, b) => a[1].localeCompare(b[1])).map(([i, text]) => option(i, text)));
 show("top-khz").append(...[1, 2, 4].map((by) => option(data.khz / by, `${Number((data.khz / by).toFixed(2))} kHz`)));
 show("colours").append(...Object.keys(data.colours).map((name) => option(name, { gray_r: "grey" }[name] || name)));

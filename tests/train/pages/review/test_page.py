@@ -247,6 +247,27 @@ def test_marks_are_kept_and_saved_as_the_tables_have_them(
     assert marks.n_unsure == 1
 
 
+def test_two_tabs_of_a_page_share_their_marks(opened: Page, review: Path) -> None:
+    other = opened.context.new_page()
+    other.goto(review.as_uri())
+    drawn(other).keyboard.press("ArrowUp")
+    until(opened, "marks.rows.size === 1")
+    opened.keyboard.press("n")
+    opened.keyboard.press("ArrowDown")
+    until(other, "marks.rows.size === 2")
+    assert other.inner_text("#n-marks") == opened.inner_text("#n-marks") == "2"
+
+
+def test_a_browser_that_keeps_nothing_says_so_and_saves_all_the_same(
+    opened: Page, tmp_path: Path
+) -> None:
+    assert not opened.is_visible("#unkept")
+    opened.evaluate("void (Storage.prototype.setItem = () => { throw new Error('full'); })")
+    opened.keyboard.press("ArrowUp")
+    assert opened.is_visible("#unkept")
+    assert len(saved(opened, tmp_path / "marks.csv")) == 1
+
+
 def test_saved_marks_are_read_again_and_those_of_another_model_are_refused(
     opened: Page, tmp_path: Path
 ) -> None:
@@ -283,6 +304,9 @@ def test_brightness_and_contrast_change_the_picture_and_reset_brings_it_back(ope
 def test_a_tone_is_drawn_at_its_kilohertz(opened: Page) -> None:
     rows = red_by_row(opened)
     assert (len(rows) - rows.argmax() - 0.5) / len(rows) * RATE / 2000 == pytest.approx(3.0, abs=0.1)
+    opened.select_option("#top-khz", label="4 kHz")
+    rows = red_by_row(opened)
+    assert (len(rows) - rows.argmax() - 0.5) / len(rows) * 4 == pytest.approx(3.0, abs=0.1)
 
 
 def test_question_mark_opens_and_closes_the_help(opened: Page) -> None:
