@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,8 +87,13 @@ def test_classes_are_sorted_by_keyboard_and_searched_by_name(made: Path, open_pa
 def test_a_class_that_is_chosen_is_marked_in_the_chart(made: Path, open_page: Open) -> None:
     page = open_page(made / "report.html")
     page.locator("#class-table tbody tr", has_text="American Robin").click()
+    page.locator("#class-table tbody tr", has_text="American Robin").focus()
     tips = page.locator("circle.chosen").first.get_attribute("data-tip") or ""
     assert tips.startswith("amerob: AUC ")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowUp")
+    assert page.locator("tr.chosen").get_attribute("data-class") == CLASSES[1]
 
 
 def test_names_with_markup_are_text_everywhere(made: Path, open_page: Open) -> None:
@@ -146,16 +152,21 @@ def test_an_unfinished_run_shows_what_it_has(tmp_path: Path, open_page: Open) ->
         (folder / name).unlink()
     (folder / "round2").mkdir()
     assert report.main([str(folder)]) == 0
-    text = open_page(folder / "report.html").inner_text("main")
+    page = open_page(folder / "report.html")
+    text = page.inner_text("main")
     assert "not finished" in text
-    assert "Nothing was scored yet" in text
-    assert "2 (no model yet)" in text
+    assert "Not scored on soundscapes in segmentwise" in text
+    assert "Alarms depend on the recipe" in text
+    assert page.locator("#curves svg:visible").count() == 2  # figures after each epoch are stored
 
 
 def test_an_empty_round_alone_has_a_page(tmp_path: Path, open_page: Open) -> None:
     (tmp_path / "round0").mkdir()
     assert report.main([str(tmp_path)]) == 0
-    assert "No curve is stored" in open_page(tmp_path / "report.html").inner_text("main")
+    text = open_page(tmp_path / "report.html").inner_text("main")
+    assert "Nothing was scored yet" in text
+    assert "0 (no model yet)" in text
+    assert "No curve is stored" in text
 
 
 def test_damaged_files_are_named_on_the_page(tmp_path: Path, open_page: Open) -> None:
@@ -247,6 +258,17 @@ def scored(labels: list[list[int]], scores: list[list[float]]) -> Scored:
     return Scored(header, np.array([[scores]], np.float32), truth)
 
 
+def test_single_models_of_two_names_are_compared_as_ensembles() -> None:
+    labels, scores = [[1, 0], [0, 1]], [[0.9, 0.1], [0.2, 0.8]]
+    last = scored(labels, scores)
+    header = replace(last.header, models=("one", ENSEMBLE))
+    tables = np.repeat(last.scores, 2, axis=1)
+    one = Scored(header, tables, last.truth)
+    other = Scored(replace(header, models=("other", ENSEMBLE)), 1 - tables, last.truth)
+    (gain,) = comparison.gains([comparison.Pair(other, one)])
+    assert (gain.model, gain.before, gain.after) == (ENSEMBLE, (0.0,), (1.0,))
+
+
 def test_reliability_counts_cells_by_probability() -> None:
     of = calibration.reliability(scored([[1, 0], [0, 1]], [[0.95, 0.05], [0.92, 1.0]]), "clipwise")
     assert of.counts.tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 0, 3]
@@ -263,7 +285,7 @@ def test_a_confusion_is_a_window_where_an_absent_class_scores_higher() -> None:
 
 @pytest.mark.slow  # trains for seconds and exports
 def test_a_trained_run_finds_its_export_and_says_what_made_it(
-    run_dir: Path, model_dir: Path, competition: Path, tmp_path: Path,
+    made: Path, run_dir: Path, model_dir: Path, competition: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, open_page: Open,
 ) -> None:  # fmt: skip
     # seven arguments: fixtures
@@ -277,5 +299,7 @@ def test_a_trained_run_finds_its_export_and_says_what_made_it(
     stored = pd.read_csv(run_dir / "classes.csv", dtype={"class": str}).set_index("class")
     assert stored["n_recordings"].to_dict() == counts.to_dict()
     assert stored.loc["9000001", "common_name"] == "Demo Frog"
+    foreign = exported.collect(run_folder.read(made), model_dir)
+    assert "made from other checkpoints" in foreign.notes[0]
     final = checkpoint.read(run_dir / "round0" / "test_resnet" / "final.pt")
     assert final["made_by"]["data"][:12] in page.inner_text("#made-by")

@@ -77,7 +77,7 @@ def write(out: Path, runs: Sequence[Run], model_dir: Path | None) -> None:
 
 def views_of(runs: Sequence[Run]) -> list[View]:
     """The sets and outputs that some run was scored on, the one that is shown first as the first."""
-    of_runs = [set(run.models[["set", "output"]].itertuples(index=False, name=None)) for run in runs]
+    of_runs = [_scored_on(run) for run in runs]
 
     def rank(view: View) -> tuple[int, int, str, bool]:
         lacking = sum(view not in known for known in of_runs)
@@ -85,6 +85,14 @@ def views_of(runs: Sequence[Run]) -> list[View]:
         return lacking, place, view[0], view[1] != "segmentwise"
 
     return sorted(set[View]().union(*of_runs), key=rank)
+
+
+def _scored_on(run: Run) -> set[View]:
+    """Of the models that are final, and of those in training after an epoch."""
+    views = set[View](run.models[["set", "output"]].itertuples(index=False, name=None))
+    epochs = (model.progress.get("epochs", []) for of in run.rounds for model in of.models)
+    metrics = (epoch.get("metrics", {}) for of_model in epochs for epoch in of_model[-1:])
+    return views | {(name, output) for of in metrics for name, by in of.items() for output in by}
 
 
 def _of_run(run: Run, views: list[View], model_dir: Path | None) -> OfRun:

@@ -33,14 +33,16 @@ def draw(run: Run, view: View) -> Markup:
             m.name: (x, TOP + row * (HEIGHT + GAP)) for row, m in enumerate(one_round.models)
         }
         _arrows(picture, one_round, places, here)
-        _column(picture, run, one_round, here, view)
+        _column(picture, run, one_round, (x, here), view)
         places = here
     return svg.markup(picture)
 
 
-def _column(picture: Element, run: Run, of: Round, here: dict[str, Place], view: View) -> None:
+def _column(
+    picture: Element, run: Run, of: Round, at: tuple[float, dict[str, Place]], view: View
+) -> None:
     """A round's heading, the boxes of its models, and that of their mean."""
-    x = next(iter(here.values()), (MARGIN, 0))[0]
+    x, here = at
     kind = "labelled recordings" if of.index == 0 else "with pseudo labels" if of.labels else "again"
     svg.add(picture, "text", f"Round {of.index}", x=x, y=16, class_="title")
     svg.add(picture, "text", kind, x=x, y=32, class_="tick")

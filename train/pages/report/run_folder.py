@@ -188,7 +188,10 @@ def _round(
 
 
 def _holds_model(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in (checkpoint.STATE_NAME, checkpoint.FINAL_NAME))
+    return any(
+        (folder / name).is_file()
+        for name in (checkpoint.STATE_NAME, checkpoint.FINAL_NAME, HISTORY_NAME)
+    )
 
 
 def _model(folder: Path, member: Member | None, teachers: tuple[str, ...], notes: list[str]) -> Model:

@@ -66,7 +66,7 @@ def _aucs(run: Run, view: View, starts: list[int], colours: dict[str, str]) -> M
     for place, of in enumerate(run.rounds):
         for model in of.models:
             epochs = model.progress.get("epochs", [])
-            found = [epoch["metrics"].get(view[0], {}).get(view[1], np.nan) for epoch in epochs]
+            found = [epoch.get("metrics", {}).get(view[0], {}).get(view[1], np.nan) for epoch in epochs]
             points = [(starts[place] + i, auc) for i, auc in enumerate(found, 1) if not np.isnan(auc)]
             lines[place, model.name] = points
             final = run.auc(of.index, model.name, view).get("macro_auc", np.nan)

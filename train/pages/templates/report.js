@@ -51,7 +51,7 @@ function fillTable() {
   fillHead(columns);
   const rows = data.classes.map((name, index) => {
     const row = document.createElement("tr"), first = document.createElement("td");
-    row.tabIndex = 0;
+    row.tabIndex = -1;
     row.dataset.class = name;
     row.dataset.scored = of.columns.some(({ values }) => values[index] !== null);
     first.append(name);
@@ -76,7 +76,20 @@ function filterClasses() {
     row.hidden = !matches || (scoredOnly.checked && row.dataset.scored !== "true");
     shown += !row.hidden;
   }
+  reachable(rows.find((row) => !row.hidden));
   document.getElementById("count").textContent = `${shown} of ${rows.length} classes`;
+}
+// One row is reached by Tab, the others by the arrow keys.
+function reachable(row) {
+  for (const other of table.tBodies[0].rows) other.tabIndex = other === row ? 0 : -1;
+}
+function step(row, forwards) {
+  let next = row;
+  do next = forwards ? next.nextElementSibling : next.previousElementSibling; while (next && next.hidden);
+  if (!next) return;
+  reachable(next);
+  next.focus();
+  choose(next.dataset.class);
 }
 function choose(name) {
   for (const part of document.querySelectorAll("[data-class]")) {
@@ -95,7 +108,11 @@ if (table) {
   scoredOnly.addEventListener("change", filterClasses);
   table.addEventListener("click", (event) => choose(event.target.closest("tbody tr")?.dataset.class));
   table.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && event.target.matches("tbody tr")) choose(event.target.dataset.class);
+    if (!event.target.matches("tbody tr")) return;
+    if (event.key === "Enter") choose(event.target.dataset.class);
+    if (event.key !== "ArrowDown" && event.key !== "ArrowUp") return;
+    event.preventDefault();
+    step(event.target, event.key === "ArrowDown");
   });
   document.addEventListener("click", (event) => {
     const dot = event.target.closest("circle[data-class]");
