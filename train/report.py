@@ -117,7 +117,8 @@ def fit_thresholds(args: argparse.Namespace) -> int:
     print(thresholds.RULE)
     table = thresholds.table(fits)
     write_whole(out, table.to_csv(index=False, float_format="%.6g").encode())
-    print(f"{out}: thresholds of {len(table)} of {len(fits)} classes, P(right) {precisions[0]:g}")
+    n_found = table["threshold"].notna().sum()
+    print(f"{out}: thresholds of {n_found} of {len(fits)} classes, P(right) {precisions[0]:g}")
     return 0
 
 

@@ -215,23 +215,17 @@ def _remark(marks: Marks, threshold: Threshold) -> str:
 
 
 def table(fits: Sequence[ClassFit]) -> pd.DataFrame:
-    """`thresholds.csv`: a row for each class that has a threshold, of the first precision alone.
+    """`thresholds.csv`: a row a class with its threshold of the first precision.
 
-    `low` and `high` bound the threshold, not the precision.
+    `low` and `high` bound the threshold, not the precision. No threshold (NaN, an empty cell) means that
+    no score is right often enough. A class without a wrong mark is left out: any score may be.
     """
-    rows = [
-        {
-            "class": of.name,
-            "threshold": of.thresholds[0].score,
-            "precision": of.thresholds[0].precision,
-            "low": of.thresholds[0].low,
-            "high": of.thresholds[0].high,
-            "n_right": of.n_right,
-            "n_wrong": of.n_wrong,
-        }
-        for of in fits
-        if of.thresholds
-    ]
+    rows = []
+    for of in fits:
+        first = of.thresholds[0] if of.thresholds else Threshold(*[math.nan] * 4)
+        if of.n_wrong:
+            found = (first.score, first.precision, first.low, first.high)
+            rows.append((of.name, *found, of.n_right, of.n_wrong))
     columns = ["class", "threshold", "precision", "low", "high", "n_right", "n_wrong"]
     return pd.DataFrame(rows, columns=columns)
 
