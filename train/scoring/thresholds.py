@@ -217,7 +217,7 @@ def _remark(marks: Marks, threshold: Threshold) -> str:
 def table(fits: Sequence[ClassFit]) -> pd.DataFrame:
     """`thresholds.csv`: a row a class with its threshold of the first precision.
 
-    `low` and `high` bound the threshold, not the precision. No threshold (NaN, an empty cell) means that
+    `low` and `high` bound the threshold, not the precision. None (NaN, an empty cell) says that
     no score is right often enough. A class without a wrong mark is left out: any score may be.
     """
     rows = []
