@@ -1,10 +1,16 @@
-"""Show a run on one page: rounds, curves, classes, pseudo labels, calibration, export.
+"""Show a run on one page, or recordings with what its models hear in them, to listen to and to mark.
 
     python train/report.py [RUN_DIR [OTHER_RUN_DIR]] [--model DIR] [--out FILE]
+    python train/report.py --soundscapes DIR [RUN_DIR | --model DIR] [--data DIR] [--out FILE]
+    python train/report.py --marks FILE [FILE …] [--precision P [P …]] [--out FILE]
 
-The page is one file that opens from disk and asks no network for anything. Without RUN_DIR it shows the
+A page is one file that opens from disk and asks no network for anything. Without RUN_DIR it shows the
 run that was finished last. A second run is shown beside the first, with the paired interval of their
 difference. What a run does not store is said, with the command that makes it.
+
+`--soundscapes` makes the review page: spectrogram, sound and scores of a folder of recordings, beside
+the labels and pseudo labels that there are. Its marks are saved as a CSV. `--marks` reads it, fits for
+each class the score at which a detection is right with a wished probability, and writes thresholds.csv.
 """
 
 from __future__ import annotations
@@ -19,9 +25,18 @@ if __name__ == "__main__":  # in place of this folder, whose rooms have names of
     sys.path[0:1] = [str(ROOT), str(ROOT / "submission")]
 
 from birdkit.commands import command_parser
-from birdkit.errors import run_command
+from birdkit.errors import UserError, run_command
+from birdkit.files import write_whole
+from birdkit.ranges import option
+from train.fit.precision import add_device_option, choose_device
 from train.pages.report import build, run_folder
+from train.pages.review import page as review
+from train.pages.review import recordings
 from train.rounds import plan
+from train.scoring import reviewed, thresholds
+
+PRECISIONS = (0.9, 0.85, 0.95, 0.99)
+MOST_CLIPS = 300  # a page of so many takes a quarter of a gigabyte
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -31,12 +46,92 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--model", type=Path, help="its export (default: submission/model, where made from this run)"
     )
-    parser.add_argument("--out", type=Path, help="the page (default: RUN_DIR/report.html)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="the page or table (default: report.html or review.html in RUN_DIR, else in this folder; "
+        "thresholds.csv)",
+    )
+    parser.add_argument("--soundscapes", type=Path, help="folder of recordings to review")
+    parser.add_argument(
+        "--data", type=Path, help="competition folder with their labels (default: the one they lie in)"
+    )
+    parser.add_argument(
+        "--most", type=option(int, 1, MOST_CLIPS), default=review.MOST, help="clips to review"
+    )
+    parser.add_argument(
+        "--species", action="append", default=[], help="class to choose clips for; again for more"
+    )
+    parser.add_argument(
+        "--spread", action="store_true", help="choose over the whole range of scores, for thresholds"
+    )
+    parser.add_argument("--marks", type=Path, nargs="+", metavar="FILE", help="saved marks to fit")
+    parser.add_argument(
+        "--precision",
+        type=option(float, 0.5, 0.999),
+        nargs="+",
+        default=PRECISIONS,
+        metavar="P",
+        help="wished probability of being right; the first is that of thresholds.csv",
+    )
+    add_device_option(parser, "what scores the recordings")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
+    if args.soundscapes and args.marks:
+        raise UserError("--soundscapes makes a page and --marks a table; give one of them")
+    if args.soundscapes:
+        return review_recordings(args)
+    return fit_thresholds(args) if args.marks else show_run(args)
+
+
+def review_recordings(args: argparse.Namespace) -> int:
+    """Write the review page."""
+    if args.run_dir and (args.model or args.other_run_dir):
+        raise UserError("--soundscapes: one model scores them; give one RUN_DIR, or --model DIR")
+    run_dir = None if args.model else args.run_dir or plan.latest_run()
+    out = writable(args.out or (run_dir or Path()) / "review.html")
+    if run_dir:
+        model = recordings.model_of_run(run_dir, choose_device(args.device))
+    else:
+        model = recordings.model_of_folder(args.model)
+    scored = recordings.score(args.soundscapes, model, args.data)
+    choice = review.Choice(args.most, tuple(args.species), args.spread)
+    print(review.write(out, scored, model.name, choice))
+    for name, why in scored.failures.items():
+        print(f"left out: {name}: {why}")
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB; open it in a browser")
+    return 0
+
+
+def fit_thresholds(args: argparse.Namespace) -> int:
+    """Print the thresholds of all precisions, and write those of the first."""
+    out = writable(args.out or Path("thresholds.csv"))
+    precisions = list(dict.fromkeys(args.precision))
+    marks = reviewed.read_marks(args.marks)
+    fits = reviewed.fit_classes(marks, precisions)
+    print(marks)
+    print("\n".join(thresholds.lines(fits, precisions)))
+    print(thresholds.RULE)
+    table = thresholds.table(fits)
+    write_whole(out, table.to_csv(index=False, float_format="%.6g").encode())
+    n_found = table["threshold"].notna().sum()
+    print(f"{out}: thresholds of {n_found} of {len(fits)} classes, P(right) {precisions[0]:g}")
+    return 0
+
+
+def writable(out: Path) -> Path:
+    """The path, where a file can be written, before any long work. Raises `UserError` or `OSError`."""
+    if out.is_dir():
+        raise UserError(f"--out {out}: is a folder; give the path of a file")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def show_run(args: argparse.Namespace) -> int:
+    """Write the page of a run, or of two side by side."""
     folders = [args.run_dir or plan.latest_run()]
     folders += [args.other_run_dir] if args.other_run_dir else []
     runs = run_folder.read_all(folders)

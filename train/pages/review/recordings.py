@@ -1,0 +1,211 @@
+"""Recordings as a model scores them, and what is known of them otherwise."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from birdkit.contract import Contract
+from birdkit.engines.layout import one_stream, usable_cores
+from birdkit.errors import UserError
+from birdkit.files import sha256
+from birdkit.grid import row_ids, windows_in
+from birdkit.kaggle import mounts
+from birdkit.scoring import ensemble
+from birdkit.scoring.ensemble import Ensemble, combine
+from birdkit.scoring.predict import Scores, SoundFile, predict
+from train.data import progress, tables
+from train.data.bad_files import look_at_all
+from train.data.competition import read_labelled
+from train.data.soundscapes import window_truth
+from train.rounds import plan, pseudo_labels, teachers
+from train.scoring.truth import read_truth
+
+ID_DIGITS = 12  # of a hash that names a model
+
+
+@dataclass(frozen=True)
+class Model:
+    """What scores, and the name that marks of its scores carry."""
+
+    ensemble: Ensemble
+    name: str
+    pseudo: Path | None = None  # the table of the labels that trained it
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of the windows of one recording: as many rows as are known, (windows, classes)."""
+
+    present: NDArray[np.bool_]
+    decided: NDArray[np.bool_]  # nothing is known of the other cells
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """Recordings in order, with what a model says of each and what is known of it.
+
+    `names` are paths below the folder; `scores` are (windows, classes), None for those of `failures`.
+    `known` and `pseudo`, teacher probabilities (windows, classes), are by the recordings' numbers.
+    """
+
+    paths: tuple[Path, ...]
+    names: tuple[str, ...]
+    scores: tuple[Scores, ...]
+    failures: dict[str, str]  # name → why it has no scores
+    contract: Contract
+    known: dict[int, Known] = field(default_factory=dict)
+    pseudo: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    common_names: dict[str, str] = field(default_factory=dict)  # of classes, where the data tells them
+
+
+def model_of_run(run_dir: Path, device: torch.device) -> Model:
+    """The models of a finished run's last round, together, as they would label soundscapes."""
+    stage = plan.finished(run_dir)
+    teacher = teachers.Teacher.load({member.name: member.final for member in stage.members}, device)
+    output = stage.members[0].job.pseudo.output
+    made_of = {"models": teacher.hashes, "output": output, "postprocess": asdict(teacher.postprocess)}
+    name = f"{stage.folder.resolve().parent.name}-{stage.folder.name}-{_digest(made_of)}"
+    table = stage.folder / pseudo_labels.NAME
+    return Model(
+        teacher.ensemble(tuple(teacher.finals), output), name, table if table.is_file() else None
+    )
+
+
+def model_of_folder(folder: Path) -> Model:
+    """The models of an exported folder, on the fastest engine that works here."""
+    loaded = ensemble.load(folder, one_stream(usable_cores()))
+    spec = loaded.ensemble.spec
+    files = sorted(path for stem in spec.stems for path in folder.glob(f"{stem}.onnx"))
+    made_of = {"spec": asdict(spec), "files": [sha256(path) for path in files]}
+    return Model(loaded.ensemble, f"{folder.resolve().name}-{_digest(made_of)}")
+
+
+def _digest(made_of: Mapping[str, object]) -> str:
+    text = json.dumps(made_of, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:ID_DIGITS]
+
+
+def find(folder: Path) -> list[Path]:
+    """The sound files of a folder and of the folders in it. Raises `UserError` where there is none."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give a folder of recordings with --soundscapes DIR")
+    below = (path for path in folder.rglob("*") if path.is_dir() and not path.name.startswith("."))
+    paths = [path for place in [folder, *sorted(below)] for path in mounts.soundscapes(place)]
+    if not paths:
+        raise UserError(f"{folder}: holds no sound files ({', '.join(sorted(mounts.AUDIO_SUFFIXES))})")
+    return paths
+
+
+def score(folder: Path, model: Model, data: Path | None = None) -> Recordings:
+    """Score all windows of all recordings in a folder, and look up what is known of them.
+
+    Parameters
+    ----------
+    data : competition folder with labels of the soundscapes; None: the folder around, if it has any
+    """
+    paths = find(folder)
+    contract = model.ensemble.contract
+    lengths_s = (seconds for seconds, _ in look_at_all(paths))
+    counts = [windows_in(seconds, contract.window_s) for seconds in lengths_s]
+    files = [SoundFile(path, count) for path, count in zip(paths, counts, strict=True)]
+    with tqdm(total=len(files), **progress.bar("scoring")) as bar:
+
+        def report(*_: float) -> None:
+            bar.update(1)
+
+        prediction = predict(files, model.ensemble.score, contract, report=report)
+    scores = tuple(combine(prediction.scores, model.ensemble.spec))
+    names = tuple(path.relative_to(folder).as_posix() for path in paths)
+    unscored = [i for i, rows in enumerate(scores) if rows is None]
+    failures = {names[i]: prediction.failures[files[i].name] for i in unscored}
+    if len(unscored) == len(paths):
+        raise UserError(f"{folder}: no recording can be scored ({next(iter(failures.values()))})")
+    data = data or _around(folder)
+    known = _labelled(paths, data, contract) if data else {}
+    return Recordings(
+        tuple(paths),
+        names,
+        scores,
+        failures,
+        contract,
+        known | _validation(paths, folder, contract),
+        _pseudo(paths, model.pseudo, contract),
+        _common_names(data) if data else {},
+    )
+
+
+def _around(folder: Path) -> Path | None:
+    """The competition folder that a folder of soundscapes lies in, if it does and labels them."""
+    parent = folder.resolve().parent
+    return parent if mounts.there(parent, tables.LABELS).is_file() else None
+
+
+def _labelled(paths: Sequence[Path], data: Path, contract: Contract) -> dict[int, Known]:
+    """What the labels of a competition folder say of those recordings that are its soundscapes."""
+    numbers = {path.resolve(): number for number, path in enumerate(paths)}
+    labelled, _ = read_labelled(data)
+    known = {}
+    for soundscape in labelled:
+        number = numbers.get(soundscape.path.resolve())
+        if number is not None:
+            present, covered = window_truth(soundscape, contract.classes, contract.window_s)
+            known[number] = Known(present, np.repeat(covered[:, None], present.shape[1], axis=1))
+    return known
+
+
+def _validation(paths: Sequence[Path], folder: Path, contract: Contract) -> dict[int, Known]:
+    """What `truth.csv` says, where the folder is the `soundscapes/` of a validation folder."""
+    if folder.resolve().name != "soundscapes" or not (folder.resolve().parent / "truth.csv").is_file():
+        return {}
+    table = read_truth(folder.resolve().parent)
+    shared = [name for name in contract.classes if name in table.classes]
+    columns = [contract.classes.index(name) for name in shared]
+    counts = table.row_ids.str.rpartition("_").get_level_values(0).value_counts()
+    known = {}
+    for number, path in enumerate(paths):
+        if path.stem not in counts.index:
+            continue
+        ids = row_ids(path.stem, int(counts[path.stem]), contract.window_s)
+        if not set(ids) <= set(table.row_ids):
+            continue
+        truth = table.select(ids, shared)
+        present, decided = np.zeros((2, len(ids), len(contract.classes)), dtype=bool)
+        present[:, columns], decided[:, columns] = truth.labels, truth.decided
+        known[number] = Known(present, decided)
+    return known
+
+
+def _pseudo(
+    paths: Sequence[Path], table: Path | None, contract: Contract
+) -> dict[int, NDArray[np.float32]]:
+    """The teacher probabilities that trained the model, of those recordings that it was trained on."""
+    if table is None:
+        return {}
+    labels = pseudo_labels.read(table)
+    if labels.classes != contract.classes:
+        return {}
+    numbers = {name: number for number, name in enumerate(labels.names)}
+    return {
+        number: labels.scores[labels.file == numbers[path.name]]
+        for number, path in enumerate(paths)
+        if path.name in numbers
+    }
+
+
+def _common_names(data: Path) -> dict[str, str]:
+    path = data / "taxonomy.csv"
+    if not path.is_file():
+        return {}
+    table = tables.read_table(path, ["primary_label"])
+    if "common_name" not in table:
+        return {}
+    return dict(zip(table["primary_label"], table["common_name"], strict=True))
