@@ -13,8 +13,8 @@ difference. What a run does not store is said, with the command that makes it.
 the labels and pseudo labels that there are. Its marks are saved as a CSV. `--marks` reads it, fits for
 each class the score at which a detection is right with a wished probability, and writes thresholds.csv.
 
-`--data` alone makes the data audit: what a folder of recordings holds, by class, duration, place, author
-and licence, and where it has duplicates, speech, silence or clipping. Recordings play where they lie.
+`--data` alone makes the data audit: what a folder of recordings holds, by class, duration, place,
+author and licence, and which have duplicates, speech, silence or clipping. They play where they lie.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "alone, folder to audit",
     )
     parser.add_argument(
-        "--cache", type=Path, help="folder of decoded waveforms that an audit reads and keeps its own in"
+        "--cache",
+        type=Path,
+        help="folder of decoded waveforms that an audit reads and keeps its own in",
     )
     parser.add_argument(
         "--most", type=option(int, 1, MOST_CLIPS), default=review.MOST, help="clips to review"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -49,11 +50,13 @@ def by_class(audit: Audit) -> Table:
         authors=("author", lambda authors: authors[authors != ""].nunique()),
         found=("found", "sum"),
     ).reindex(list(folder.classes))
-    filled = table.fillna({"name": "", "scientific": "", "n": 0, "seconds": 0, "authors": 0, "found": 0})
+    filled = table.fillna(
+        {"name": "", "scientific": "", "n": 0, "seconds": 0, "authors": 0, "found": 0}
+    )
+    ordered = filled.sort_values("n", ascending=False, kind="stable")
     cells = [
-        (name, of["name"] or of["scientific"], folder.groups.get(name, ""), int(of["n"]))
-        + (of["seconds"] / 60, int(of["authors"]), int(of["found"]))
-        for name, of in filled.sort_values("n", ascending=False, kind="stable").iterrows()
+        (name, common or sci, folder.groups.get(name, ""), int(n), s / 60, int(authors), int(found))
+        for name, common, sci, n, s, authors, found in ordered.itertuples(name=None)
     ]
     columns = [Column("class"), Column("name"), Column("group"), Column("recordings", ",d")]
     columns += [Column("minutes", ",.1f"), Column("authors", ",d"), Column("with findings", ",d")]
@@ -112,7 +115,7 @@ def durations(audit: Audit) -> Markup:
     """Recordings by duration, as bars."""
     lengths_s = audit.rows["duration_s"].dropna().to_numpy()
     counts, _ = np.histogram(lengths_s, DURATIONS_S)
-    names = [f"{low:g} to {high:g} s" for low, high in zip(DURATIONS_S, DURATIONS_S[1:], strict=False)]
+    names = [f"{low:g} to {high:g} s" for low, high in pairwise(DURATIONS_S)]
     names[-1] = f"{DURATIONS_S[-2]:g} s and more"
     entries = [
         svg.Bar(name, float(n), f"{n:,}", f"{n / max(1, lengths_s.size):.1%} of the recordings")
@@ -126,7 +129,7 @@ def duration_line(audit: Audit) -> str:
     if lengths_s.empty:
         return "No header can be read."
     low, median, high = lengths_s.quantile([0, 0.5, 1])
-    return f"From {low:.1f} s to {high:,.1f} s; half last less than {median:.1f} s."
+    return f"From {low:.1f} s to {high:,.1f} s; half last {median:.1f} s or less."
 
 
 def no_call_line(root: Path, classes: Sequence[str]) -> str:
@@ -142,6 +145,7 @@ def no_call_line(root: Path, classes: Sequence[str]) -> str:
     if not calls.size:
         return f"No window of {WINDOW_S:g} s is labelled as a whole."
     n_silent = int((~calls).sum())
-    line = f"{n_silent:,} of {calls.size:,} labelled windows of {WINDOW_S:g} s ({n_silent / calls.size:.1%})"
+    share = f"{n_silent / calls.size:.1%}"
+    line = f"{n_silent:,} of {calls.size:,} labelled windows of {WINDOW_S:g} s ({share})"
     line += f" in {len(soundscapes):,} soundscapes have no call of a class."
     return line + (f" {len(left_out)} soundscapes or labels are left out." if left_out else "")

@@ -1,4 +1,4 @@
-"""What is wrong with which recordings: faults, duplicates, speech, silence, clipping, very short ones."""
+"""What is found in which recordings: faults, duplicates, speech, silence, clipping."""
 
 from __future__ import annotations
 

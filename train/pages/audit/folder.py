@@ -1,4 +1,4 @@
-"""The recordings of a data folder as its tables and headers tell them; what is absent becomes a note."""
+"""The recordings of a data folder, as its tables and their headers describe them."""
 
 from __future__ import annotations
 
@@ -102,7 +102,9 @@ def _sounds(audio: Path) -> Iterator[Path]:
     """The sound files below a folder, in order, without hidden ones."""
     for place, folders, names in os.walk(audio):
         top = Path(place) == audio
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and (not top or f not in NO_CLASSES))
+        folders[:] = sorted(
+            f for f in folders if not f.startswith(".") and (not top or f not in NO_CLASSES)
+        )
         for name in sorted(names):
             if not name.startswith(".") and Path(name).suffix.lower() in mounts.AUDIO_SUFFIXES:
                 yield Path(place) / name

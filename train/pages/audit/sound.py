@@ -56,7 +56,9 @@ class Listener:
 
     def __post_init__(self) -> None:
         if self.cache is not None and not self.cache.is_dir():
-            raise UserError(f"--cache {self.cache}: no such folder; leave it out, or give that of a run")
+            raise UserError(
+                f"--cache {self.cache}: no such folder; leave it out, or give that of a run"
+            )
         self.read = Waveforms(RATE_HZ, self.cache, MEMORY_BYTES)
         self._detector = speech.SpeechDetector()
         self._spoken: dict[str, Stretches] = {}
@@ -88,9 +90,10 @@ class Listener:
             if known and not printed:
                 return known
             samples = self.read(path, FIRST_S)
-        except (AudioError, OSError) as error:
-            is_audio = isinstance(error, AudioError)
-            return Heard(fault=bad_files.fault(path, error) if is_audio else str(error))
+        except AudioError as error:
+            return Heard(fault=bad_files.fault(path, error))
+        except OSError as error:  # it was there when its header was read
+            return Heard(fault=f"can't be read ({error.strerror})")
         waveform = to_float(samples)
         if printed:
             self.prints[path] = duplicates.fingerprint(waveform, RATE_HZ)

@@ -101,7 +101,7 @@ def draw(latitudes: Degrees, longitudes: Degrees, classes: Sequence[str]) -> Map
         of = f"{len(names)} classes" if len(names) > 1 else next(iter(names))
         labels.append(f"{', '.join(place).replace('-', '−')}: {count} of {of}")
         where = {"cx": float(x[rows].mean()), "cy": float(y[rows].mean())}
-        radius = min(14.0, 3.5 + 1.3 * math.log(len(rows)))
+        radius = min(14.0, 3.0 + 1.2 * math.log(len(rows)))
         tip = {"data_tip": labels[dot], "data_only": f"place:{dot}"}
         svg.add(picture, "circle", **where, r=radius, class_="dot s1", **tip)
         of_row[rows] = dot
@@ -121,13 +121,13 @@ def _draw_world(picture: ElementTree.Element, view: View) -> None:
             parts.append("M" + "L".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True)) + "Z")
     svg.add(world, "path", d="".join(parts), class_="land")
     for longitude in _graticule(view.west, view.east):
-        x = float(view.place(np.array(longitude), np.array(view.north))[0])
-        svg.add(world, "line", x1=x, x2=x, y1=0, y2=height, class_="grid")
-        svg.add(world, "text", _degrees(longitude, "EW"), x=x + 3, y=height - 5, class_="tick")
+        at = float(view.place(np.array(longitude), np.array(view.north))[0])
+        svg.add(world, "line", x1=at, x2=at, y1=0, y2=height, class_="grid")
+        svg.add(world, "text", _degrees(longitude, "EW"), x=at + 3, y=height - 5, class_="tick")
     for latitude in _graticule(view.south, view.north):
-        y = float(view.place(np.array(view.west), np.array(latitude))[1])
-        svg.add(world, "line", x1=0, x2=WIDTH, y1=y, y2=y, class_="grid")
-        svg.add(world, "text", _degrees(latitude, "NS"), x=4, y=y - 3, class_="tick")
+        at = float(view.place(np.array(view.west), np.array(latitude))[1])
+        svg.add(world, "line", x1=0, x2=WIDTH, y1=at, y2=at, class_="grid")
+        svg.add(world, "text", _degrees(latitude, "NS"), x=4, y=at - 3, class_="tick")
 
 
 @functools.cache
