@@ -124,13 +124,13 @@ def _findings(rows: pd.DataFrame, groups: Sequence[Sequence[int]]) -> list[Findi
         Finding(
             "silence",
             "Silence",
-            f"below {sound.SILENT_DB:g} dBFS in {SILENT:.0%} of {first_s} or more".replace("-", "−"),
+            f"{SILENT:.0%} or more of {first_s} are below −{-sound.SILENT_DB:g} dBFS",
             _worst(rows["silent"], rows["silent"] >= SILENT),
         ),
         Finding(
             "clipping",
             "Clipping",
-            f"{CLIPPED:.2%} of the samples of {first_s} or more are at full scale",
+            f"{CLIPPED:.2%} or more of the samples of {first_s} are at full scale",
             _worst(rows["clipped"], rows["clipped"] >= CLIPPED),
         ),
         Finding(
