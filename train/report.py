@@ -1,8 +1,9 @@
-"""Show a run on one page, or recordings with what its models hear in them, to listen to and to mark.
+"""Show a run, recordings with what its models hear in them, or the data that it trains on, on one page.
 
     python train/report.py [RUN_DIR [OTHER_RUN_DIR]] [--model DIR] [--out FILE]
     python train/report.py --soundscapes DIR [RUN_DIR | --model DIR] [--data DIR] [--out FILE]
     python train/report.py --marks FILE [FILE …] [--precision P [P …]] [--out FILE]
+    python train/report.py --data DIR [--cache DIR] [--out FILE]
 
 A page is one file that opens from disk and asks no network for anything. Without RUN_DIR it shows the
 run that was finished last. A second run is shown beside the first, with the paired interval of their
@@ -11,6 +12,9 @@ difference. What a run does not store is said, with the command that makes it.
 `--soundscapes` makes the review page: spectrogram, sound and scores of a folder of recordings, beside
 the labels and pseudo labels that there are. Its marks are saved as a CSV. `--marks` reads it, fits for
 each class the score at which a detection is right with a wished probability, and writes thresholds.csv.
+
+`--data` alone makes the data audit: what a folder of recordings holds, by class, duration, place,
+author and licence, and which have duplicates, speech, silence or clipping. They play where they lie.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ from birdkit.errors import UserError, run_command
 from birdkit.files import write_whole
 from birdkit.ranges import option
 from train.fit.precision import add_device_option, choose_device
+from train.pages.audit import build as audit
 from train.pages.report import build, run_folder
 from train.pages.review import page as review
 from train.pages.review import recordings
@@ -50,11 +55,19 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--out",
         type=Path,
         help="the page or table (default: report.html or review.html in RUN_DIR, else in this folder; "
-        "thresholds.csv)",
+        "thresholds.csv; audit.html)",
     )
     parser.add_argument("--soundscapes", type=Path, help="folder of recordings to review")
     parser.add_argument(
-        "--data", type=Path, help="competition folder with their labels (default: the one they lie in)"
+        "--data",
+        type=Path,
+        help="with --soundscapes, competition folder with their labels (default: the one they lie in); "
+        "alone, folder to audit",
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        help="folder of decoded waveforms that an audit reads and keeps its own in",
     )
     parser.add_argument(
         "--most", type=option(int, 1, MOST_CLIPS), default=review.MOST, help="clips to review"
@@ -84,6 +97,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("--soundscapes makes a page and --marks a table; give one of them")
     if args.soundscapes:
         return review_recordings(args)
+    if args.data and (args.run_dir or args.marks):
+        raise UserError("--data audits a folder, RUN_DIR shows a run and --marks are fitted; give one")
+    if args.data:
+        return audit_data(args)
     return fit_thresholds(args) if args.marks else show_run(args)
 
 
@@ -119,6 +136,17 @@ def fit_thresholds(args: argparse.Namespace) -> int:
     write_whole(out, table.to_csv(index=False, float_format="%.6g").encode())
     n_found = table["threshold"].notna().sum()
     print(f"{out}: thresholds of {n_found} of {len(fits)} classes, P(right) {precisions[0]:g}")
+    return 0
+
+
+def audit_data(args: argparse.Namespace) -> int:
+    """Write the audit of a folder, and print how many recordings have which finding."""
+    out = writable(args.out or Path("audit.html"))
+    done = audit.write(out, args.data, args.cache)
+    print(f"{len(done.rows)} recordings of {len(done.folder.classes)} classes")
+    for finding in done.findings:
+        print(f"{finding.title.lower()}: {len(finding.rows)}")
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB; open it in a browser")
     return 0
 
 

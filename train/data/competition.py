@@ -145,7 +145,7 @@ def _read_recordings(root: Path, labels: Labels, skip_bad: bool) -> tuple[list[R
     rows = {f"{path}:{row}": values for row, values in enumerate(table.to_dict("records"), start=2)}
     wanted = {where: v for where, v in rows.items() if labels.check(v["primary_label"], where)}
     folder = mounts.there(root, tables.AUDIO)
-    files = [_file(folder, v["filename"], v["primary_label"]) for v in wanted.values()]
+    files = [audio_file(folder, v["filename"], v["primary_label"]) for v in wanted.values()]
     looks = bad_files.look_at_all(files)
     strangers: Counter[str] = Counter()
     recordings, lines = [], []
@@ -175,7 +175,7 @@ def _read_recordings(root: Path, labels: Labels, skip_bad: bool) -> tuple[list[R
     return joined, lines
 
 
-def _file(folder: Path, name: str, primary: str) -> Path:
+def audio_file(folder: Path, name: str, primary: str) -> Path:
     """The file of a row. In 2021 its name lacks the folder of its class."""
     path = folder / name
     return path if "/" in name or path.exists() else folder / primary / name

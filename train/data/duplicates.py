@@ -36,28 +36,32 @@ Reader = Callable[[Path], NDArray[np.float32]]
 Prints = Mapping[Path, NDArray[np.float32]]  # fingerprints
 
 
-def find_duplicates(recordings: Sequence[Recording], read: Reader, sample_rate: int) -> list[Group]:
+def find_duplicates(
+    recordings: Sequence[Recording], read: Reader, sample_rate: int, prints: Prints | None = None
+) -> list[Group]:
     """Groups of two or more that hold the same sound, in the order of the recordings.
 
     `read` returns (samples,) at `sample_rate`, and is called from several threads, for `candidates`
-    alone. Raises UserError where `read` does.
+    alone; `prints` are their fingerprints, where they are known. Raises UserError where `read` does.
     """
     rows: defaultdict[Path, list[int]] = defaultdict(list)
     for index, recording in enumerate(recordings):
         rows[recording.path].append(index)
-    paths = candidates(recordings)
-
-    def print_of(path: Path) -> NDArray[np.float32]:
-        return fingerprint(read(path), sample_rate)
-
-    prints = dict(zip(paths, in_threads(print_of, paths, "searching for duplicates"), strict=True))
+    known = prints or _fingerprints(candidates(recordings), read, sample_rate)
 
     def alike(block: Sequence[Recording]) -> list[set[Path]]:
-        return _alike(block, prints, read, sample_rate) if len(block) > 1 else [{block[0].path}]
+        return _alike(block, known, read, sample_rate) if len(block) > 1 else [{block[0].path}]
 
     sounds = [sound for block in in_threads(alike, _blocks(recordings), "comparing") for sound in block]
     groups = [sorted(index for path in sound for index in rows[path]) for sound in sounds]
     return [tuple(recordings[k] for k in group) for group in sorted(groups) if len(group) > 1]
+
+
+def _fingerprints(paths: Sequence[Path], read: Reader, sample_rate: int) -> Prints:
+    def print_of(path: Path) -> NDArray[np.float32]:
+        return fingerprint(read(path), sample_rate)
+
+    return dict(zip(paths, in_threads(print_of, paths, "searching for duplicates"), strict=True))
 
 
 def candidates(recordings: Sequence[Recording]) -> list[Path]:

@@ -126,12 +126,8 @@ def find_speech(
     The store, JSON, is written now and then and at the end, an interruption's too, and begun anew if
     it can't be read. Raises UserError where `read` does or silero-vad is absent.
     """
-    made_by = {
-        "version": VERSION,
-        "thresholds": [SPEECH, QUIET, LEAST_SPEECH_S, LEAST_QUIET_S, PAD_S],
-        "sample_rate": sample_rate,
-    }
-    known = _read_store(store, made_by)
+    made_by = _made_by(sample_rate)
+    known = stored(store, sample_rate)
     keys = {path: provenance.file_state(path) for path in paths}
     todo = [path for path, key in keys.items() if key not in known]
     if todo:
@@ -147,9 +143,18 @@ def find_speech(
     return {path: known[key] for path, key in keys.items()}
 
 
-def _read_store(store: Path, made_by: provenance.MadeBy) -> dict[str, Stretches]:
+def _made_by(sample_rate: int) -> provenance.MadeBy:
+    return {
+        "version": VERSION,
+        "thresholds": [SPEECH, QUIET, LEAST_SPEECH_S, LEAST_QUIET_S, PAD_S],
+        "sample_rate": sample_rate,
+    }
+
+
+def stored(store: Path, sample_rate: int) -> dict[str, Stretches]:
+    """What `find_speech` has kept, by state of the file; {} where it would begin anew."""
     content = provenance.read_store(store)
-    if not provenance.can_be_kept(made_by, content.get("made_by")):
+    if not provenance.can_be_kept(_made_by(sample_rate), content.get("made_by")):
         return {}
     try:
         return {

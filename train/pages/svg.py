@@ -18,6 +18,8 @@ SERIES = 8  # colours of the style sheet, after which they begin again
 WIDTH, HEIGHT = 560, 300
 LEFT, RIGHT, TOP, BOTTOM = 66, 14, 12, 44  # margins of a chart around its axes, in pixels
 
+LINE, NAMES = 20, 150  # of a bar and of the names before bars, in pixels
+
 Point = tuple[float, float]
 
 
@@ -117,6 +119,31 @@ class Chart:
         add(self.svg, "text", self.x.title, x=middle[0], y=HEIGHT - 6, class_="name mid")
         turned = f"rotate(-90 12 {middle[1]:g})"
         add(self.svg, "text", self.y.title, x=12, y=middle[1], transform=turned, class_="name mid")
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar of a value, with the text behind it and what its tip adds to name and text."""
+
+    name: str
+    value: float
+    text: str
+    tip: str
+
+
+def bars(label: str, entries: Sequence[Bar]) -> Markup:
+    """Horizontal bars, as long as their values, which are 0 or more."""
+    most = max([1e-12, *(entry.value for entry in entries)])
+    drawing = picture(WIDTH, LINE * len(entries) + 4, label, "bars")
+    for row, entry in enumerate(entries):
+        y, length = LINE * row + 2, (WIDTH - NAMES - 110) * entry.value / most
+        group = add(drawing, "g", data_tip=f"{entry.name}: {entry.text}, {entry.tip}")
+        shown = entry.name if len(entry.name) <= 20 else f"{entry.name[:19]}…"
+        add(group, "text", shown, x=NAMES - 8, y=y + 14, class_="tick end")
+        size = {"width": max(1.0, length), "height": LINE - 6}
+        add(group, "rect", x=NAMES, y=y + 3, **size, rx=3, class_="bar")
+        add(group, "text", entry.text, x=NAMES + length + 6, y=y + 14, class_="tick")
+    return markup(drawing)
 
 
 def colour(index: int) -> str:

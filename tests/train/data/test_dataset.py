@@ -255,7 +255,7 @@ def test_a_cache_that_cannot_be_written_changes_nothing_but_time(
     written, *_ = prepare(competition, tmp_path / "cache", "data.cache=true")
     assert unwritable.recordings == written.recordings
     speech._write_store(tmp_path / "file" / "speech.json", {}, {})
-    assert speech._read_store(tmp_path / "file" / "speech.json", {}) == {}
+    assert speech.stored(tmp_path / "file" / "speech.json", 32_000) == {}
 
 
 @pytest.fixture

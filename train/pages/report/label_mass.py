@@ -13,7 +13,6 @@ from train.pages.tables import Column, Table
 from train.rounds.pseudo_labels import Summary
 
 BARS = 15  # classes in the chart
-LINE, NAMES, WIDTH = 20, 150, 560  # pixels: a bar's line, the names before the bars, the picture
 
 
 @dataclass(frozen=True)
@@ -85,17 +84,9 @@ def _bars(mass: dict[str, float], label: str) -> Markup:
     """The classes of the largest mass, each a bar."""
     there = (item for item in mass.items() if item[1] > 0)
     largest = sorted(there, key=lambda item: -item[1])[:BARS]
-    total, most = sum(mass.values()) or 1.0, max([1e-12, *(value for _, value in largest)])
-    picture = svg.picture(WIDTH, LINE * len(largest) + 4, label, "bars")
-    for row, (name, value) in enumerate(largest):
-        y = LINE * row + 2
-        length = (WIDTH - NAMES - 110) * value / most
-        group = svg.add(picture, "g", data_tip=f"{name}: {value:.2f}, {value / total:.1%} of all mass")
-        shown = name if len(name) <= 20 else f"{name[:19]}…"
-        svg.add(group, "text", shown, x=NAMES - 8, y=y + 14, class_="tick end")
-        svg.add(
-            group, "rect", x=NAMES, y=y + 3, width=max(1.0, length), height=LINE - 6, rx=3, class_="bar"
-        )
-        text = f"{value:.1f} ({value / total:.0%})"
-        svg.add(group, "text", text, x=NAMES + length + 6, y=y + 14, class_="tick")
-    return svg.markup(picture)
+    total = sum(mass.values()) or 1.0
+    bars = [
+        svg.Bar(name, value, f"{value:.1f} ({value / total:.0%})", f"{value / total:.1%} of all mass")
+        for name, value in largest
+    ]
+    return svg.bars(label, bars)

@@ -1,0 +1,132 @@
+"""The recordings of a data folder, as its tables and their headers describe them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import soundfile
+
+from birdkit.errors import UserError
+from birdkit.kaggle import mounts
+from train.data import competition, tables
+from train.data.bad_files import look_at
+from train.data.progress import in_threads
+
+# Columns of a table of recordings that an audit can do without.
+OPTIONAL = (
+    "scientific_name",
+    "common_name",
+    "author",
+    "license",
+    "latitude",
+    "longitude",
+)
+# Folders of a competition that are no class, where the classes are those of folders.
+NO_CLASSES = (*mounts.TRAIN_SOUNDSCAPES, "test_soundscapes", "validation")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file's header tells; of one with a fault only the fault."""
+
+    duration_s: float
+    rate_hz: int
+    channels: int
+    format: str
+    fault: str | None
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder's recordings.
+
+    `rows` has a row for each row of the table: path, class, the columns of `OPTIONAL` ("" where they
+    are absent; latitude and longitude as numbers), and those of `Header`.
+    """
+
+    root: Path
+    audio: Path  # the folder that the recordings are below
+    rows: pd.DataFrame
+    classes: tuple[str, ...]  # of the taxonomy, or those that have recordings
+    groups: dict[str, str]  # class → its group in the taxonomy, where it has one
+    absent: frozenset[str]  # optional columns that the table lacks
+    notes: tuple[str, ...]
+
+
+def read(root: Path) -> Folder:
+    """Raises `UserError` for a folder that is absent, holds no recordings or an unreadable table."""
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; give a folder of recordings with --data DIR")
+    table_path = mounts.there(root, tables.RECORDINGS)
+    audio = mounts.there(root, tables.AUDIO)
+    audio = audio if audio.is_dir() or table_path.is_file() else root
+    on_disk = list(_sounds(audio))
+    if table_path.is_file():
+        rows = _of_table(table_path, audio)
+    else:
+        rows = pd.DataFrame({"path": on_disk, "class": [_class_of(path, audio) for path in on_disk]})
+    if rows.empty:
+        raise UserError(
+            f"{root}: holds no recordings; give a folder with train.csv, or one of recordings a class"
+        )
+    absent = frozenset(set(OPTIONAL) - set(rows.columns))
+    rows = rows.assign(**dict.fromkeys(sorted(absent), ""))
+    for name in ("latitude", "longitude"):
+        rows[name] = pd.to_numeric(rows[name], errors="coerce")
+    paths = list(dict.fromkeys(rows["path"]))
+    headers = dict(zip(paths, in_threads(header, paths, "reading headers"), strict=True))
+    rows = rows.join(pd.DataFrame([headers[path] for path in rows["path"]]))
+    groups, notes = _groups(root)
+    if unnamed := len(set(on_disk) - set(paths)):
+        notes.append(f"{unnamed} sound files in {audio.name} are in no row of {table_path.name}")
+    classes = tuple(dict.fromkeys([*groups, *sorted(set(rows["class"]))]))
+    return Folder(root, audio, rows, classes, groups, absent, tuple(notes))
+
+
+def _of_table(path: Path, audio: Path) -> pd.DataFrame:
+    """The rows of a table of recordings, with as many of the optional columns as it has."""
+    table = tables.read_table(path, ["primary_label", "filename"])
+    kept = [name for name in OPTIONAL if name in table.columns]
+    cells = zip(table["filename"], table["primary_label"], strict=True)
+    paths = [competition.audio_file(audio, name, primary) for name, primary in cells]
+    # An object column, for pandas would make strings of paths.
+    files = pd.DataFrame({"path": pd.Series(paths, dtype=object), "class": table["primary_label"]})
+    return files.join(table[kept])
+
+
+def _sounds(audio: Path) -> Iterator[Path]:
+    """The sound files below a folder, in order, without hidden ones."""
+    for place, folders, names in os.walk(audio):
+        top = Path(place) == audio
+        folders[:] = sorted(
+            f for f in folders if not f.startswith(".") and (not top or f not in NO_CLASSES)
+        )
+        for name in sorted(names):
+            if not name.startswith(".") and Path(name).suffix.lower() in mounts.AUDIO_SUFFIXES:
+                yield Path(place) / name
+
+
+def _class_of(path: Path, audio: Path) -> str:
+    """The folder right below `audio` that a recording lies in."""
+    parts = path.relative_to(audio).parts
+    return parts[0] if len(parts) > 1 else "without a class"
+
+
+def header(path: Path) -> Header:
+    duration_s, fault = look_at(path)
+    if fault:
+        return Header(float("nan"), 0, 0, "", fault)
+    info = soundfile.info(os.fsencode(path))
+    return Header(duration_s, info.samplerate, info.channels, f"{info.format} {info.subtype}", None)
+
+
+def _groups(root: Path) -> tuple[dict[str, str], list[str]]:
+    """Class → group, and a note where nothing tells the groups."""
+    try:
+        return competition.class_groups(root), []
+    except UserError as error:
+        return {}, [f"No groups of classes are known: {error}"]
