@@ -26,9 +26,8 @@ from birdkit.errors import run_command
 from birdkit.files import locked
 from train.config import recipe as recipes
 from train.data import dataset as data
-from train.data import record
 from train.fit.precision import add_device_option, choose_device
-from train.rounds import estimate, plan
+from train.rounds import estimate, plan, record
 from train.rounds.runner import Runner
 from train.scoring.evaluate import validation_set
 from train.synthetic.competition import make_competition

@@ -31,7 +31,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class Competition:
-    """The training data of one folder or several, and a line for everything that was left out."""
+    """The training data of one folder or several, and lines on what was derived and left out."""
 
     roots: tuple[Path, ...]
     classes: tuple[str, ...]
@@ -96,6 +96,11 @@ def read_competitions(
         recordings += of_folder
         soundscapes += labelled
         left_out += lines + more
+    if len(wanted) == 1:
+        left_out.append(
+            f"there is one class, {wanted[0]}, so that no macro-AUC tells how good a model is; add a folder "
+            "of other sounds"
+        )
     return Competition(tuple(roots), wanted, tuple(recordings), tuple(soundscapes), tuple(left_out))
 
 

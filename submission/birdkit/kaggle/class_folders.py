@@ -111,8 +111,8 @@ def _nothing(data: Path, folder: Path, inner: Sequence[Path]) -> str:
     """What is said where no folder of a class holds a recording."""
     if inner:
         return (
-            f"{folder}: recordings lie a folder deeper than one for each class, as in {inner[0].name}/; "
-            "give the folder that holds those of the classes"
+            f"{folder}: recordings lie a folder deeper than those of classes, as in {inner[0].name}/; "
+            "give the folder that holds one folder for each class"
         )
     return (
         f"{data}: holds neither {mounts.RECORDINGS[0]} nor a folder of recordings for each class "

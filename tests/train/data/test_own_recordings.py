@@ -11,8 +11,11 @@ import pandas as pd
 import pytest
 import torch
 
+from birdkit.contract import Contract
 from birdkit.errors import UserError
 from export import to_onnx
+from export.folder.model_folder import gate_recordings
+from export.gates.parity import probe_inputs
 from tests.conftest import REAL, TINY, submit, tiny_recipe, write_sound
 from train import run as train_run
 from train.config.settings import Data
@@ -161,6 +164,26 @@ def test_a_damaged_recording_stops_training_and_is_named_by_its_path(birds: Path
     found = read_competitions([birds], skip_bad=True)
     assert len(found.recordings) == 5
     assert any("owl/a.wav: can't be decoded" in line for line in found.left_out)
+
+
+def test_one_class_alone_is_said(birds: Path) -> None:
+    assert not any("there is one class" in line for line in read_competitions([birds]).left_out)
+    shutil.rmtree(birds / "owl")
+    assert any("there is one class, wren" in line for line in read_competitions([birds]).left_out)
+
+
+def test_the_parity_gate_hears_a_minute_of_recordings_of_every_class(
+    birds: Path, contract: Contract
+) -> None:
+    (birds / "owl" / "a.wav").write_bytes(b"garbage")
+    write_sound(birds / "owl" / "b.wav", 70.0)
+    heard = gate_recordings(birds)
+    named = [path.relative_to(birds).as_posix() for path in heard]
+    assert named == ["wren/a.wav", "owl/b.wav", "wren/b.wav", "owl/c.wav", "wren/c.flac"]
+    n_inputs = len(probe_inputs(contract, heard))
+    assert n_inputs - len(probe_inputs(contract)) == 4 * 2 + 12  # 6 s are two windows, a minute twelve
+    write_sound(birds / "train_soundscapes" / "s.wav", 1.0)
+    assert [path.name for path in gate_recordings(birds)] == ["s.wav"]
 
 
 def test_own_soundscapes_are_labelled_by_a_teacher_and_without_them_its_round_is_left_out(
