@@ -1,4 +1,4 @@
-"""BirdCLEF folders (2021 to 2026) → recordings, classes and soundscapes."""
+"""BirdCLEF folders (2021 to 2026), or folders of recordings → recordings, classes, soundscapes."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ def read_competitions(
         left_out += lines + more
     if len(wanted) == 1:
         left_out.append(
-            f"there is one class, {wanted[0]}, so that no macro-AUC tells how good a model is; add a folder "
-            "of other sounds"
+            f"there is one class, {wanted[0]}, so that no macro-AUC tells how good a model is; add a "
+            "folder of other sounds"
         )
     return Competition(tuple(roots), wanted, tuple(recordings), tuple(soundscapes), tuple(left_out))
 

@@ -1,4 +1,4 @@
-"""The tables of a competition folder: where each year has them, and how their cells are read."""
+"""The tables of a data folder: where each year has them, what folders tell, how cells are read."""
 
 from __future__ import annotations
 

@@ -102,7 +102,9 @@ def find_work(options: Options) -> Work:
     """
     data = options.data or mounts.find_competition()
     if not data.is_dir():
-        raise UserError(f"{data}: no such folder; --data must be a competition folder")
+        raise UserError(
+            f"{data}: no such folder; --data names a competition folder, or one of recordings"
+        )
     sample_rows, columns = table.asked_for(data)
     folder = options.soundscapes or data / mounts.TEST_SOUNDSCAPES
     there = options.soundscapes is not None or folder.is_dir()
