@@ -38,7 +38,7 @@ from train.rounds import plan
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = command_parser(__doc__)
     parser.add_argument("run_dir", type=Path, nargs="*", help="default: the latest of runs/")
-    parser.add_argument("--data", type=Path, help="competition folder: real audio for the gate")
+    parser.add_argument("--data", type=Path, help="data folder: real audio for the gate")
     parser.add_argument("--out", type=Path, default=model_folder.DEFAULT, help="the model folder")
     parser.add_argument("--fuse", action="store_true", help="one graph for a shared front end")
     parser.add_argument(

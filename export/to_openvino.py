@@ -38,7 +38,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "model_dir", type=Path, nargs="?", default=model_folder.DEFAULT, help="what to_onnx.py wrote"
     )
-    parser.add_argument("--data", type=Path, help="competition folder: real audio for the gates")
+    parser.add_argument("--data", type=Path, help="data folder: real audio for the gates")
     parser.add_argument(
         "--precision",
         default="bf16",

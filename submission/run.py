@@ -39,7 +39,11 @@ EXIT_INCOMPLETE = 3
 
 def parse(argv: Sequence[str] | None) -> session.Options:
     parser = command_parser(__doc__)
-    parser.add_argument("--data", type=Path, help="competition folder (default: Kaggle's mount)")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="competition folder, or folders of recordings (default: Kaggle's mount)",
+    )
     parser.add_argument(
         "--soundscapes", type=Path, help="score this folder (default: test_soundscapes/)"
     )

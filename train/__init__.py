@@ -1,4 +1,4 @@
-"""Training: a competition folder and a recipe in, checkpoints out. Imports `birdkit` only."""
+"""Training: a data folder and a recipe in, checkpoints out. Imports `birdkit` only."""
 
 import os
 import tempfile

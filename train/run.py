@@ -1,8 +1,9 @@
-"""Run a recipe on a competition folder: rounds of training and pseudo labelling.
+"""Run a recipe on a competition folder, or on folders of recordings: rounds of training.
 
     python train/run.py [--recipe NAME_OR_FILE] [--data DIR …] [--out DIR] [--set key=value …]
 
-Without arguments: the demo recipe on the demo competition, which is synthesised first. A run that was
+DIR is a competition folder, or holds one folder of recordings for each class and nothing else. Without
+arguments: the demo recipe on the demo competition, which is synthesised first. A run that was
 interrupted goes on where it stopped; what is done and unchanged is not done again. A finished model
 whose settings or data changed is overwritten with --restart only. --dry-run prints the plan alone.
 """
@@ -26,7 +27,7 @@ from birdkit.files import locked
 from train.config import recipe as recipes
 from train.data import dataset as data
 from train.fit.precision import add_device_option, choose_device
-from train.rounds import estimate, plan
+from train.rounds import estimate, plan, record
 from train.rounds.runner import Runner
 from train.scoring.evaluate import validation_set
 from train.synthetic.competition import make_competition
@@ -42,7 +43,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--data",
         type=Path,
         action="append",
-        help="competition folder (default: the demo's); again for further ones to join",
+        help="competition folder, or folders of recordings, one for each class (default: the demo's); "
+        "again for further ones to join",
     )
     parser.add_argument("--out", type=Path, help="default: runs/RECIPE-DATA, by their names")
     parser.add_argument("--validation", type=Path, help="soundscapes/, truth.csv, mask.csv to report")
@@ -63,20 +65,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe = recipes.load(args.recipe, args.overrides)
     out = args.out or default_out(recipe.name, args.data or [])
     stages = plan.stages(recipe, out)
-    jobs = [member.job for stage in stages for member in stage.members]
     device = choose_device(args.device)
     to_train = [m.job for s in stages for m in s.members if args.restart or not m.final.is_file()]
     plan.build_models(to_train, weights=not args.dry_run)
     folders = args.data or [make_competition(DEMO_DATA)]
     dataset, notes = data.read(folders, recipe, args.cache)
-    classes = dataset.competition.classes
-    print(
-        f"{', '.join(map(str, folders))}: {len(dataset.competition.recordings)} recordings of "
-        f"{len(classes)} classes, {len(dataset.competition.soundscapes)} labelled and "
-        f"{len(dataset.unlabelled)} other soundscapes"
-    )
-    for line in [*notes, *data.fold_notes(dataset, jobs)]:
-        print(f"data: {line}")
+    recipe, left_out = plan.without_soundscapes(recipe, stages, dataset)
+    stages = plan.stages(recipe, out)
+    jobs = [member.job for stage in stages for member in stage.members]
+    _print_data(folders, dataset, [*notes, *left_out, *data.fold_notes(dataset, jobs)])
     contract = dataset.contract(jobs[0])
     truth = validation_set(args.validation, contract) if args.validation else None
     runner = Runner(recipe, dataset, device, truth, args.restart)
@@ -90,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             litter.unlink()
         unlabelled = any(stage.draws_soundscapes for stage in stages)
         dataset, lines = data.prepare(dataset, jobs, args.cache, unlabelled=unlabelled)
-        for line in lines:
+        for line in [*lines, *record.write(dataset, jobs, out)]:
             print(line)
         replace(runner, dataset=dataset, _files={}).run(stages, out)
     n_models = len(stages[-1].members)
@@ -101,6 +98,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def default_out(recipe: str, folders: Sequence[Path]) -> Path:
     """The run's folder, by the recipe's name and those of the data folders that are given."""
     return plan.RUNS / "-".join([recipe, *(folder.resolve().name for folder in folders)])
+
+
+def _print_data(folders: Sequence[Path], dataset: data.Dataset, notes: Sequence[str]) -> None:
+    competition = dataset.competition
+    print(
+        f"{', '.join(map(str, folders))}: {len(competition.recordings)} recordings of "
+        f"{len(competition.classes)} classes, {len(competition.soundscapes)} labelled and "
+        f"{len(dataset.unlabelled)} other soundscapes"
+    )
+    for line in notes:
+        print(f"data: {line}")
 
 
 def _print_plan(runner: Runner, stages: Sequence[plan.Stage], done: Set[Path], cache: Path) -> None:

@@ -10,8 +10,10 @@ from itertools import islice
 from pathlib import Path
 
 from birdkit.errors import UserError
+from birdkit.kaggle import class_folders
 from birdkit.kaggle.mounts import soundscapes, train_soundscapes
 from birdkit.scoring.ensemble import SPEC_NAME
+from export.gates import parity
 from export.gates.parity import Parity
 from train.data.bad_files import body_fault
 
@@ -20,6 +22,7 @@ PARITY_NAME = "parity.json"
 SUFFIXES = (".onnx", ".xml", ".bin", ".json", ".md")
 # Two minutes of real audio are 24 windows, enough for every batch size in seconds.
 GATE_RECORDINGS = 2
+GATE_SHORT_RECORDINGS = 6  # which may last seconds only
 
 
 def refuse_foreign(folder: Path) -> None:
@@ -70,12 +73,20 @@ def write_parity(folder: Path, report: Mapping[str, Sequence[Parity]]) -> None:
 
 
 def gate_recordings(data: Path | None) -> list[Path]:
-    """Soundscapes for the parity gate; none where no competition folder is given."""
+    """Real audio for the parity gate; none where no data folder is given.
+
+    Soundscapes, or of a folder of recordings that has none as many of these, from class to class.
+    """
     if data is None:
         return []
-    folder = train_soundscapes(data)
-    good = (path for path in soundscapes(folder) if body_fault(path) is None)
-    recordings = list(islice(good, GATE_RECORDINGS))
+    folder, count = train_soundscapes(data), GATE_RECORDINGS
+    sounds = soundscapes(folder) if folder.is_dir() else []
+    if not sounds and class_folders.are_all(data):
+        sounds, count = class_folders.find(data).in_turn(), GATE_SHORT_RECORDINGS
+    good = (path for path in sounds if body_fault(path, max_s=parity.HEARD_S) is None)
+    recordings = list(islice(good, count))
     if not recordings:
-        raise UserError(f"{folder}: no sound files for the parity gate")
+        raise UserError(
+            f"{folder}: no sound files for the parity gate; leave --data out, or give others"
+        )
     return recordings

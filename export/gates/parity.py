@@ -20,7 +20,7 @@ from birdkit.contract import Contract
 from birdkit.engines.engine import Answers, Engine
 from birdkit.engines.golden import SATURATED_LOGIT, rounding_scale
 from birdkit.errors import UserError
-from birdkit.grid import cut_inputs, n_windows
+from birdkit.grid import MINUTE_S, cut_inputs, n_windows
 from birdkit.scoring.pooling import of_span, sigmoid
 from birdkit.scoring.window_scores import probabilities
 
@@ -37,6 +37,7 @@ FULL_SPREAD = 0.1
 # Magnified more than a thousandfold, rounding would be judged.
 MIN_SPREAD = 1e-4
 N_SIGNALS = 8
+HEARD_S = MINUTE_S  # of a recording, which may last for hours
 
 Outputs = Mapping[str, NDArray[np.float32]]
 
@@ -106,7 +107,7 @@ def probe_inputs(contract: Contract, recordings: Sequence[Path] = ()) -> NDArray
     ]
     inputs = [np.array(signals, dtype=np.float32)]
     for path in recordings:
-        waveform = audio.read(path, contract.sample_rate)
+        waveform = audio.read(path, contract.sample_rate, max_s=HEARD_S)
         inputs.append(cut_inputs(waveform, n_windows(waveform.size, contract), contract))
     return np.concatenate(inputs)
 

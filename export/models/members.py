@@ -134,7 +134,7 @@ def for_competition(checkpoints: Checkpoints, data: Path) -> tuple[Checkpoints, 
     Models of several years answer for one of them so. Raises `UserError` where the competition asks for
     a class that the models don't know.
     """
-    _, columns = table.read_sample(data / "sample_submission.csv")
+    _, columns = table.asked_for(data)
     classes = checkpoints.contract.classes
     if not set(columns) <= set(classes):
         raise UserError(table.refusal(table.class_differences(classes, columns)))

@@ -1,4 +1,4 @@
-"""From a competition folder to training batches.
+"""From a competition folder, or folders of recordings, to training batches.
 
 Imports birdkit and train.config.
 """

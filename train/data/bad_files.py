@@ -84,7 +84,7 @@ def left_out(faults: Faults, skip_bad: bool, where: str = "") -> list[str]:
         path, why = next(iter(faults.items()))
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         raise UserError(
-            f"{where}{path} {why}{more}; restore it, remove its rows, or leave such files out with "
-            "--set data.skip_bad=true"
+            f"{where}{path} {why}{more}; restore it, remove it and its rows, or leave such files out "
+            "with --set data.skip_bad=true"
         )
     return [f"{path}: {why}" for path, why in faults.items()]

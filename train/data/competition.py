@@ -1,4 +1,4 @@
-"""BirdCLEF folders (2021 to 2026) → recordings, classes and soundscapes."""
+"""BirdCLEF folders (2021 to 2026), or folders of recordings → recordings, classes, soundscapes."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas as pd
+
 from birdkit.errors import UserError
-from birdkit.kaggle import mounts
+from birdkit.kaggle import class_folders, mounts
 from train.data import bad_files, tables
 from train.data.progress import in_threads
 from train.data.soundscapes import LabelledSoundscape, Labels, read_soundscapes
-from train.data.tables import parse_label_list, read_table
+from train.data.tables import TAXONOMY, parse_label_list, read_recordings, read_table
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A file of train.csv under one of its primary labels."""
+    """A recording under one of its primary labels."""
 
     path: Path
     primary: str
@@ -29,13 +31,18 @@ class Recording:
 
 @dataclass(frozen=True)
 class Competition:
-    """The training data of one folder or several, and a line for everything that was left out."""
+    """The training data of one folder or several, and lines on what was derived and left out."""
 
     roots: tuple[Path, ...]
     classes: tuple[str, ...]
     recordings: tuple[Recording, ...]
     soundscapes: tuple[LabelledSoundscape, ...]
     left_out: tuple[str, ...]
+
+    @property
+    def of_folders(self) -> bool:
+        """Whether the first folder has no table of its recordings, but a folder for each class."""
+        return class_folders.are_all(self.roots[0])
 
     def unlabelled(self) -> list[Path]:
         """The soundscapes of all folders that no label row names."""
@@ -48,8 +55,8 @@ class Competition:
         """SHA-256 over the tables and over each recording's name and size. No sound is decoded."""
         digest = hashlib.sha256()
         for root in self.roots:
-            names = (tables.RECORDINGS, tables.LABELS)
-            for path in (root / "taxonomy.csv", *(mounts.there(root, name) for name in names)):
+            names = (mounts.RECORDINGS, tables.LABELS)
+            for path in (root / TAXONOMY, *(mounts.there(root, name) for name in names)):
                 digest.update(path.read_bytes() if path.is_file() else b"absent")
         for path in [r.path for r in self.recordings] + [s.path for s in self.soundscapes]:
             # Names below the folder, where they are: where it lies does not matter.
@@ -89,6 +96,11 @@ def read_competitions(
         recordings += of_folder
         soundscapes += labelled
         left_out += lines + more
+    if len(wanted) == 1:
+        left_out.append(
+            f"there is one class, {wanted[0]}, so that no macro-AUC tells how good a model is; add a "
+            "folder of other sounds"
+        )
     return Competition(tuple(roots), wanted, tuple(recordings), tuple(soundscapes), tuple(left_out))
 
 
@@ -107,28 +119,31 @@ def class_groups(root: Path) -> dict[str, str]:
     """Class → its group in the taxonomy (Aves, Amphibia, …); until 2024 all classes were birds."""
     if _is_earlier_year(root):
         return dict.fromkeys(_read_classes(root) or (), "Aves")
-    table = read_table(root / "taxonomy.csv", ["primary_label", "class_name"])
+    path = root / TAXONOMY
+    table = read_table(path, ["primary_label"]) if path.is_file() else pd.DataFrame()
+    if "class_name" not in table.columns:  # of folders of recordings, and lists of names
+        return {}
     return dict(zip(table["primary_label"], table["class_name"], strict=True))
 
 
 def _is_earlier_year(root: Path) -> bool:
     """Whether the folder is of 2021 to 2024, which had no taxonomy.csv."""
-    of_today = tables.RECORDINGS[0]
-    return (
-        not (root / "taxonomy.csv").is_file() and mounts.there(root, tables.RECORDINGS).name != of_today
-    )
+    of_today = mounts.RECORDINGS[0]
+    return not (root / TAXONOMY).is_file() and mounts.there(root, mounts.RECORDINGS).name != of_today
 
 
 def _read_classes(root: Path, *, further: bool = False) -> tuple[str, ...] | None:
-    """The classes of taxonomy.csv, or the primary labels of an earlier year.
+    """The classes of taxonomy.csv, or the primary labels of an earlier year or of folders.
 
     Only a further folder may have neither; it gives None.
     """
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder; give a competition folder with --data DIR")
-    path = root / "taxonomy.csv"
+        raise UserError(f"{root}: no such folder; give one of recordings, or a competition's")
+    path = root / TAXONOMY
+    if not path.is_file() and class_folders.are_all(root):
+        return tuple(class_folders.find(root).recordings)
     if _is_earlier_year(root):
-        recordings = read_table(mounts.there(root, tables.RECORDINGS), ["primary_label"])
+        recordings = read_table(mounts.there(root, mounts.RECORDINGS), ["primary_label"])
         return tuple(sorted(set(recordings["primary_label"]) - {""}))
     if further and not path.is_file():
         return None
@@ -140,18 +155,18 @@ def _read_classes(root: Path, *, further: bool = False) -> tuple[str, ...] | Non
 
 
 def _read_recordings(root: Path, labels: Labels, skip_bad: bool) -> tuple[list[Recording], list[str]]:
-    path = mounts.there(root, tables.RECORDINGS)
-    table = read_table(path, ["primary_label", "secondary_labels", "filename", "author"])
-    rows = {f"{path}:{row}": values for row, values in enumerate(table.to_dict("records"), start=2)}
-    wanted = {where: v for where, v in rows.items() if labels.check(v["primary_label"], where)}
-    folder = mounts.there(root, tables.AUDIO)
-    files = [audio_file(folder, v["filename"], v["primary_label"]) for v in wanted.values()]
+    table = read_recordings(root)
+    path = table.path
+    rows = list(zip(table.rows.index, table.rows.to_dict("records"), strict=True))
+    wanted = [(where, v) for where, v in rows if labels.check(v["primary_label"], where)]
+    files = [audio_file(table.folder, v["filename"], v["primary_label"]) for _, v in wanted]
     looks = bad_files.look_at_all(files)
     strangers: Counter[str] = Counter()
-    recordings, lines = [], []
-    for (where, values), file, (duration_s, fault) in zip(wanted.items(), files, looks, strict=True):
+    recordings, lines = [], list(table.lines)
+    for (where, values), file, (duration_s, fault) in zip(wanted, files, looks, strict=True):
         if fault:
-            lines += bad_files.left_out({file: fault}, skip_bad, f"{where}: ")
+            row = f"{where}: " if path.is_file() else ""  # a folder's file is named by its path alone
+            lines += bad_files.left_out({file: fault}, skip_bad, row)
             continue
         primary, listed = values["primary_label"], parse_label_list(values["secondary_labels"], where)
         strangers.update(label for label in listed if not labels.knows(label))

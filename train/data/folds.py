@@ -40,7 +40,8 @@ def split_recordings(
     rescued = {i for i in held if labels[i] not in trained}
     train = [r for i, r in enumerate(recordings) if i not in held or i in rescued]
     held_out = [r for i, r in enumerate(recordings) if i in held and i not in rescued]
-    line = f"fold {data.fold} of {data.n_folds} by author: {len(train)} train, {len(held_out)} held out"
+    by = "author" if len(set(authors)) < len(authors) else "recording, since no author has two"
+    line = f"fold {data.fold} of {data.n_folds} by {by}: {len(train)} train, {len(held_out)} held out"
     if rescued:
         line += f" ({len(rescued)} kept in training: their classes have no others)"
     return train, held_out, line

@@ -11,9 +11,11 @@ import torch
 
 from birdkit.contract import Contract
 from birdkit.errors import UserError
+from birdkit.kaggle import mounts
 from train.config import recipe as recipes
 from train.config.job import Job, job_of
 from train.config.settings import Recipe, Round
+from train.data.dataset import Dataset
 from train.models import checkpoint, pretrained
 from train.models.sed import Predictor
 
@@ -65,6 +67,25 @@ def stages(recipe: Recipe, out: Path) -> list[Stage]:
         )
         every.append(Stage(index, this_round, folder, members))
     return every
+
+
+def without_soundscapes(
+    recipe: Recipe, every: Sequence[Stage], dataset: Dataset
+) -> tuple[Recipe, list[str]]:
+    """The recipe as far as folders of recordings allow, and a line on the rounds that are left out.
+
+    A competition's later rounds stay, and so does every round where there is a soundscape to label.
+    """
+    if not dataset.competition.of_folders:
+        return recipe, []
+    for stage in every:
+        validating = stage.round.pseudo.validating
+        if stage.draws_soundscapes and not dataset.soundscapes(validating=validating):
+            names = ", ".join(str(later.index) for later in every[stage.index :])
+            why = f"there are no unlabelled soundscapes ({mounts.TRAIN_SOUNDSCAPES[0]}/) to label"
+            kept = tuple(recipes.rounds_of(recipe)[: stage.index])
+            return replace(recipe, rounds=kept), [f"round {names} of the recipe is left out: {why}"]
+    return recipe, []
 
 
 def build_models(jobs: Sequence[Job], *, weights: bool) -> None:

@@ -206,8 +206,8 @@ def lines(models: pd.DataFrame) -> list[str]:
     """The lines of a round's log: one for each model and set, with the gains."""
     if models.empty:
         return [
-            "no figures: no recording is held out (data.fold = -1), and neither labelled soundscapes "
-            "nor --validation is there to score"
+            "no figures: no recording is held out (data.fold = -1; --set data.fold=0 does that), and "
+            "neither labelled soundscapes nor --validation is there to score"
         ]
     texts = []
     for (index, model, name), rows in models.groupby(["round", "model", "set"], sort=False):

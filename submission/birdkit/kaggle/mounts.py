@@ -12,7 +12,11 @@ from birdkit.errors import UserError, one_line
 INPUT_ROOT = Path(os.environ.get("BIRDKIT_KAGGLE_ROOT", "/kaggle")) / "input"
 # Kaggle's metric reads ogg; the others are for field recordings.
 AUDIO_SUFFIXES = {".ogg", ".opus", ".wav", ".flac", ".mp3"}
-TRAIN_SOUNDSCAPES = ("train_soundscapes", "unlabeled_soundscapes")  # the second in 2024
+# Names of one thing, the one of today first.
+RECORDINGS = ("train.csv", "train_metadata.csv")  # 2021 to 2024
+AUDIO = ("train_audio", "train_short_audio")  # 2021
+TRAIN_SOUNDSCAPES = ("train_soundscapes", "unlabeled_soundscapes")  # 2024
+TEST_SOUNDSCAPES = "test_soundscapes"
 LIMIT_MIN = 90.0  # how long the notebook may run
 LIMIT_FILES = 700  # how many soundscapes the scoring rerun has to score
 
@@ -26,7 +30,7 @@ def find_competition(root: Path = INPUT_ROOT) -> Path:
     competitions = [
         folder
         for folder in candidates
-        if (folder / "sample_submission.csv").is_file() and (folder / "test_soundscapes").is_dir()
+        if (folder / "sample_submission.csv").is_file() and (folder / TEST_SOUNDSCAPES).is_dir()
     ]
     if not competitions:
         raise UserError(f"{root}: no competition is mounted there; give its folder with --data DIR")
@@ -39,9 +43,14 @@ def find_competition(root: Path = INPUT_ROOT) -> Path:
 def soundscapes(folder: Path) -> list[Path]:
     """The sound files of a folder, sorted by name, without hidden ones such as macOS's `._name.ogg`."""
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; --data must be a competition folder")
-    sounds = (path for path in folder.iterdir() if path.suffix.lower() in AUDIO_SUFFIXES)
+        raise UserError(f"{folder}: no such folder; name one that holds sound files")
+    sounds = (path for path in folder.iterdir() if is_sound(path))
     return sorted(path for path in sounds if not path.name.startswith("."))
+
+
+def is_sound(path: Path) -> bool:
+    """Whether a name is that of a sound file, by its suffix."""
+    return path.suffix.lower() in AUDIO_SUFFIXES
 
 
 def there(root: Path, names: Sequence[str]) -> Path:

@@ -98,17 +98,23 @@ def find_work(options: Options) -> Work:
     Raises
     ------
     UserError
-        Where a folder or the sample submission is missing, or there is no sound file to score.
+        Where the folder is missing, what is asked for is unknown, or there is no sound file to score.
     """
     data = options.data or mounts.find_competition()
     if not data.is_dir():
-        raise UserError(f"{data}: no such folder; --data must be a competition folder")
-    sample_rows, columns = table.read_sample(data / "sample_submission.csv")
-    folder = options.soundscapes or data / "test_soundscapes"
-    files, twins = mounts.one_a_stem(mounts.soundscapes(folder))
+        raise UserError(
+            f"{data}: no such folder; --data names a competition folder, or one of recordings"
+        )
+    sample_rows, columns = table.asked_for(data)
+    folder = options.soundscapes or data / mounts.TEST_SOUNDSCAPES
+    there = options.soundscapes is not None or folder.is_dir()
+    files, twins = mounts.one_a_stem(mounts.soundscapes(folder) if there else [])
     commit_run = not files and options.soundscapes is None
     if commit_run:
         folder = mounts.train_soundscapes(data)
+        if not folder.is_dir():
+            nothing = f"neither {mounts.TEST_SOUNDSCAPES}/ nor {folder.name}/ holds anything to score"
+            raise UserError(f"{data}: {nothing}; name a folder of recordings with --soundscapes DIR")
         files, twins = mounts.one_a_stem(mounts.soundscapes(folder))
         files = files[:COMMIT_RUN_FILES]
         print(f"no test soundscapes: a commit run on {len(files)} train soundscapes, strict")

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from birdkit import audio
 from birdkit.errors import UserError, one_line
 from birdkit.grid import MINUTE_S, row_ids, split_row_id, window_index, windows_in
+from birdkit.kaggle import class_folders
 from birdkit.kaggle.bad_file_rows import fill_missing
 from birdkit.scoring.predict import Scores, SoundFile
 
+SAMPLE = "sample_submission.csv"
 ROW_ID = "row_id"
 # In a folder of so many files or more, this share of one length shows that all were meant to have it.
 UNIFORM_FILES = 20
@@ -45,14 +47,30 @@ class Plan:
         return sorted({split_row_id(self.row_ids[i])[0] for i in lost})
 
 
+def asked_for(data: Path) -> tuple[list[str], list[str]]:
+    """Row ids and class columns that a data folder asks for: those of its sample submission.
+
+    A folder of recordings without one asks for its classes, in their order, and names no row.
+
+    Raises
+    ------
+    UserError
+        Where nothing says what is asked for.
+    """
+    sample, taxonomy = data / SAMPLE, data / "taxonomy.csv"
+    if sample.exists() or not class_folders.are_all(data):
+        return read_sample(sample)
+    if not taxonomy.is_file():
+        return [], list(class_folders.find(data).recordings)
+    listed = _read(taxonomy)
+    if "primary_label" not in listed.columns:
+        raise UserError(f"{taxonomy}: lacks the column primary_label; add it")
+    return [], listed["primary_label"].tolist()
+
+
 def read_sample(path: Path) -> tuple[list[str], list[str]]:
     """Row ids and class columns of a sample submission, in its order. Raises `UserError`."""
-    try:
-        frame = pd.read_csv(path, dtype={ROW_ID: str}, keep_default_na=False, index_col=False)
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; --data must be a competition folder") from None
-    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: can't be read as CSV ({error}); download it again") from error
+    frame = _read(path)
     if frame.columns[0] != ROW_ID:
         raise UserError(f"{path}: first column is '{frame.columns[0]}', expected '{ROW_ID}'")
     for line, row_id in enumerate(frame[ROW_ID], start=2):
@@ -61,6 +79,18 @@ def read_sample(path: Path) -> tuple[list[str], list[str]]:
         except UserError as error:
             raise UserError(f"{path}: line {line}: {error}; download it again") from None
     return frame[ROW_ID].tolist(), frame.columns[1:].tolist()
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """A CSV whose labels and row ids are text. Raises `UserError`."""
+    try:
+        return pd.read_csv(
+            path, dtype={ROW_ID: str, "primary_label": str}, keep_default_na=False, index_col=False
+        )
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; --data must be a competition folder") from None
+    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: can't be read as CSV ({error}); download it again") from error
 
 
 def plan_rows(paths: Sequence[Path], sample_rows: Sequence[str], window_s: float) -> Plan:
@@ -158,8 +188,8 @@ def class_differences(model_classes: Sequence[str], columns: Sequence[str]) -> l
 def refusal(differences: Sequence[str]) -> str:
     """The message with which export and strict runs refuse `class_differences`."""
     return (
-        f"sample_submission.csv and the model differ ({'; '.join(differences)}); "
-        "train on this competition's taxonomy.csv and export again"
+        f"the columns that are asked for and the model's classes differ ({'; '.join(differences)}); "
+        "train on this data and export again"
     )
 
 

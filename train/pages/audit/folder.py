@@ -11,7 +11,7 @@ import pandas as pd
 import soundfile
 
 from birdkit.errors import UserError
-from birdkit.kaggle import mounts
+from birdkit.kaggle import class_folders, mounts
 from train.data import competition, tables
 from train.data.bad_files import look_at
 from train.data.progress import in_threads
@@ -25,8 +25,6 @@ OPTIONAL = (
     "latitude",
     "longitude",
 )
-# Folders of a competition that are no class, where the classes are those of folders.
-NO_CLASSES = (*mounts.TRAIN_SOUNDSCAPES, "test_soundscapes", "validation")
 
 
 @dataclass(frozen=True)
@@ -61,18 +59,18 @@ def read(root: Path) -> Folder:
     """Raises `UserError` for a folder that is absent, holds no recordings or an unreadable table."""
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; give a folder of recordings with --data DIR")
-    table_path = mounts.there(root, tables.RECORDINGS)
-    audio = mounts.there(root, tables.AUDIO)
-    audio = audio if audio.is_dir() or table_path.is_file() else root
-    on_disk = list(_sounds(audio))
-    if table_path.is_file():
-        rows = _of_table(table_path, audio)
+    groups, notes = _groups(root)
+    if class_folders.are_all(root):
+        found = class_folders.find(root)
+        audio, rows = found.folder, _of_folders(found)
+        notes += found.left_out
     else:
-        rows = pd.DataFrame({"path": on_disk, "class": [_class_of(path, audio) for path in on_disk]})
+        table_path, audio = mounts.there(root, mounts.RECORDINGS), mounts.there(root, mounts.AUDIO)
+        rows = _of_table(table_path, audio)
+        if unnamed := len(set(_sounds(audio)) - set(rows["path"])):
+            notes.append(f"{unnamed} sound files in {audio.name} are in no row of {table_path.name}")
     if rows.empty:
-        raise UserError(
-            f"{root}: holds no recordings; give a folder with train.csv, or one of recordings a class"
-        )
+        raise UserError(f"{root}: its table names no recordings; give one of other recordings")
     absent = frozenset(set(OPTIONAL) - set(rows.columns))
     rows = rows.assign(**dict.fromkeys(sorted(absent), ""))
     for name in ("latitude", "longitude"):
@@ -80,9 +78,6 @@ def read(root: Path) -> Folder:
     paths = list(dict.fromkeys(rows["path"]))
     headers = dict(zip(paths, in_threads(header, paths, "reading headers"), strict=True))
     rows = rows.join(pd.DataFrame([headers[path] for path in rows["path"]]))
-    groups, notes = _groups(root)
-    if unnamed := len(set(on_disk) - set(paths)):
-        notes.append(f"{unnamed} sound files in {audio.name} are in no row of {table_path.name}")
     classes = tuple(dict.fromkeys([*groups, *sorted(set(rows["class"]))]))
     return Folder(root, audio, rows, classes, groups, absent, tuple(notes))
 
@@ -98,22 +93,20 @@ def _of_table(path: Path, audio: Path) -> pd.DataFrame:
     return files.join(table[kept])
 
 
+def _of_folders(found: class_folders.ClassFolders) -> pd.DataFrame:
+    """A row for each recording in the folder of a class."""
+    cells = [(path, name) for name, paths in found.recordings.items() for path in paths]
+    files, classes = zip(*cells, strict=True)
+    return pd.DataFrame({"path": pd.Series(files, dtype=object), "class": classes})
+
+
 def _sounds(audio: Path) -> Iterator[Path]:
-    """The sound files below a folder, in order, without hidden ones."""
+    """The sound files below a folder, without hidden ones."""
     for place, folders, names in os.walk(audio):
-        top = Path(place) == audio
-        folders[:] = sorted(
-            f for f in folders if not f.startswith(".") and (not top or f not in NO_CLASSES)
-        )
-        for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in mounts.AUDIO_SUFFIXES:
+        folders[:] = [folder for folder in folders if not folder.startswith(".")]
+        for name in names:
+            if not name.startswith(".") and mounts.is_sound(Path(name)):
                 yield Path(place) / name
-
-
-def _class_of(path: Path, audio: Path) -> str:
-    """The folder right below `audio` that a recording lies in."""
-    parts = path.relative_to(audio).parts
-    return parts[0] if len(parts) > 1 else "without a class"
 
 
 def header(path: Path) -> Header:

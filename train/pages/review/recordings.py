@@ -202,7 +202,7 @@ def _pseudo(
 
 
 def _common_names(data: Path) -> dict[str, str]:
-    path = data / "taxonomy.csv"
+    path = data / tables.TAXONOMY
     if not path.is_file():
         return {}
     table = tables.read_table(path, ["primary_label"])
