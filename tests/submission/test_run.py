@@ -23,7 +23,7 @@ from birdkit.grid import row_ids
 from birdkit.kaggle import manifest, mounts, session, table
 from birdkit.kaggle.bad_file_rows import fill_missing
 from birdkit.scoring import ensemble, predict
-from birdkit.scoring.predict import SoundFile
+from birdkit.scoring.parts import SoundFile
 from tests.conftest import ROOT, submit, write_sound
 from tests.conftest import submission_run as run
 from train.models.checkpoint import Final

@@ -16,7 +16,8 @@ from birdkit import audio
 from birdkit.errors import UserError, one_line
 from birdkit.grid import MINUTE_S, row_ids, split_row_id, window_index, windows_in
 from birdkit.kaggle.bad_file_rows import fill_missing
-from birdkit.scoring.predict import Scores, SoundFile
+from birdkit.scoring.parts import SoundFile
+from birdkit.scoring.predict import Scores
 
 ROW_ID = "row_id"
 # In a folder of so many files or more, this share of one length shows that all were meant to have it.

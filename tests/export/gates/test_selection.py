@@ -18,7 +18,7 @@ from birdkit.contract import Contract
 from birdkit.engines.layout import Layout
 from birdkit.errors import UserError
 from birdkit.scoring.ensemble import SHIFTS, Spec
-from birdkit.scoring.predict import SoundFile
+from birdkit.scoring.parts import SoundFile
 from export import to_onnx, to_openvino
 from export.folder import model_folder
 from export.gates import lower_precisions, model_files, selection
