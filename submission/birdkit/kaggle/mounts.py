@@ -6,12 +6,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from birdkit.audio import SUFFIXES as AUDIO_SUFFIXES
 from birdkit.errors import UserError, one_line
 
 # Kaggle's folders; set otherwise only where Kaggle is simulated.
 INPUT_ROOT = Path(os.environ.get("BIRDKIT_KAGGLE_ROOT", "/kaggle")) / "input"
-# Kaggle's metric reads ogg; the others are for field recordings.
-AUDIO_SUFFIXES = {".ogg", ".opus", ".wav", ".flac", ".mp3"}
 TRAIN_SOUNDSCAPES = ("train_soundscapes", "unlabeled_soundscapes")  # the second in 2024
 LIMIT_MIN = 90.0  # how long the notebook may run
 LIMIT_FILES = 700  # how many soundscapes the scoring rerun has to score
