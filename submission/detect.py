@@ -3,9 +3,9 @@
     python submission/detect.py RECORDINGS … [--model DIR] [--out DIR] [--threshold X] [--species LIST]
 
 Takes files and folders, of any rate and number of channels. Writes all windows above a floor, the
-detections above a threshold, Raven's selection tables and Audacity's labels. Run again, it goes on where
-it stopped, and scores only what is new or was changed. A bad recording is named and ends nothing. Exit
-status 3: all is done but what was bad.
+detections above a threshold, Raven's selection tables and Audacity's labels. Run again, it goes on
+where it stopped, and scores only what is new or was changed. A bad recording is named and ends nothing.
+Exit status 3: all is done but what was bad.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def detections(
     order = np.lexsort((windows, labels))
     windows, labels, scores = windows[order], labels[order], scored.scores[reach][order]
     follows = (np.diff(windows) == 1) & (np.diff(labels) == 0) & join
-    firsts = np.flatnonzero(np.concatenate([[True], ~follows])) if len(windows) else []
+    firsts: list[int] = [0, *(np.flatnonzero(~follows) + 1).tolist()] if len(windows) else []
     found = [
         Detection(
             float(windows[first] * window_s),

@@ -17,7 +17,7 @@ from birdkit.recordings import folders
 from birdkit.recordings.batch import Batch
 from birdkit.recordings.folders import Recording
 from birdkit.recordings.journal import Journal, Model
-from birdkit.recordings.models import ModelFolder
+from birdkit.recordings.models import ModelFolder, Opened
 from birdkit.recordings.progress import Progress, span
 
 FLOOR = 0.05  # unless a threshold is lower
@@ -48,15 +48,23 @@ def detect(options: Options) -> int:
     """Score what is not scored yet, write all tables, and return how many recordings are bad."""
     check_pyarrow()
     out = options.out
-    models = ModelFolder(
+    folder = ModelFolder(
         options.model, options.engine, options.precision, options.threads, options.layout
     )
     found, faults = folders.find(options.recordings, out)
     _make(out)
-    with locked(out), closing(Journal(out, models.key)) as journal:
-        model = journal.model or _first_look(models, journal)
+    with locked(out), closing(Journal(out, folder.key)) as journal:
+        model, opened = journal.model, None
+        if model is None:
+            opened = folder.open(_n_bytes(found), None)
+            model = journal.model = folder.describe(opened)
         choices = _choices(options, model)
-        faults |= _score(found, models, model, journal, choices.floor)
+        todo = [recording for recording in found if not journal.has(recording, choices.floor)]
+        kept = f"; {len(found) - len(todo)} are scored already" if len(todo) < len(found) else ""
+        print(f"{len(found)} recordings{kept}", file=sys.stderr, flush=True)
+        if todo:
+            opened = opened or folder.open(_n_bytes(todo), model.layout)
+            faults |= _score(todo, opened, journal, choices.floor)
         with _naming(out):
             counts = Outputs(out, journal, model, choices).write(found, faults)
     _conclude(out, counts, faults)
@@ -71,16 +79,15 @@ def _make(out: Path) -> None:
         raise UserError(f"--out {out}: {error.strerror}; give the path of a folder") from error
 
 
-def _first_look(models: ModelFolder, journal: Journal) -> Model:
-    """Open the models to see what they are, and remember it with the layout that is fastest here."""
-    opened, layout = models.open(models.layout)
-    journal.model = models.describe(opened, layout, journal.key)
-    assert journal.model is not None, "it was just written"
-    return journal.model
+def _n_bytes(recordings: Sequence[Recording]) -> int:
+    return sum(recording.size for recording in recordings)
 
 
 def _choices(options: Options, model: Model) -> Choices:
-    """What goes into the tables. Raises `UserError` where options contradict the model, or each other."""
+    """What goes into the tables.
+
+    Raises `UserError` where options contradict the model, or each other.
+    """
     species = names.named(model.classes, options.taxonomy, options.model)
     wanted = names.wanted(options.species, species)
     thresholds = names.thresholds(options.threshold, species, THRESHOLD)
@@ -91,20 +98,11 @@ def _choices(options: Options, model: Model) -> Choices:
     return Choices(species, wanted, thresholds, floor, options.join, options.clips)
 
 
-def _score(
-    found: Sequence[Recording], models: ModelFolder, model: Model, journal: Journal, floor: float
-) -> dict[str, str]:
-    """Score the recordings that the journal lacks; name → why of those that are bad."""
-    todo = [recording for recording in found if not journal.has(recording, floor)]
-    kept = f"; {len(found) - len(todo)} are scored already" if len(todo) < len(found) else ""
-    print(f"{len(found)} recordings{kept}", file=sys.stderr, flush=True)
-    if not todo:
-        return {}
-    opened, layout = models.open(model.layout if models.layout == "auto" else models.layout)
-    progress = Progress(len(todo), sum(recording.size for recording in todo))
-    batch = Batch(opened, journal, floor, progress)
-    batch.run(todo, layout.streams)
-    for note in opened.notes:
+def _score(todo: Sequence[Recording], opened: Opened, journal: Journal, floor: float) -> dict[str, str]:
+    """Score recordings into the journal; name → why of those that are bad."""
+    batch = Batch(opened.models, journal, floor, Progress(len(todo), _n_bytes(todo)))
+    batch.run(todo, opened.layout.streams)
+    for note in opened.models.notes:
         print(f"warning: {note}", file=sys.stderr)
     return batch.faults
 

@@ -1,8 +1,8 @@
 """The journal of a batch: what was scored, in one SQLite file that a kill at any moment leaves whole.
 
-A recording's scores are kept above a floor only. A long recording's parts are kept until it is done, so
-that hours of it are not scored again. Everything is keyed by what changes detections: the models and how
-they run, and a recording's path, size and modification time.
+A recording's scores are kept above a floor only. A long recording's parts are kept until it is done,
+so that hours of it are not scored again. Everything is keyed by what changes detections: the models
+and how they run, and a recording's path, size and modification time.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +89,9 @@ class Scored:
 
 
 class Journal:
-    """The journal of one folder. Every method raises `UserError` where the disk is full or it is broken.
+    """The journal of one folder.
+
+    Every method raises `UserError` where the disk is full or the journal is broken.
 
     Parameters
     ----------
@@ -206,7 +209,7 @@ class Journal:
         if time.monotonic() - self._committed > COMMIT_EVERY_S:
             self.commit()
 
-    def _row(self, query: str, *values: object) -> tuple | None:
+    def _row(self, query: str, *values: object) -> tuple[Any, ...] | None:
         """The first row that a query finds for this key."""
         with self._mended():
             return self._db.execute(query, (self.key, *values)).fetchone()

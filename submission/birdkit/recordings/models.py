@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from birdkit.engines import ladder
-from birdkit.engines.layout import Layout, usable_cores
+from birdkit.engines.layout import Layout, one_stream, usable_cores
 from birdkit.files import sha256
 from birdkit.recordings.journal import Model
 from birdkit.scoring import calibration, ensemble
@@ -17,7 +17,16 @@ from birdkit.scoring.engine_failover import Failover
 from birdkit.scoring.ensemble import SPEC_NAME, Spec
 
 MODEL_SUFFIXES = (".onnx", ".xml", ".bin")
-KEY_DIGITS = 16
+KEY_DIGITS, SHOWN_DIGITS = 16, 8
+MEASURED_BYTES = 200e6  # to score; twenty minutes of 48-kHz stereo, or hours of Ogg
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Models that are open, and the layout that they run in."""
+
+    models: Failover
+    layout: Layout
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ class ModelFolder:
 
     @property
     def key(self) -> str:
-        """Digits of the SHA-256 over all that changes scores: the models, their spec and how they run."""
+        """Digits of a SHA-256 over all that changes scores: models, spec, and how they run."""
         stems = Spec.load(self.folder).stems
         names = [path.name for path in self.folder.iterdir() if path.suffix in MODEL_SUFFIXES]
         used = sorted(name for name in names if name.partition(".")[0] in stems)
@@ -53,19 +62,33 @@ class ModelFolder:
         text = json.dumps([files, self.engine, self.precision], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
 
-    def open(self, layout: str) -> tuple[Failover, Layout]:
-        """The models in a layout, or where that is "auto" in the fastest one here."""
-        layouts = calibration.candidates(self.threads or usable_cores())
-        wanted = layouts if layout == "auto" else [Layout.parse(layout)]
-        fastest = calibration.calibrate(self._open, wanted)
-        return Failover(fastest.loaded, lambda avoid: self._open(fastest.layout, avoid)), fastest.layout
+    def open(self, n_bytes: int, before: str | None) -> Opened:
+        """Open the models in the layout that was asked for, else in the one they ran in before.
 
-    def _open(self, layout: Layout, avoid: Sequence[str] = ()) -> ensemble.Loaded:
+        Without either, the fastest layout is measured for a long batch. A short one takes the layout of
+        the least memory, since measuring takes longer than it saves.
+
+        Parameters
+        ----------
+        n_bytes : of the recordings to score
+        """
+        given = self.layout if self.layout != "auto" else before
+        cores = self.threads or usable_cores()
+        if given is None and n_bytes >= MEASURED_BYTES:
+            fastest = calibration.calibrate(self._load, calibration.candidates(cores))
+            loaded, layout = fastest.loaded, fastest.layout
+        else:
+            layout = Layout.parse(given) if given else one_stream(cores)
+            loaded = self._load(layout)
+        return Opened(Failover(loaded, lambda avoid: self._load(layout, avoid)), layout)
+
+    def describe(self, opened: Opened) -> Model:
+        """What the tables need to know of these models."""
+        contract = opened.models.contract
+        name = f"{self.folder.resolve().name}-{self.key[:SHOWN_DIGITS]}"
+        layout = str(opened.layout)
+        return Model(name, contract.classes, contract.window_s, contract.sample_rate, layout)
+
+    def _load(self, layout: Layout, avoid: Sequence[str] = ()) -> ensemble.Loaded:
         lower = None if self.precision == "auto" else ()
         return ensemble.load(self.folder, layout, self.engine, lower, avoid=avoid)
-
-    def describe(self, models: Failover, layout: Layout, key: str) -> Model:
-        """What the tables need to know of these models."""
-        contract = models.contract
-        name = f"{self.folder.resolve().name}-{key[:8]}"
-        return Model(name, contract.classes, contract.window_s, contract.sample_rate, str(layout))
