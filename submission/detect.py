@@ -69,7 +69,8 @@ def parse(argv: Sequence[str] | None) -> session.Options:
         "--threads", type=option(int, 0, MOST_THREADS), default=0, help="default: the cores usable here"
     )
     parser.add_argument(
-        "--layout", default="auto", help="STREAMSxTHREADSxBATCH; auto measures what is fastest here"
+        "--layout",
+        help="STREAMSxTHREADSxBATCH; auto measures (default: one stream, the least memory)",
     )
     return session.Options(**vars(parser.parse_args(argv)))
 

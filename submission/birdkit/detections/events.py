@@ -40,16 +40,17 @@ def detections(
     order = np.lexsort((windows, labels))
     windows, labels, scores = windows[order], labels[order], scored.scores[reach][order]
     follows = (np.diff(windows) == 1) & (np.diff(labels) == 0) & join
-    firsts: list[int] = [0, *(np.flatnonzero(~follows) + 1).tolist()] if len(windows) else []
+    runs = np.split(np.arange(len(windows)), np.flatnonzero(~follows) + 1)
     found = [
         Detection(
-            float(windows[first] * window_s),
-            min(float((windows[last - 1] + 1) * window_s), scored.sound.duration_s),
-            int(labels[first]),
-            float(scores[first:last].max()),
-            int(last - first),
+            float(windows[run[0]] * window_s),
+            min(float((windows[run[-1]] + 1) * window_s), scored.sound.duration_s),
+            int(labels[run[0]]),
+            float(scores[run].max()),
+            len(run),
         )
-        for first, last in zip(firsts, [*firsts[1:], len(windows)], strict=True)
+        for run in runs
+        if len(run)
     ]
     return sorted(found, key=lambda one: (one.start_s, one.label))
 

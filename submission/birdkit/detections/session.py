@@ -41,7 +41,7 @@ class Options:
     engine: str
     precision: str
     threads: int
-    layout: str
+    layout: str | None
 
 
 def detect(options: Options) -> int:
@@ -56,14 +56,14 @@ def detect(options: Options) -> int:
     with locked(out), closing(Journal(out, folder.key)) as journal:
         model, opened = journal.model, None
         if model is None:
-            opened = folder.open(_n_bytes(found), None)
+            opened = folder.open(None)
             model = journal.model = folder.describe(opened)
         choices = _choices(options, model)
         todo = [recording for recording in found if not journal.has(recording, choices.floor)]
         kept = f"; {len(found) - len(todo)} are scored already" if len(todo) < len(found) else ""
         print(f"{len(found)} recordings{kept}", file=sys.stderr, flush=True)
         if todo:
-            opened = opened or folder.open(_n_bytes(todo), model.layout)
+            opened = opened or folder.open(model.layout)
             faults |= _score(todo, opened, journal, choices.floor)
         with _naming(out):
             counts = Outputs(out, journal, model, choices).write(found, faults)
@@ -77,10 +77,6 @@ def _make(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {out}: {error.strerror}; give the path of a folder") from error
-
-
-def _n_bytes(recordings: Sequence[Recording]) -> int:
-    return sum(recording.size for recording in recordings)
 
 
 def _choices(options: Options, model: Model) -> Choices:
@@ -100,7 +96,9 @@ def _choices(options: Options, model: Model) -> Choices:
 
 def _score(todo: Sequence[Recording], opened: Opened, journal: Journal, floor: float) -> dict[str, str]:
     """Score recordings into the journal; name → why of those that are bad."""
-    batch = Batch(opened.models, journal, floor, Progress(len(todo), _n_bytes(todo)))
+    batch = Batch(
+        opened.models, journal, floor, Progress(len(todo), sum(recording.size for recording in todo))
+    )
     batch.run(todo, opened.layout.streams)
     for note in opened.models.notes:
         print(f"warning: {note}", file=sys.stderr)

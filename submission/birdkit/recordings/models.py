@@ -18,7 +18,6 @@ from birdkit.scoring.ensemble import SPEC_NAME, Spec
 
 MODEL_SUFFIXES = (".onnx", ".xml", ".bin")
 KEY_DIGITS, SHOWN_DIGITS = 16, 8
-MEASURED_BYTES = 200e6  # to score; twenty minutes of 48-kHz stereo, or hours of Ogg
 
 
 @dataclass(frozen=True)
@@ -37,19 +36,19 @@ class ModelFolder:
     ----------
     engine, precision : as options of the submission
     threads : 0: the cores usable here
-    layout : "auto", or one to take
+    layout : one to take, "auto" to measure the fastest, or None
     """
 
     folder: Path
     engine: str
     precision: str
     threads: int
-    layout: str
+    layout: str | None
 
     def __post_init__(self) -> None:
         ladder.refuse_unknown(self.engine)
         ladder.check_files(self.folder, Spec.load(self.folder).stems)
-        if self.layout != "auto":
+        if self.layout not in (None, "auto"):
             Layout.parse(self.layout)
 
     @property
@@ -62,25 +61,19 @@ class ModelFolder:
         text = json.dumps([files, self.engine, self.precision], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
 
-    def open(self, n_bytes: int, before: str | None) -> Opened:
+    def open(self, before: str | None) -> Opened:
         """Open the models in the layout that was asked for, else in the one they ran in before.
 
-        Without either, the fastest layout is measured for a long batch. A short one takes the layout of
-        the least memory, since measuring takes longer than it saves.
-
-        Parameters
-        ----------
-        n_bytes : of the recordings to score
+        Else in one stream on all threads, because its memory does not grow with the cores. To measure
+        takes twice the memory of what is measured.
         """
-        given = self.layout if self.layout != "auto" else before
         cores = self.threads or usable_cores()
-        if given is None and n_bytes >= MEASURED_BYTES:
+        given = before if self.layout in (None, "auto") else self.layout
+        if given is None and self.layout == "auto":
             fastest = calibration.calibrate(self._load, calibration.candidates(cores))
-            loaded, layout = fastest.loaded, fastest.layout
-        else:
-            layout = Layout.parse(given) if given else one_stream(cores)
-            loaded = self._load(layout)
-        return Opened(Failover(loaded, lambda avoid: self._load(layout, avoid)), layout)
+            return self._opened(fastest.loaded, fastest.layout)
+        layout = Layout.parse(given) if given else one_stream(cores)
+        return self._opened(self._load(layout), layout)
 
     def describe(self, opened: Opened) -> Model:
         """What the tables need to know of these models."""
@@ -88,6 +81,9 @@ class ModelFolder:
         name = f"{self.folder.resolve().name}-{self.key[:SHOWN_DIGITS]}"
         layout = str(opened.layout)
         return Model(name, contract.classes, contract.window_s, contract.sample_rate, layout)
+
+    def _opened(self, loaded: ensemble.Loaded, layout: Layout) -> Opened:
+        return Opened(Failover(loaded, lambda avoid: self._load(layout, avoid)), layout)
 
     def _load(self, layout: Layout, avoid: Sequence[str] = ()) -> ensemble.Loaded:
         lower = None if self.precision == "auto" else ()
