@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TextIO
 
 import soundfile
 
@@ -19,7 +20,7 @@ from birdkit.detections.species import Species
 from birdkit.detections.texts import place, text_file
 from birdkit.detections.windows import windows_table
 from birdkit.errors import first_line, one_line
-from birdkit.files import write_whole
+from birdkit.files import remove_partial, write_whole
 from birdkit.recordings.folders import Recording
 from birdkit.recordings.journal import Journal, Model, Scored
 
@@ -74,11 +75,13 @@ class Outputs:
     def __init__(self, folder: Path, journal: Journal, model: Model, choices: Choices) -> None:
         self._folder, self._journal, self._model = folder, journal, model
         self._choices, self._species = choices, choices.species
+        self._highest_hz = model.rate / 2
         self._written: set[Path] = set()
         self.counts = Counts()
 
     def write(self, recordings: Sequence[Recording], faults: Mapping[str, str]) -> Counts:
         """Write all tables. Raises `OSError` where the disk is full; older tables are whole then."""
+        remove_partial(self._folder)
         clips = Clips(self._choices.clips)
         self._write_tables(recordings, faults, clips)
         self._write_clips(clips)
@@ -88,14 +91,13 @@ class Outputs:
     def _write_tables(
         self, recordings: Sequence[Recording], faults: Mapping[str, str], clips: Clips
     ) -> None:
-        rate_hz = self._model.rate / 2
         with ExitStack() as stack:
             windows = stack.enter_context(windows_table(self._folder, self._model, self._species))
-            of_all = csv.writer(stack.enter_context(text_file(self._folder / RECORDINGS)))
-            events = csv.writer(stack.enter_context(text_file(self._folder / DETECTIONS)))
+            of_all = _rows(stack.enter_context(text_file(self._folder / RECORDINGS)))
+            events = _rows(stack.enter_context(text_file(self._folder / DETECTIONS)))
             raven_text = stack.enter_context(text_file(self._folder / RAVEN))
             sounds = stack.enter_context(text_file(self._folder / RAVEN_SOUNDS))
-            raven = SelectionTable(raven_text, self._species, rate_hz)
+            raven = SelectionTable(raven_text, self._species, self._highest_hz)
             of_all.writerow(RECORDING_COLUMNS)
             events.writerow(DETECTION_COLUMNS)
             for name, fault in sorted(faults.items()):
@@ -154,9 +156,8 @@ class Outputs:
         labels = place(self._folder / AUDACITY_FOLDER, recording.name, ".txt")
         self._note(raven, labels)
         with text_file(raven) as text:
-            SelectionTable(text, self._species, self._model.rate / 2).add(
-                recording.path, scored.sound, found
-            )
+            table = SelectionTable(text, self._species, self._highest_hz)
+            table.add(recording.path, scored.sound, found)
         with text_file(labels) as text:
             write_labels(text, found, self._species)
 
@@ -185,6 +186,13 @@ class Outputs:
         """Remove files that an earlier run wrote and this one did not."""
         stale = self._journal.outputs() - {self._below(path) for path in self._written}
         for name in stale:
+            path = self._folder / os.fsdecode(name)
             with suppress(OSError):
-                (self._folder / os.fsdecode(name)).unlink()
+                path.unlink()
+                path.parent.rmdir()  # where nothing else is left in it
         self._journal.drop_outputs(sorted(stale))
+
+
+def _rows(text: TextIO) -> Any:
+    """A writer of rows, with the line ends of the other tables."""
+    return csv.writer(text, lineterminator="\n")

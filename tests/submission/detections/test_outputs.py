@@ -173,13 +173,16 @@ def test_clips_are_the_highest_scores_of_a_class_as_recorded(folder: Path, journ
 
 def test_what_only_an_earlier_run_wrote_is_removed(folder: Path, journal: Journal) -> None:
     write(folder, journal, clips=2)
-    (folder / "out" / "raven" / "mine.txt").write_text("kept")
+    for name in ("mine.txt", "mine.partial", f"killed.{'0' * 16}.partial"):
+        (folder / "out" / "raven" / name).write_text("kept, but for the last")
     write(folder, journal, thresholds=[0.92, 1.0, 1.0])
     assert written(folder) == {
         *("recordings.csv", "detections.csv", "windows.csv", "windows.parquet"),
-        *("raven.selections.txt", "raven.sounds.txt", "raven/mine.txt"),
+        *("raven.selections.txt", "raven.sounds.txt"),
+        *("raven/mine.txt", "raven/mine.partial"),
         *("raven/c/rec.wav.selections.txt", "audacity/c/rec.wav.txt"),
     }
+    assert not list((folder / "out" / "clips").iterdir())
 
 
 def test_every_recording_has_a_row_and_a_bad_one_its_fault(folder: Path, journal: Journal) -> None:
