@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -101,6 +102,7 @@ def _load(path: Path) -> ModuleType:
 
 
 submission_run = _load(ROOT / "submission" / "run.py")
+submission_detect = _load(ROOT / "submission" / "detect.py")
 
 
 def submit(data: Path, model_dir: Path, out: Path, *arguments: str) -> int:
@@ -114,6 +116,20 @@ def submit_validation(data: Path, model_dir: Path, out: Path) -> None:
     soundscapes = data / "validation" / "soundscapes"
     arguments = ["--soundscapes", str(soundscapes), "--max-passes", "1"]
     assert submit(data, model_dir, out, *arguments) == 0
+
+
+def block_imports(folder: Path, names: Sequence[str]) -> Path:
+    """A folder for PYTHONPATH that makes packages of these names fail to import."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Block:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.partition('.')[0] in {tuple(names)}:\n"
+        "            raise ImportError(f'{name} is not to be imported here')\n"
+        "sys.meta_path.insert(0, Block())\n"
+    )
+    return folder
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ ALLOWED = {
     "train": {"train", "birdkit"},
     "export": {"export", "train", "birdkit"},
 }
-RUN_TIME = {"birdkit", "numpy", "pandas", "soundfile", "soxr", "onnxruntime", "openvino"}
+# pyarrow is asked for by detect.py alone, which says so where it is missing.
+RUN_TIME = {"birdkit", "numpy", "pandas", "soundfile", "soxr", "onnxruntime", "openvino", "pyarrow"}
 # Rooms that each room may import, beside itself. Imports go down only, in functions, too. The commands
 # of a folder may import every room of it; no room imports a command.
 BIRDKIT = {
@@ -31,6 +32,8 @@ BIRDKIT = {
     "engines": {""},
     "scoring": {"engines", ""},
     "kaggle": {"scoring", "engines", ""},
+    "recordings": {"scoring", "engines", ""},
+    "detections": {"recordings", "scoring", "engines", ""},
 }
 TRAIN = {
     "config": set[str](),

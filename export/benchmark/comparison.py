@@ -16,7 +16,7 @@ from birdkit.errors import UserError
 from birdkit.grid import MINUTE_S, WINDOWS_A_MINUTE
 from birdkit.kaggle.mounts import soundscapes, train_soundscapes
 from birdkit.scoring.ensemble import Spec
-from birdkit.scoring.predict import SoundFile
+from birdkit.scoring.parts import SoundFile
 from export.benchmark import baselines
 from export.benchmark.baselines import ConvMel, Setup
 from export.models.onnx import MADE_BY_KEY, read_metadata

@@ -14,7 +14,7 @@ from birdkit import audio
 from birdkit.engines.layout import usable_cores
 from birdkit.engines.precision import lacking
 from birdkit.grid import WINDOWS_A_MINUTE
-from birdkit.scoring.predict import SoundFile
+from birdkit.scoring.parts import SoundFile
 from export.benchmark import machine
 from export.benchmark.agreement import Agreement, network_gflop
 from export.benchmark.comparison import MINUTES, Comparison

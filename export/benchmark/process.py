@@ -19,7 +19,8 @@ from birdkit.engines.layout import Layout
 from birdkit.files import write_whole
 from birdkit.kaggle import table
 from birdkit.scoring.ensemble import Ensemble, combine, load
-from birdkit.scoring.predict import SoundFile, predict
+from birdkit.scoring.parts import SoundFile
+from birdkit.scoring.predict import predict
 
 ROOT = Path(__file__).resolve().parents[2]
 START = "import sys; from export.benchmark.process import child; child(sys.argv[1])"

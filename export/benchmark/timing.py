@@ -28,7 +28,8 @@ from birdkit.errors import UserError
 from birdkit.grid import WINDOWS_A_MINUTE, cut_inputs
 from birdkit.scoring.calibration import Calibration, calibrate
 from birdkit.scoring.ensemble import Ensemble, combine
-from birdkit.scoring.predict import SoundFile, predict
+from birdkit.scoring.parts import SoundFile
+from birdkit.scoring.predict import predict
 from export.benchmark.baselines import EagerEngine, Setup
 from export.benchmark.process import Cost, score_alone, write_csv
 from export.models.onnx import front_end_alone

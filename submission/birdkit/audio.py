@@ -15,6 +15,8 @@ from birdkit.errors import UserError, one_line
 
 Mono = NDArray[np.float32]  # (samples,)
 
+# Kaggle's metric reads ogg; the others are for field recordings.
+SUFFIXES = frozenset({".ogg", ".opus", ".wav", ".flac", ".mp3"})
 BLOCK_FRAMES = 1 << 18
 # Decoding goes on that many frames after a damaged place, then twice as many, until it succeeds; a FLAC
 # frame has 4096. The attempts bound the time that a file of many such places takes.
@@ -68,7 +70,7 @@ def blocks(path: Path, sample_rate: int, *, max_s: float | None = None) -> Itera
 def length_s(path: Path) -> float:
     """How many seconds a file lasts by its header; measured by decoding where that can't be right."""
     try:
-        with _open(path) as file:
+        with opened(path) as file:
             rate, n_frames = file.samplerate, file.frames
         if n_frames > FRAMES_A_BYTE * path.stat().st_size:
             n_frames = sum(block.size for _, block in _decoded(path, None))
@@ -77,7 +79,7 @@ def length_s(path: Path) -> float:
     return n_frames / rate
 
 
-def _open(path: Path) -> soundfile.SoundFile:
+def opened(path: Path) -> soundfile.SoundFile:
     """Raises `LibsndfileError` or `OSError`. A pipe is not opened, since that can wait for ever."""
     if path.exists() and not path.is_file():
         raise OSError("it is no regular file")
@@ -99,7 +101,7 @@ def _decoded(path: Path, max_s: float | None) -> Iterator[tuple[int, Mono]]:
     failure: Exception | None = None
     for _ in range(ATTEMPTS):
         try:
-            with _open(path) as file:
+            with opened(path) as file:
                 rate, n_frames = file.samplerate, file.frames
                 limit = np.inf if max_s is None else np.ceil(max_s * rate)
                 if skipped:

@@ -16,6 +16,9 @@ from typing import BinaryIO
 from birdkit.errors import UserError
 
 PLAIN_NAME = re.compile(r"\w[\w .+=-]{0,99}")
+# The end of a file's name while it is written; a kill leaves it behind.
+PARTIAL = ".partial"
+LEFT_BEHIND = re.compile(rf".*\.[0-9a-f]{{16}}{re.escape(PARTIAL)}")
 
 
 @contextmanager
@@ -26,7 +29,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     old file keeps reading the old content. Raises `OSError` where the disk is full, and leaves what was
     there.
     """
-    partial = path.with_name(f"{path.name[:40]}.{os.urandom(8).hex()}.partial")
+    partial = path.with_name(f"{path.name[:40]}.{os.urandom(8).hex()}{PARTIAL}")
     try:
         with partial.open("xb") as file:  # x: never a file or link that is there already
             yield file
@@ -35,6 +38,13 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what killed writers left behind in a locked folder and below it."""
+    for path in folder.rglob(f"*{PARTIAL}"):
+        if LEFT_BEHIND.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -23,8 +23,8 @@ from birdkit.grid import row_ids
 from birdkit.kaggle import manifest, mounts, session, table
 from birdkit.kaggle.bad_file_rows import fill_missing
 from birdkit.scoring import ensemble, predict
-from birdkit.scoring.predict import SoundFile
-from tests.conftest import ROOT, submit, write_sound
+from birdkit.scoring.parts import SoundFile
+from tests.conftest import ROOT, block_imports, submit, write_sound
 from tests.conftest import submission_run as run
 from train.models.checkpoint import Final
 from train.scoring import evaluate
@@ -84,16 +84,7 @@ def test_copied_alone_with_nothing_of_ours_importable_it_scores(
     alone = tmp_path / "elsewhere"
     shutil.copytree(ROOT / "submission", alone / "submission", ignore=shutil.ignore_patterns("model"))
     shutil.copytree(model_dir, alone / "submission" / "model")
-    block = tmp_path / "block"
-    block.mkdir()
-    (block / "sitecustomize.py").write_text(
-        "import sys\n"
-        "class Block:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name.partition('.')[0] in {FORBIDDEN}:\n"
-        "            raise ImportError(f'{name} is not to be imported here')\n"
-        "sys.meta_path.insert(0, Block())\n"
-    )
+    block = block_imports(tmp_path / "block", FORBIDDEN)
     done = subprocess.run(
         [sys.executable, "submission/run.py", "--data", str(scored), "--engine", engine],
         cwd=alone, env={**os.environ, "PYTHONPATH": str(block)}, capture_output=True, text=True,

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from birdkit.errors import UserError
 from birdkit.files import write_whole
-from birdkit.scoring.predict import Scores, SoundFile
+from birdkit.scoring.parts import SoundFile
+from birdkit.scoring.predict import Scores
 from train.config import provenance
 from train.config.settings import Pseudo
 from train.data.batches import LabelledWindows

@@ -14,7 +14,7 @@ from birdkit.contract import Contract
 from birdkit.errors import UserError
 from birdkit.files import write_whole
 from birdkit.scoring.ensemble import Spec
-from birdkit.scoring.predict import SoundFile
+from birdkit.scoring.parts import SoundFile
 from train.config import recipe as recipes
 from train.config.job import Job
 from train.config.provenance import differences

@@ -20,8 +20,9 @@ from birdkit.contract import Contract
 from birdkit.errors import UserError
 from birdkit.files import write_whole
 from birdkit.scoring.ensemble import Ensemble, Spec, average, common_contract
+from birdkit.scoring.parts import SoundFile
 from birdkit.scoring.postprocess import smooth
-from birdkit.scoring.predict import Prediction, Scores, SoundFile, predict
+from birdkit.scoring.predict import Prediction, Scores, predict
 from train.config import provenance
 from train.config.settings import Postprocess, Pseudo
 from train.data import progress

@@ -18,7 +18,8 @@ from birdkit.errors import UserError
 from birdkit.grid import n_windows, row_ids, split_row_id
 from birdkit.kaggle.mounts import soundscapes
 from birdkit.scoring.ensemble import Ensemble, Spec, combine
-from birdkit.scoring.predict import Scores, SoundFile, predict
+from birdkit.scoring.parts import SoundFile
+from birdkit.scoring.predict import Scores, predict
 from train.config.settings import Postprocess
 from train.data.batches import target_matrix
 from train.data.competition import Recording

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
+from birdkit.audio import SUFFIXES
 from birdkit.errors import UserError, one_line
 from birdkit.kaggle import mounts
 
@@ -102,7 +103,7 @@ def _left_out(
     }
     said = [f"{line}: {_listed([path.name for path in of])}" for line, of in lines.items() if of]
     if kinds:
-        read = ", ".join(sorted(mounts.AUDIO_SUFFIXES))
+        read = ", ".join(sorted(SUFFIXES))
         said.append(f"{suffixes.total()} files are not of {read} and are left out: {_listed(kinds)}")
     return tuple(f"{folder}: {line}" for line in said)
 
@@ -116,7 +117,7 @@ def _nothing(data: Path, folder: Path, inner: Sequence[Path]) -> str:
         )
     return (
         f"{data}: holds neither {mounts.RECORDINGS[0]} nor a folder of recordings for each class "
-        f"({', '.join(sorted(mounts.AUDIO_SUFFIXES))}); give a competition folder, or such folders"
+        f"({', '.join(sorted(SUFFIXES))}); give a competition folder, or such folders"
     )
 
 

@@ -6,12 +6,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from birdkit.audio import SUFFIXES
 from birdkit.errors import UserError, one_line
 
 # Kaggle's folders; set otherwise only where Kaggle is simulated.
 INPUT_ROOT = Path(os.environ.get("BIRDKIT_KAGGLE_ROOT", "/kaggle")) / "input"
-# Kaggle's metric reads ogg; the others are for field recordings.
-AUDIO_SUFFIXES = {".ogg", ".opus", ".wav", ".flac", ".mp3"}
 # Names of one thing, the one of today first.
 RECORDINGS = ("train.csv", "train_metadata.csv")  # 2021 to 2024
 AUDIO = ("train_audio", "train_short_audio")  # 2021
@@ -50,7 +49,7 @@ def soundscapes(folder: Path) -> list[Path]:
 
 def is_sound(path: Path) -> bool:
     """Whether a name is that of a sound file, by its suffix."""
-    return path.suffix.lower() in AUDIO_SUFFIXES
+    return path.suffix.lower() in SUFFIXES
 
 
 def there(root: Path, names: Sequence[str]) -> Path:

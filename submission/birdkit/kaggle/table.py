@@ -17,7 +17,8 @@ from birdkit.errors import UserError, one_line
 from birdkit.grid import MINUTE_S, row_ids, split_row_id, window_index, windows_in
 from birdkit.kaggle import class_folders
 from birdkit.kaggle.bad_file_rows import fill_missing
-from birdkit.scoring.predict import Scores, SoundFile
+from birdkit.scoring.parts import SoundFile
+from birdkit.scoring.predict import Scores
 
 SAMPLE = "sample_submission.csv"
 ROW_ID = "row_id"

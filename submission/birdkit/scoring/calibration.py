@@ -20,8 +20,8 @@ from birdkit.errors import first_line
 from birdkit.grid import WINDOWS_A_MINUTE
 from birdkit.scoring import budget
 from birdkit.scoring.ensemble import Ensemble, Loaded
+from birdkit.scoring.parts import SoundFile
 from birdkit.scoring.passes import windows_of_pass
-from birdkit.scoring.predict import SoundFile
 
 # Timed rounds of one recording a stream. The fastest counts, since other load can only slow it down.
 ROUNDS = 3

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from birdkit.contract import Contract
 from birdkit.scoring import budget
-from birdkit.scoring.predict import Prediction, Scores, SoundFile, predict, spans
+from birdkit.scoring.parts import SoundFile, spans
+from birdkit.scoring.predict import Prediction, Scores, predict
 
 # The pass, files done, files in all, seconds of this pass.
 Report = Callable[[str, int, int, float], None]

@@ -12,7 +12,7 @@ import pytest
 
 from birdkit.engines.layout import Layout
 from birdkit.scoring.ensemble import Spec
-from birdkit.scoring.predict import SoundFile
+from birdkit.scoring.parts import SoundFile
 from export.gates import order
 from train.scoring.evaluate import TruthSet
 

@@ -21,7 +21,7 @@ from birdkit.engines.precision import LOWER_PRECISIONS
 from birdkit.errors import UserError
 from birdkit.scoring import ensemble
 from birdkit.scoring.ensemble import Spec
-from birdkit.scoring.predict import SoundFile
+from birdkit.scoring.parts import SoundFile
 from export import to_openvino
 from export.gates import lower_precisions, parity, precision
 from export.gates.precision import Table, Verdict

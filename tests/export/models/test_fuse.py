@@ -25,7 +25,7 @@ from birdkit.errors import UserError
 from birdkit.kaggle import mounts, table
 from birdkit.scoring import calibration, ensemble
 from birdkit.scoring.ensemble import Spec
-from birdkit.scoring.predict import SoundFile
+from birdkit.scoring.parts import SoundFile
 from export import to_onnx, to_openvino
 from export.folder import model_folder
 from export.gates import parity, selection

@@ -14,8 +14,9 @@ from birdkit.contract import Contract
 from birdkit.kaggle import session
 from birdkit.scoring import budget, passes
 from birdkit.scoring.budget import Budget
+from birdkit.scoring.parts import SoundFile
 from birdkit.scoring.passes import Pass, Progress, run_passes
-from birdkit.scoring.predict import Prediction, SoundFile
+from birdkit.scoring.predict import Prediction
 
 
 def test_a_run_stops_at_94_percent_of_its_limit_less_what_writing_takes() -> None:

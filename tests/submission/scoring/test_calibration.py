@@ -13,7 +13,7 @@ from birdkit.contract import Contract
 from birdkit.engines.layout import Layout
 from birdkit.scoring import calibration
 from birdkit.scoring.ensemble import Spec
-from birdkit.scoring.predict import SoundFile
+from birdkit.scoring.parts import SoundFile
 
 WEIGHTS = {"first": 1.0, "second": 3.0, "third": 2.0}
 # Windows a second by the number of members: 100 windows take three 115 s, two 57.5 s, one 11.5 s.

@@ -20,7 +20,8 @@ from birdkit import audio
 from birdkit.contract import Contract
 from birdkit.engines.engine import Answers
 from birdkit.scoring.ensemble import Ensemble, Spec
-from birdkit.scoring.predict import PART_WINDOWS, SoundFile, predict
+from birdkit.scoring.parts import PART_WINDOWS, SoundFile
+from birdkit.scoring.predict import predict
 from tests.conftest import ROOT
 
 RATE = 100  # Hz; nothing in the parts depends on it
@@ -137,7 +138,8 @@ from pathlib import Path
 from birdkit import audio
 from birdkit.contract import Contract
 from birdkit.signals import Stopped
-from birdkit.scoring.predict import SoundFile, predict
+from birdkit.scoring.parts import SoundFile
+from birdkit.scoring.predict import predict
 
 def stop(*_):
     raise Stopped

@@ -17,9 +17,10 @@ from birdkit import grid
 from birdkit.contract import Contract
 from birdkit.engines.engine import Answers
 from birdkit.scoring.ensemble import Ensemble, Spec
+from birdkit.scoring.parts import PART_WINDOWS, SoundFile
 from birdkit.scoring.passes import Pass
 from birdkit.scoring.pooling import POOLINGS, Frames, pool, sigmoid
-from birdkit.scoring.predict import PART_WINDOWS, SoundFile, predict
+from birdkit.scoring.predict import predict
 from birdkit.scoring.window_scores import window_scores
 
 Array = NDArray[np.float32]

@@ -20,7 +20,8 @@ from birdkit import audio
 from birdkit.contract import Contract
 from birdkit.errors import UserError
 from birdkit.scoring.ensemble import Ensemble, Spec
-from birdkit.scoring.predict import SoundFile, predict
+from birdkit.scoring.parts import SoundFile
+from birdkit.scoring.predict import predict
 from tests.conftest import tiny_job, tiny_predictor, write_sound
 from train.config.provenance import differences
 from train.config.settings import Alarms, Postprocess, Pseudo

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from birdkit.contract import Contract
 from birdkit.errors import UserError
 from birdkit.scoring.ensemble import Spec
-from birdkit.scoring.predict import SoundFile
+from birdkit.scoring.parts import SoundFile
 from tests.conftest import submit_validation, tiny_predictor, write_sound
 from train.data.competition import Recording
 from train.data.soundscapes import LabelledSoundscape

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from birdkit.audio import SUFFIXES
 from birdkit.contract import Contract
 from birdkit.engines.layout import one_stream, usable_cores
 from birdkit.errors import UserError
@@ -21,7 +22,8 @@ from birdkit.grid import row_ids, windows_in
 from birdkit.kaggle import mounts
 from birdkit.scoring import ensemble
 from birdkit.scoring.ensemble import Ensemble, combine
-from birdkit.scoring.predict import Scores, SoundFile, predict
+from birdkit.scoring.parts import SoundFile
+from birdkit.scoring.predict import Scores, predict
 from train.data import progress, tables
 from train.data.bad_files import look_at_all
 from train.data.competition import read_labelled
@@ -101,7 +103,7 @@ def find(folder: Path) -> list[Path]:
     below = (path for path in folder.rglob("*") if path.is_dir() and not path.name.startswith("."))
     paths = [path for place in [folder, *sorted(below)] for path in mounts.soundscapes(place)]
     if not paths:
-        raise UserError(f"{folder}: holds no sound files ({', '.join(sorted(mounts.AUDIO_SUFFIXES))})")
+        raise UserError(f"{folder}: holds no sound files ({', '.join(sorted(SUFFIXES))})")
     return paths
 
 

@@ -1,0 +1,151 @@
+"""Names of classes, the classes that are wanted, and their thresholds."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from birdkit.errors import UserError
+from birdkit.ranges import Range
+
+TAXONOMY_NAME = "taxonomy.csv"
+CLASS_COLUMNS = ("class", "primary_label")
+PROBABILITIES = Range(0.0, 1.0)
+NEVER = 2.0  # a threshold that no probability reaches
+
+
+@dataclass(frozen=True)
+class Species:
+    """A class with its names; both are empty where no taxonomy gives them."""
+
+    label: str
+    scientific: str = ""
+    common: str = ""
+
+    @property
+    def shown(self) -> str:
+        """What people read: the common name, else the scientific one, else the class."""
+        return self.common or self.scientific or self.label
+
+
+def named(classes: Sequence[str], taxonomy: Path | None, model_dir: Path) -> list[Species]:
+    """The classes in their order, with names from a taxonomy or from the model folder's own."""
+    own = model_dir / TAXONOMY_NAME
+    if taxonomy is None and not own.is_file():
+        return [Species(label) for label in classes]
+    table = _read(taxonomy or own)
+    names = table.reindex(columns=["scientific_name", "common_name"], fill_value="")
+    rows = dict(
+        zip(table[_class_column(table, taxonomy or own)], names.to_numpy().tolist(), strict=True)
+    )
+    return [Species(label, *map(str.strip, rows.get(label, ("", "")))) for label in classes]
+
+
+def wanted(text: str | None, species: Sequence[Species]) -> list[int]:
+    """The indices of the classes that a list names; all of them where there is no list.
+
+    Parameters
+    ----------
+    text : names separated by commas, or a file with one name a line; each is a class, or its
+        scientific or common name, and `Scientific_Common` as BirdNET's lists have it
+    """
+    if text is None:
+        return list(range(len(species)))
+    path = Path(text)
+    listed = _text(path).splitlines() if path.is_file() else text.split(",")
+    names = [name.strip() for name in listed if name.strip() and not name.startswith("#")]
+    if not names:
+        raise UserError(f"--species {text}: names nothing; give names, or a file with one a line")
+    known = _by_name(species)
+    return sorted({_index(name, known, f"--species {text}") for name in names})
+
+
+def thresholds(text: str, species: Sequence[Species], default: float) -> list[float]:
+    """The threshold of each class, from one number or a table with the columns class and threshold.
+
+    A class that the table leaves out has the default. One with an empty threshold is never detected: no
+    threshold was found for it. Further columns are not looked at.
+    """
+    try:
+        return [_probability(text, "--threshold")] * len(species)
+    except ValueError:
+        path = Path(text)
+    if not path.is_file():
+        raise UserError(f"--threshold {text}: neither a number nor a file; give 0.5, or a CSV")
+    table, known = _read(path), _by_name(species)
+    if "threshold" not in table.columns:
+        raise UserError(f"{path}: lacks the column threshold; give a CSV with class and threshold")
+    found: dict[int, float] = {}
+    for line, (name, value) in enumerate(
+        zip(table[_class_column(table, path)], table["threshold"], strict=True), start=2
+    ):
+        where = f"{path}: line {line}"
+        index = _index(name.strip(), known, where)
+        if index in found:
+            raise UserError(f"{where}: {name} is there twice; keep one row a class")
+        try:
+            found[index] = _probability(value, where) if value.strip() else NEVER
+        except ValueError:
+            raise UserError(f"{where}: threshold '{value}' is no number; mend it") from None
+    return [found.get(index, default) for index in range(len(species))]
+
+
+def _probability(text: str, where: str) -> float:
+    """A number. Raises `ValueError` for a text that is none, `UserError` for one beyond the range."""
+    number = float(text)
+    if number not in PROBABILITIES:
+        raise UserError(f"{where}: threshold {text} must be {PROBABILITIES}")
+    return number
+
+
+def _by_name(species: Sequence[Species]) -> dict[str, int]:
+    """Every name of a class, in lower case → its index. A class goes before another one's name."""
+    names: dict[str, int] = {}
+    both = [f"{one.scientific}_{one.common}" for one in species]
+    for listed in (
+        [one.label for one in species],
+        [one.scientific for one in species],
+        [one.common for one in species],
+        both,
+    ):
+        for index, name in enumerate(listed):
+            if name:
+                names.setdefault(name.lower(), index)
+    return names
+
+
+def _index(name: str, known: Mapping[str, int], where: str) -> int:
+    if (index := known.get(name.lower())) is not None:
+        return index
+    near = difflib.get_close_matches(name.lower(), known, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else "give names that the model's classes have"
+    raise UserError(f"{where}: '{name}' is no class of the model, nor a name of one; {hint}")
+
+
+def _class_column(table: pd.DataFrame, path: Path) -> str:
+    """The column that holds classes."""
+    for name in CLASS_COLUMNS:
+        if name in table.columns:
+            return name
+    raise UserError(f"{path}: lacks the column {' or '.join(CLASS_COLUMNS)}; name one so")
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """A CSV as strings, empty where nothing stands. Raises `UserError`."""
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; give the path of a CSV") from None
+    except (OSError, ValueError) as error:  # pandas' own errors of a table are ValueErrors
+        raise UserError(f"{path}: can't be read as CSV ({error}); mend it") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: can't be read as text ({error}); mend it") from error

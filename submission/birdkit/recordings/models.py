@@ -1,0 +1,90 @@
+"""The models of a batch: what they are known by, and how they are opened."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from birdkit.engines import ladder
+from birdkit.engines.layout import Layout, one_stream, usable_cores
+from birdkit.files import sha256
+from birdkit.recordings.journal import Model
+from birdkit.scoring import calibration, ensemble
+from birdkit.scoring.engine_failover import Failover
+from birdkit.scoring.ensemble import SPEC_NAME, Spec
+
+MODEL_SUFFIXES = (".onnx", ".xml", ".bin")
+KEY_DIGITS, SHOWN_DIGITS = 16, 8
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Models that are open, and the layout that they run in."""
+
+    models: Failover
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model folder and how it is to be run. Raises `UserError` where it holds no models.
+
+    Parameters
+    ----------
+    engine, precision : as options of the submission
+    threads : 0: the cores usable here
+    layout : one to take, "auto" to measure the fastest, or None
+    """
+
+    folder: Path
+    engine: str
+    precision: str
+    threads: int
+    layout: str | None
+
+    def __post_init__(self) -> None:
+        ladder.refuse_unknown(self.engine)
+        ladder.check_files(self.folder, Spec.load(self.folder).stems)
+        if self.layout not in (None, "auto"):
+            Layout.parse(self.layout)
+
+    @property
+    def key(self) -> str:
+        """Digits of a SHA-256 over all that changes scores: models, spec, and how they run."""
+        stems = Spec.load(self.folder).stems
+        names = [path.name for path in self.folder.iterdir() if path.suffix in MODEL_SUFFIXES]
+        used = sorted(name for name in names if name.partition(".")[0] in stems)
+        files = {name: sha256(self.folder / name) for name in [SPEC_NAME, *used]}
+        text = json.dumps([files, self.engine, self.precision], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
+
+    def open(self, before: str | None) -> Opened:
+        """Open the models in the layout that was asked for, else in the one they ran in before.
+
+        Else in one stream on all threads, because its memory does not grow with the cores. To measure
+        takes twice the memory of what is measured.
+        """
+        cores = self.threads or usable_cores()
+        given = before if self.layout in (None, "auto") else self.layout
+        if given is None and self.layout == "auto":
+            fastest = calibration.calibrate(self._load, calibration.candidates(cores))
+            return self._opened(fastest.loaded, fastest.layout)
+        layout = Layout.parse(given) if given else one_stream(cores)
+        return self._opened(self._load(layout), layout)
+
+    def describe(self, opened: Opened) -> Model:
+        """What the tables need to know of these models."""
+        contract = opened.models.contract
+        name = f"{self.folder.resolve().name}-{self.key[:SHOWN_DIGITS]}"
+        layout = str(opened.layout)
+        return Model(name, contract.classes, contract.window_s, contract.sample_rate, layout)
+
+    def _opened(self, loaded: ensemble.Loaded, layout: Layout) -> Opened:
+        return Opened(Failover(loaded, lambda avoid: self._load(layout, avoid)), layout)
+
+    def _load(self, layout: Layout, avoid: Sequence[str] = ()) -> ensemble.Loaded:
+        lower = None if self.precision == "auto" else ()
+        return ensemble.load(self.folder, layout, self.engine, lower, avoid=avoid)

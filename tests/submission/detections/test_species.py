@@ -1,0 +1,94 @@
+"""Names, wanted classes and thresholds, as people give them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from birdkit.detections.species import NEVER, Species, named, thresholds, wanted
+from birdkit.errors import UserError
+
+CLASSES = ("amerob", "22774", "noise")
+NAMES = [
+    Species("amerob", "Turdus migratorius", "American Robin"),
+    Species("22774", "Scaphiopus holbrookii", "Eastern Spadefoot"),
+    Species("noise"),
+]
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_names_come_from_a_taxonomy_that_is_given_or_lies_in_the_model_folder(
+    tmp_path: Path, given: bool
+) -> None:
+    path = tmp_path / ("names.csv" if given else "taxonomy.csv")
+    path.write_text(
+        "\ufeffprimary_label,inat_taxon_id,scientific_name,common_name\n"
+        "22774,22774,Scaphiopus holbrookii,Eastern Spadefoot\n"
+        "amerob,1,Turdus migratorius,American Robin\nother,2,x,y\n"
+    )
+    assert named(CLASSES, path if given else None, tmp_path) == NAMES
+
+
+def test_a_class_without_a_name_is_shown_as_it_is(tmp_path: Path) -> None:
+    assert [one.shown for one in named(CLASSES, None, tmp_path)] == list(CLASSES)
+    (tmp_path / "taxonomy.csv").write_text("class,scientific_name\namerob,Turdus migratorius\n")
+    shown = [one.shown for one in named(CLASSES, None, tmp_path)]
+    assert shown == ["Turdus migratorius", "22774", "noise"]
+
+
+@pytest.mark.parametrize(
+    "text", ["amerob,noise", "american robin, Noise", "Turdus migratorius_American Robin,noise"]
+)
+def test_species_are_named_as_people_name_them(tmp_path: Path, text: str) -> None:
+    assert wanted(text, NAMES) == [0, 2]
+    listed = tmp_path / "list.txt"
+    listed.write_text("# my list\n" + text.replace(",", "\n") + "\n\n")
+    assert wanted(str(listed), NAMES) == [0, 2]
+    assert wanted(None, NAMES) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("american robbin", "did you mean 'american robin'"),
+        (" , ", "names nothing"),
+        ("zzzz", "no class"),
+    ],
+)
+def test_a_species_that_the_model_lacks_is_refused(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        wanted(text, NAMES)
+
+
+def test_a_threshold_is_one_number_or_one_a_class(tmp_path: Path) -> None:
+    assert thresholds("0.25", NAMES, 0.5) == [0.25, 0.25, 0.25]
+    table = tmp_path / "t.csv"
+    table.write_text("class,precision,threshold\nAmerican Robin,0.9,0.75\nnoise,0.9,\n")
+    assert thresholds(str(table), NAMES, 0.5) == [0.75, 0.5, NEVER]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("class,threshold\namerob,1.5\n", "line 2: threshold 1.5 must be from 0.0 to 1.0"),
+        ("class,threshold\namerob,nan\n", "must be from"),
+        ("class,threshold\namerob,high\n", "line 2: threshold 'high' is no number"),
+        ("class,threshold\namerob,0.5\nAmerican Robin,0.6\n", "line 3: American Robin is there twice"),
+        ("class,threshold\nmagpie,0.5\n", "line 2: 'magpie' is no class"),
+        ("class,score\namerob,0.5\n", "lacks the column threshold"),
+        ("name,threshold\namerob,0.5\n", "lacks the column class"),
+        ("", "can't be read as CSV"),
+    ],
+)
+def test_a_wrong_table_of_thresholds_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text(text)
+    with pytest.raises(UserError, match=message):
+        thresholds(str(table), NAMES, 0.5)
+
+
+@pytest.mark.parametrize("text", ["1.01", "-0.1", "nan", "nowhere.csv"])
+def test_a_threshold_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="--threshold"):
+        thresholds(text, NAMES, 0.5)
