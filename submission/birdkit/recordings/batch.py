@@ -132,7 +132,8 @@ class Batch:
         self._progress.recording()
 
     def _bad(self, recording: Recording, error: Exception, bytes_left: float) -> None:
-        why = one_line(str(error) or type(error).__name__)
+        why = str(error).removeprefix(f"{recording.path}: ") or type(error).__name__
+        why = one_line(why)
         self.faults[recording.name] = why
         print(f"bad recording: {recording.name}: {why}", file=sys.stderr, flush=True)
         self._progress.skip(bytes_left)

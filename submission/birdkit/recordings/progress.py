@@ -52,7 +52,7 @@ class Progress:
         elapsed_s = max(self._clock() - self._start, 1e-9)
         bad = f", {self._bad} bad" if self._bad else ""
         text = f"{self._done}/{self._total} recordings{bad}, {span(self._sound_s)} of sound"
-        speed = f"{self._sound_s / elapsed_s:.0f} times as fast as it lasts"
+        speed = f"{self._sound_s / elapsed_s:.0f} times real time"
         left_s = elapsed_s / self._bytes * max(0.0, self._bytes_left) if self._bytes else 0.0
         return f"{text}, {speed}, {span(left_s)} left" if self._bytes else text
 
