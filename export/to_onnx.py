@@ -110,6 +110,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             spec, judgement = selection.judge(staged, args.data, labelled, args.fit, args.output)
             spec.save(staged)
         judgement.save(staged)
+        if args.data is not None:
+            model_folder.write_names(staged, checkpoints.contract.classes, args.data)
         model_card.write(staged, machine.describe())
         model_folder.replace(args.out, staged)
     if labelled.note:

@@ -9,6 +9,9 @@ from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
+import pandas as pd
+
+from birdkit.detections.species import TAXONOMY_NAME
 from birdkit.errors import UserError
 from birdkit.kaggle import class_folders
 from birdkit.kaggle.mounts import soundscapes, train_soundscapes
@@ -16,10 +19,11 @@ from birdkit.scoring.ensemble import SPEC_NAME
 from export.gates import parity
 from export.gates.parity import Parity
 from train.data.bad_files import body_fault
+from train.rounds.class_table import names_of
 
 DEFAULT = Path(__file__).resolve().parents[2] / "submission" / "model"
 PARITY_NAME = "parity.json"
-SUFFIXES = (".onnx", ".xml", ".bin", ".json", ".md")
+SUFFIXES = (".onnx", ".xml", ".bin", ".json", ".md", ".csv")
 # Two minutes of real audio are 24 windows, enough for every batch size in seconds.
 GATE_RECORDINGS = 2
 GATE_SHORT_RECORDINGS = 6  # which may last seconds only
@@ -70,6 +74,13 @@ def with_parity(
 def write_parity(folder: Path, report: Mapping[str, Sequence[Parity]]) -> None:
     table = {name: [asdict(comparison) for comparison in of] for name, of in report.items()}
     (folder / PARITY_NAME).write_text(json.dumps(table, indent=2) + "\n")
+
+
+def write_names(folder: Path, classes: Sequence[str], data: Path) -> None:
+    """Write the names that a data folder gives classes, which tables of detections show; or nothing."""
+    names = names_of([data]).reindex(pd.Index(classes, name="primary_label")).dropna(how="all")
+    if len(names):
+        names.to_csv(folder / TAXONOMY_NAME)
 
 
 def gate_recordings(data: Path | None) -> list[Path]:

@@ -32,10 +32,10 @@ def class_table(dataset: Dataset, window_s: float) -> pd.DataFrame:
         "n_windows": [windows[name] for name in classes],
     }
     table = pd.DataFrame({"class": classes, **counts})
-    return table.join(_names(dataset.competition.roots), on="class").fillna("")
+    return table.join(names_of(dataset.competition.roots), on="class").fillna("")
 
 
-def _names(roots: Sequence[Path]) -> pd.DataFrame:
+def names_of(roots: Sequence[Path]) -> pd.DataFrame:
     """The names of labels, from the first table of the folders that has them; labels are the index."""
     parts = [pd.DataFrame(columns=list(NAMES), index=pd.Index([], name="primary_label"))]
     for root in roots:
