@@ -40,10 +40,10 @@ class ModelFolder:
     """
 
     folder: Path
-    engine: str
-    precision: str
-    threads: int
-    layout: str | None
+    engine: str = "auto"
+    precision: str = "auto"
+    threads: int = 0
+    layout: str | None = None
 
     def __post_init__(self) -> None:
         ladder.refuse_unknown(self.engine)
@@ -60,6 +60,11 @@ class ModelFolder:
         files = {name: sha256(self.folder / name) for name in [SPEC_NAME, *used]}
         text = json.dumps([files, self.engine, self.precision], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
+
+    @property
+    def name(self) -> str:
+        """What tables and marks call these models: the folder, with the first digits of the key."""
+        return f"{self.folder.resolve().name}-{self.key[:SHOWN_DIGITS]}"
 
     def open(self, before: str | None) -> Opened:
         """Open the models in the layout that was asked for, else in the one they ran in before.
@@ -78,9 +83,8 @@ class ModelFolder:
     def describe(self, opened: Opened) -> Model:
         """What the tables need to know of these models."""
         contract = opened.models.contract
-        name = f"{self.folder.resolve().name}-{self.key[:SHOWN_DIGITS]}"
         layout = str(opened.layout)
-        return Model(name, contract.classes, contract.window_s, contract.sample_rate, layout)
+        return Model(self.name, contract.classes, contract.window_s, contract.sample_rate, layout)
 
     def _opened(self, loaded: ensemble.Loaded, layout: Layout) -> Opened:
         return Opened(Failover(loaded, lambda avoid: self._load(layout, avoid)), layout)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -17,9 +17,9 @@ from birdkit.audio import SUFFIXES
 from birdkit.contract import Contract
 from birdkit.engines.layout import one_stream, usable_cores
 from birdkit.errors import UserError
-from birdkit.files import sha256
 from birdkit.grid import row_ids, windows_in
 from birdkit.kaggle import mounts
+from birdkit.recordings.models import ModelFolder
 from birdkit.scoring import ensemble
 from birdkit.scoring.ensemble import Ensemble, combine
 from birdkit.scoring.parts import SoundFile
@@ -75,7 +75,8 @@ def model_of_run(run_dir: Path, device: torch.device) -> Model:
     teacher = teachers.Teacher.load({member.name: member.final for member in stage.members}, device)
     output = stage.members[0].job.pseudo.output
     made_of = {"models": teacher.hashes, "output": output, "postprocess": asdict(teacher.postprocess)}
-    name = f"{stage.folder.resolve().parent.name}-{stage.folder.name}-{_digest(made_of)}"
+    digest = hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
+    name = f"{stage.folder.resolve().parent.name}-{stage.folder.name}-{digest[:ID_DIGITS]}"
     table = stage.folder / pseudo_labels.NAME
     return Model(
         teacher.ensemble(tuple(teacher.finals), output), name, table if table.is_file() else None
@@ -83,17 +84,12 @@ def model_of_run(run_dir: Path, device: torch.device) -> Model:
 
 
 def model_of_folder(folder: Path) -> Model:
-    """The models of an exported folder, on the fastest engine that works here."""
-    loaded = ensemble.load(folder, one_stream(usable_cores()))
-    spec = loaded.ensemble.spec
-    files = sorted(path for stem in spec.stems for path in folder.glob(f"{stem}.onnx"))
-    made_of = {"spec": asdict(spec), "files": [sha256(path) for path in files]}
-    return Model(loaded.ensemble, f"{folder.resolve().name}-{_digest(made_of)}")
+    """The models of an exported folder, on the fastest engine that works here.
 
-
-def _digest(made_of: Mapping[str, object]) -> str:
-    text = json.dumps(made_of, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:ID_DIGITS]
+    They have the name that `submission/detect.py` gives them in its tables.
+    """
+    name = ModelFolder(folder).name
+    return Model(ensemble.load(folder, one_stream(usable_cores())).ensemble, name)
 
 
 def find(folder: Path) -> list[Path]:
