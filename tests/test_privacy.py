@@ -74,6 +74,7 @@ def test_an_engine_is_imported_without_its_telemetry(engine: str, tmp_path: Path
         "export/bundle.py --model {model} --wheels wheels --out bundle",
         "submission/run.py --data {data} --model {model} --dry-run-files 2 --engine openvino",
         "submission/run.py --data {data} --model {model} --dry-run-files 2 --engine onnxruntime",
+        "submission/detect.py {data}/train_soundscapes --model {model} --out detections --clips 1",
     ],
 )
 def test_no_command_calls_home(

@@ -229,3 +229,10 @@ def test_a_detection_ends_where_the_recording_does() -> None:
 def test_a_moment_keeps_the_time_zone_of_the_start() -> None:
     assert events.moment("2025-07-03T23:59:55-07:00", 7.5) == "2025-07-04T00:00:02.500000-07:00"
     assert events.moment("", 7.5) == ""
+
+
+def test_windows_of_two_classes_that_follow_each_other_are_not_joined() -> None:
+    windows, classes = np.array([0, 1, 3], np.uint32), np.array([0, 1, 1], np.uint16)
+    scored = Scored(Sound(20.0, 8000, 1, ""), windows, classes, np.ones(3, np.float32))
+    found = events.detections(scored, [0.5, 0.5], WINDOW_S, join=True)
+    assert [(one.start_s, one.label) for one in found] == [(0.0, 0), (5.0, 1), (15.0, 1)]
