@@ -114,7 +114,7 @@ def test_no_option_takes_a_number_without_size(command: str) -> None:
             continue
         assert callable(action.type)
         for text in ("nan", "inf", "-inf", "1e300", "-1", "x", ""):
-            with pytest.raises(argparse.ArgumentTypeError, match=r"expected a .*number from 0"):
+            with pytest.raises(argparse.ArgumentTypeError, match=r"expected a .*number from "):
                 action.type(text)
 
 

@@ -144,7 +144,7 @@ def test_folders_without_a_table_are_classes(folder: Path) -> None:
 def test_no_folder_and_no_recordings_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         read(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="holds no recordings"):
+    with pytest.raises(UserError, match="nor a folder of recordings"):
         read(tmp_path)
 
 
