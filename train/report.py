@@ -114,8 +114,9 @@ def review_recordings(args: argparse.Namespace) -> int:
         model = recordings.model_of_run(run_dir, choose_device(args.device))
     else:
         model = recordings.model_of_folder(args.model)
-    scored = recordings.score(args.soundscapes, model, args.data)
     choice = review.Choice(args.most, tuple(args.species), args.spread)
+    choice.refuse_unknown(model.ensemble.contract.classes)
+    scored = recordings.score(args.soundscapes, model, args.data)
     print(review.write(out, scored, model.name, choice))
     for name, why in scored.failures.items():
         print(f"left out: {name}: {why}")
@@ -126,13 +127,16 @@ def review_recordings(args: argparse.Namespace) -> int:
 def fit_thresholds(args: argparse.Namespace) -> int:
     """Print the thresholds of all precisions, and write those of the first."""
     out = writable(args.out or Path("thresholds.csv"))
+    head = ",".join(thresholds.COLUMNS)
+    if out.exists() and not out.read_text(errors="replace").startswith(head):
+        raise UserError(f"{out}: is no table of fitted thresholds, so it is kept; give another --out")
     precisions = list(dict.fromkeys(args.precision))
     marks = reviewed.read_marks(args.marks)
     fits = reviewed.fit_classes(marks, precisions)
     print(marks)
     print("\n".join(thresholds.lines(fits, precisions)))
     print(thresholds.RULE)
-    table = thresholds.table(fits)
+    table = thresholds.table(fits, precisions[0], marks.model)
     write_whole(out, table.to_csv(index=False, float_format="%.6g").encode())
     n_found = table["threshold"].notna().sum()
     print(f"{out}: thresholds of {n_found} of {len(fits)} classes, P(right) {precisions[0]:g}")
@@ -164,7 +168,7 @@ def show_run(args: argparse.Namespace) -> int:
     folders += [args.other_run_dir] if args.other_run_dir else []
     runs = run_folder.read_all(folders)
     out = args.out or folders[0] / ("report.html" if len(runs) == 1 else f"report-{runs[1].name}.html")
-    build.write(out, runs, args.model)
+    build.write(writable(out), runs, args.model)
     print(f"{out}: {out.stat().st_size / 1000:.0f} kB; open it in a browser")
     return 0
 

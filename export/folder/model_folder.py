@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -23,7 +24,7 @@ from train.rounds.class_table import names_of
 
 DEFAULT = Path(__file__).resolve().parents[2] / "submission" / "model"
 PARITY_NAME = "parity.json"
-SUFFIXES = (".onnx", ".xml", ".bin", ".json", ".md", ".csv")
+SUFFIXES = (".onnx", ".xml", ".bin", ".json", ".md")
 # Two minutes of real audio are 24 windows, enough for every batch size in seconds.
 GATE_RECORDINGS = 2
 GATE_SHORT_RECORDINGS = 6  # which may last seconds only
@@ -34,7 +35,8 @@ def refuse_foreign(folder: Path) -> None:
     if folder.exists() and not (folder / SPEC_NAME).is_file() and any(folder.iterdir()):
         raise UserError(f"{folder}: not a model folder, so it is not replaced; give another --out")
     for path in folder.glob("*"):
-        if not path.is_file() or path.suffix not in SUFFIXES:
+        known = path.suffix in SUFFIXES or path.name == TAXONOMY_NAME
+        if not path.is_file() or not known:
             raise UserError(f"{path}: is no part of a model folder; move it, or give another --out")
 
 
@@ -86,14 +88,15 @@ def write_names(folder: Path, classes: Sequence[str], data: Path) -> None:
 def gate_recordings(data: Path | None) -> list[Path]:
     """Real audio for the parity gate; none where no data folder is given.
 
-    Soundscapes, or of a folder of recordings that has none as many of these, from class to class.
+    Soundscapes, or where there are none recordings of the folders of classes, from class to class.
     """
     if data is None:
         return []
     folder, count = train_soundscapes(data), GATE_RECORDINGS
     sounds = soundscapes(folder) if folder.is_dir() else []
-    if not sounds and class_folders.are_all(data):
-        sounds, count = class_folders.find(data).in_turn(), GATE_SHORT_RECORDINGS
+    if not sounds:
+        with suppress(UserError):  # none of these either
+            sounds, count = class_folders.find(data).in_turn(), GATE_SHORT_RECORDINGS
     good = (path for path in sounds if body_fault(path, max_s=parity.HEARD_S) is None)
     recordings = list(islice(good, count))
     if not recordings:

@@ -72,11 +72,11 @@ def stages(recipe: Recipe, out: Path) -> list[Stage]:
 def without_soundscapes(
     recipe: Recipe, every: Sequence[Stage], dataset: Dataset
 ) -> tuple[Recipe, list[str]]:
-    """The recipe as far as folders of recordings allow, and a line on the rounds that are left out.
+    """The recipe as far as data without soundscapes allows, and a line on the rounds that are left out.
 
-    A competition's later rounds stay, and so does every round where there is a soundscape to label.
+    Where there is a folder of soundscapes every round stays.
     """
-    if not dataset.competition.of_folders:
+    if any(mounts.train_soundscapes(root).is_dir() for root in dataset.competition.roots):
         return recipe, []
     for stage in every:
         validating = stage.round.pseudo.validating

@@ -16,7 +16,9 @@ from train.scoring.thresholds import ClassFit, Marks, fit
 
 COLUMNS = ("recording", "start", "end", "class", "score", "mark", "model")
 RIGHT, WRONG, UNSURE = MARKS = ("right", "wrong", "unsure")
-KEY = ["recording", "start", "class"]  # a window's detection, which has one mark
+# A window's detection, which has one mark; with its score, for recorders give files of two sites the
+# same names.
+KEY = ["recording", "start", "class", "score"]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -35,6 +35,8 @@ FEWEST_RECORDINGS = 10  # with fewer, marks are drawn one by one
 FEWEST_OF_A_KIND = 10
 WIDEST = 2.0
 MANY = 500  # marks; an estimate above says nothing more exact
+
+COLUMNS = ["class", "threshold", "precision", "low", "high", "n_right", "n_wrong", "model"]
 
 RULE = (
     f"enough marks are {FEWEST_OF_A_KIND} right and {FEWEST_OF_A_KIND} wrong ones, and an interval no "
@@ -118,11 +120,14 @@ def fit(name: str, marks: Marks, precisions: Sequence[float], draws: int = DRAWS
     resampled = _reached(marks, weights.T, wished)
     # The nearest draw, since no mean of two is defined where one is infinite.
     low, high = np.quantile(resampled, INTERVAL, axis=0, method="nearest")
-    found = tuple(
+    found = [
         Threshold(precision, *(_score(bound) for bound in bounds))
         for precision, *bounds in zip(precisions, estimate, low, high, strict=True)
-    )
-    return ClassFit(name, n_right, n_wrong, found, _remark(marks, found[0]))
+    ]
+    # Nothing is known of scores below all that were marked.
+    lowest = float(marks.scores.min())
+    kept = tuple(replace(t, score=max(t.score, lowest), high=max(t.high, lowest)) for t in found)
+    return ClassFit(name, n_right, n_wrong, kept, _remark(marks, found[0]))
 
 
 def _reached(
@@ -210,24 +215,24 @@ def _remark(marks: Marks, threshold: Threshold) -> str:
         remarks.append(f"interval too wide: mark {how_many} more, best around the threshold")
     if not marks.scores.min() <= threshold.score <= marks.scores.max():
         side = "above" if threshold.score > marks.scores.max() else "below"
-        remarks.append(f"the threshold lies {side} all marked scores")
+        remarks.append(f"the fit's threshold lies {side} all marked scores")
     return "; ".join(remarks)
 
 
-def table(fits: Sequence[ClassFit]) -> pd.DataFrame:
-    """`thresholds.csv`: a row a class with its threshold of the first precision.
+def table(fits: Sequence[ClassFit], precision: float, model: str) -> pd.DataFrame:
+    """`thresholds.csv`: a row a class with its threshold of a precision, and the model that scored.
 
-    `low` and `high` bound the threshold, not the precision. None (NaN, an empty cell) says that
-    no score is right often enough. A class without a wrong mark is left out: any score may be.
+    `low` and `high` bound the threshold, not the precision. A class without one is left out where its
+    marks are right often enough as they are, and else has an empty cell (NaN): it is never right
+    often enough.
     """
     rows = []
     for of in fits:
         first = of.thresholds[0] if of.thresholds else Threshold(*[math.nan] * 4)
-        if of.n_wrong:
+        if of.thresholds or of.n_right < precision * (of.n_right + of.n_wrong):
             found = (first.score, first.precision, first.low, first.high)
-            rows.append((of.name, *found, of.n_right, of.n_wrong))
-    columns = ["class", "threshold", "precision", "low", "high", "n_right", "n_wrong"]
-    return pd.DataFrame(rows, columns=columns)
+            rows.append((of.name, *found, of.n_right, of.n_wrong, model))
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def lines(fits: Sequence[ClassFit], precisions: Sequence[float]) -> list[str]:

@@ -87,8 +87,16 @@ def _choices(options: Options, model: Model) -> Choices:
     species = names.named(model.classes, options.taxonomy, options.model)
     wanted = names.wanted(options.species, species)
     thresholds = names.thresholds(options.threshold, species, THRESHOLD)
+    if others := names.models_of(options.threshold) - {model.name}:
+        fitted = f"were fitted to scores of {', '.join(sorted(others))}, not of {model.name}"
+        print(f"warning: {options.threshold}: its thresholds {fitted}", file=sys.stderr)
     lowest = min(thresholds)
     floor = min(FLOOR, lowest) if options.floor is None else options.floor
+    if floor < FLOOR and options.floor is None:
+        line = (
+            f"floor {floor:g}, the lowest threshold; what was scored with a higher one is scored again"
+        )
+        print(line, file=sys.stderr)
     if lowest < floor:
         raise UserError(f"--floor {floor:g} is above the threshold {lowest:g}; give a lower --floor")
     return Choices(species, wanted, thresholds, floor, options.join, options.clips)

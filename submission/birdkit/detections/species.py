@@ -55,8 +55,7 @@ def wanted(text: str | None, species: Sequence[Species]) -> list[int]:
     """
     if text is None:
         return list(range(len(species)))
-    path = Path(text)
-    listed = _text(path).splitlines() if path.is_file() else text.split(",")
+    listed = _text(Path(text)).splitlines() if _is_file(text) else text.split(",")
     names = [name.strip() for name in listed if name.strip() and not name.startswith("#")]
     if not names:
         raise UserError(f"--species {text}: names nothing; give names, or a file with one a line")
@@ -74,7 +73,7 @@ def thresholds(text: str, species: Sequence[Species], default: float) -> list[fl
         return [_probability(text, "--threshold")] * len(species)
     except ValueError:
         path = Path(text)
-    if not path.is_file():
+    if not _is_file(text):
         raise UserError(f"--threshold {text}: neither a number nor a file; give 0.5, or a CSV")
     table, known = _read(path), _by_name(species)
     if "threshold" not in table.columns:
@@ -92,6 +91,20 @@ def thresholds(text: str, species: Sequence[Species], default: float) -> list[fl
         except ValueError:
             raise UserError(f"{where}: threshold '{value}' is no number; mend it") from None
     return [found.get(index, default) for index in range(len(species))]
+
+
+def _is_file(text: str) -> bool:
+    """Whether a text names a file; a long list of names may be too long for one."""
+    try:
+        return Path(text).is_file()
+    except OSError:
+        return False
+
+
+def models_of(text: str) -> set[str]:
+    """The models whose scores the thresholds of a table were fitted to; none where it names none."""
+    table = _read(Path(text)) if _is_file(text) else pd.DataFrame()
+    return set(table["model"]) - {""} if "model" in table.columns else set()
 
 
 def _probability(text: str, where: str) -> float:

@@ -51,7 +51,8 @@ def find(data: Path) -> ClassFolders:
     audio = mounts.there(data, mounts.AUDIO)
     folder = audio if audio.is_dir() else data
     inside = _visible(folder)
-    folders = [path for path in inside if path.is_dir() and path.name not in NO_CLASSES]
+    others = NO_CLASSES if folder == data else set()
+    folders = [path for path in inside if path.is_dir() and path.name not in others]
     recordings = {path: tuple(mounts.soundscapes(path)) for path in folders}
     full = [path for path, sounds in recordings.items() if sounds]
     inner = [path for path in folders if _holds_folders(path)]

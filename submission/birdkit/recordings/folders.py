@@ -43,9 +43,13 @@ def find(given: Sequence[Path], out: Path) -> tuple[list[Recording], dict[str, s
     for root, path in zip(roots, given, strict=True):
         if not root.exists():
             raise UserError(f"{path}: no such file or folder; give recordings, or folders of them")
+    tables = Path(os.path.abspath(out))
+    for root in roots:
+        if root == tables or tables in root.parents:
+            raise UserError(f"{root}: lies in --out, whose clips are no recordings; give another --out")
     # Relative to the folder given, or to the one that holds everything that was given.
     base = _base(roots)
-    paths = {path for root in roots for path in _below(root, Path(os.path.abspath(out)))}
+    paths = {path for root in roots for path in _below(root, tables)}
     found, faults = [], {}
     for path in paths:
         name = one_line(path.relative_to(base).as_posix())

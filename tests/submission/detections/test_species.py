@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from birdkit.detections.species import NEVER, Species, named, thresholds, wanted
+from birdkit.detections.species import NEVER, Species, models_of, named, thresholds, wanted
 from birdkit.errors import UserError
 
 CLASSES = ("amerob", "22774", "noise")
@@ -92,3 +92,16 @@ def test_a_wrong_table_of_thresholds_is_one_line(tmp_path: Path, text: str, mess
 def test_a_threshold_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="--threshold"):
         thresholds(text, NAMES, 0.5)
+
+
+def test_a_list_longer_than_any_file_name_is_a_list() -> None:
+    every = [Species(f"species {index:03}", "", "") for index in range(60)]
+    assert wanted(",".join(one.label for one in every), every) == list(range(60))
+
+
+def test_thresholds_name_the_models_that_they_were_fitted_to(tmp_path: Path) -> None:
+    fitted = tmp_path / "thresholds.csv"
+    fitted.write_text("class,threshold,model\na,0.5,mini-1\nb,0.6,mini-1\n")
+    assert models_of(str(fitted)) == {"mini-1"}
+    fitted.write_text("class,threshold\na,0.5\n")
+    assert models_of(str(fitted)) == models_of("0.5") == set()

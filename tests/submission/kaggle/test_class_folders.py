@@ -43,6 +43,12 @@ def test_folders_of_a_competition_are_no_classes(tmp_path: Path) -> None:
     assert class_folders.find(tmp_path).left_out == ()
 
 
+def test_in_train_audio_every_folder_of_recordings_is_a_class(tmp_path: Path) -> None:
+    recordings(tmp_path / "train_audio" / "validation", "a.wav")
+    recordings(tmp_path / "train_audio" / "robin", "b.wav")
+    assert list(listed(tmp_path)) == ["robin", "validation"]
+
+
 def test_everything_that_is_not_read_is_counted_and_named(tmp_path: Path) -> None:
     recordings(tmp_path, "wren/a.wav", "wren/a.txt", "wren/b.m4a", "wren/c.m4a", "wren/._a.wav")
     recordings(tmp_path, "wren/site/d.wav", "loose.wav", "notes.txt", "docs/readme.md")

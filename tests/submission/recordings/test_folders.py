@@ -63,3 +63,10 @@ def test_what_is_missing_or_holds_nothing_is_named(tmp_path: Path, given: str) -
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=given):
         find([tmp_path / given], tmp_path / "out")
+
+
+@pytest.mark.parametrize("given", ["field", "field/clips"])
+def test_the_folder_of_the_tables_is_none_of_recordings(tmp_path: Path, given: str) -> None:
+    touch(tmp_path / "field" / "a.wav", tmp_path / "field" / "clips" / "b.wav")
+    with pytest.raises(UserError, match="whose clips are no recordings"):
+        find([tmp_path / given], tmp_path / "field")

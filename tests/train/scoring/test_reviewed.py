@@ -87,10 +87,12 @@ def test_the_command_writes_a_threshold_a_class_and_names_the_classes_without(
     assert report.main(["--marks", str(marks), "--precision", "0.8", "0.9", "--out", str(out)]) == 0
     (wren,) = (found for found in fit_classes(read_marks([marks]), [0.8]) if found.name == "wren")
     lines = out.read_text().splitlines()
-    assert lines[0] == "class,threshold,precision,low,high,n_right,n_wrong"
+    assert lines[0] == "class,threshold,precision,low,high,n_right,n_wrong,model"
     assert lines[1].startswith(f"wren,{wren.thresholds[0].score:.6g},0.8,")
-    assert lines[1].endswith(f",{wren.n_right},{wren.n_wrong}")
+    assert lines[1].endswith(f",{wren.n_right},{wren.n_wrong},{read_marks([marks]).model}")
     assert len(lines) == 2
+    with pytest.raises(UserError, match="is no table of fitted thresholds, so it is kept"):
+        report.main(["--marks", str(marks), "--out", str(marks)])
     printed = capsys.readouterr().out
     assert "P(right) 0.9" in printed
     assert "owl" in printed

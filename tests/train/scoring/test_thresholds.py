@@ -79,7 +79,7 @@ def test_marks_of_one_kind_give_no_threshold_and_say_what_to_mark(right: list[bo
     assert found.thresholds == ()
     assert said in found.remark
     # An empty threshold says that no score will do. Without a wrong mark nobody knows that.
-    assert table([found])["threshold"].isna().tolist() == [True] * (False in right)
+    assert table([found], 0.9, "m")["threshold"].isna().tolist() == [True] * (False in right)
     assert said in lines([found], (0.9,))[1]
 
 
@@ -88,6 +88,29 @@ def test_scores_that_say_the_contrary_give_no_threshold() -> None:
     found = fit("a", Marks(1 - marks.scores, marks.right, marks.recordings), (0.9,), draws=20)
     assert found.thresholds == ()
     assert "not right more often" in found.remark
+
+
+@pytest.mark.parametrize("share, rows", [(0.95, 0), (0.5, 1)])
+def test_a_class_alike_right_at_every_score_is_shut_out_only_where_that_is_too_seldom(
+    share: float, rows: int
+) -> None:
+    scores = np.tile(np.linspace(0.3, 0.9, 40), 2)
+    right = np.arange(80) % 40 < 40 * share
+    falling = Marks(1 - scores, right[np.argsort(scores, kind="stable")], np.arange(80))
+    flat = Marks(np.full(80, 0.5), np.arange(80) < 80 * share, np.arange(80))
+    for marks in (falling, flat):
+        found = fit("a", marks, (0.9,), draws=20)
+        if not found.thresholds:
+            assert len(table([found], 0.9, "m")) == rows
+
+
+def test_no_threshold_lies_below_all_marked_scores() -> None:
+    scores = np.linspace(0.3, 0.9, 60)
+    right = np.ones(60, dtype=bool)
+    right[[0, 5]] = False
+    (found,) = fit("a", Marks(scores, right, np.arange(60)), (0.6,), draws=50).thresholds
+    assert found.score == pytest.approx(0.3)
+    assert found.low <= found.score <= found.high
 
 
 def test_few_marks_are_told_how_many_more_they_need() -> None:

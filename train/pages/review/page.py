@@ -35,17 +35,17 @@ class Choice:
     species: tuple[str, ...] = ()  # the classes that they are chosen for; all where none is named
     spread: bool = False  # over the whole range of each class, or else from the highest scores down
 
-    def clips(self, recordings: Recordings) -> tuple[list[Clip], str]:
-        """The clips, and a sentence that says which of how many these are, and why.
-
-        Raises `UserError` for a class that the model does not know.
-        """
-        classes = recordings.contract.classes
+    def refuse_unknown(self, classes: Sequence[str]) -> None:
+        """Raise `UserError` for a class that the model does not know."""
         unknown = [name for name in self.species if name not in classes]
         if unknown:
             raise UserError(
                 f"--species {unknown[0]}: the model has no such class, but {', '.join(classes[:5])} …"
             )
+
+    def clips(self, recordings: Recordings) -> tuple[list[Clip], str]:
+        """The clips, and a sentence that says which of how many these are, and why."""
+        classes = recordings.contract.classes
         columns = [classes.index(name) for name in self.species or classes]
         every = all_clips(recordings.scores)
         of_clips = peaks(every, recordings.scores)[:, columns]
@@ -108,7 +108,9 @@ def write(out: Path, recordings: Recordings, model: str, choice: Choice) -> str:
 
 def _page_name(model: str, recordings: Recordings, clips: Sequence[Clip]) -> str:
     """The name under which a browser keeps the marks of this page."""
-    shown = [(recordings.names[clip.recording], clip.first) for clip in clips]
+    # With sizes, for recorders give files of two sites the same names.
+    sizes = {clip.recording: recordings.paths[clip.recording].stat().st_size for clip in clips}
+    shown = [(recordings.names[c.recording], sizes[c.recording], c.first) for c in clips]
     return f"{model}-{hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:12]}"
 
 

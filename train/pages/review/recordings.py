@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -121,7 +121,8 @@ def score(folder: Path, model: Model, data: Path | None = None) -> Recordings:
             bar.update(1)
 
         prediction = predict(files, model.ensemble.score, contract, report=report)
-    scores = tuple(combine(prediction.scores, model.ensemble.spec))
+    # As `submission/detect.py` does: a rank is a place among these recordings, which no threshold fits.
+    scores = tuple(combine(prediction.scores, replace(model.ensemble.spec, averaging="probability")))
     names = tuple(path.relative_to(folder).as_posix() for path in paths)
     unscored = [i for i, rows in enumerate(scores) if rows is None]
     failures = {names[i]: prediction.failures[files[i].name] for i in unscored}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 from birdkit.errors import UserError
 from birdkit.grid import row_ids
+from birdkit.scoring.ensemble import Spec
 from tests.conftest import submit_validation, write_sound
 from train import label, report
 from train.data.competition import read_labelled
@@ -40,6 +42,19 @@ def test_an_exported_folder_scores_as_the_submission_does(
         known, wanted = scored.known[number], truth.select(ids, columns)
         np.testing.assert_array_equal(known.decided, wanted.decided)
         np.testing.assert_array_equal(known.present, wanted.labels)
+
+
+def test_scores_are_probabilities_where_the_submission_averages_ranks(
+    competition: Path, model_dir: Path, tmp_path: Path
+) -> None:
+    """As in the tables of detections: a rank depends on the other recordings."""
+    ranked = shutil.copytree(model_dir, tmp_path / "ranked")
+    replace(Spec.load(ranked), averaging="rank").save(ranked)
+    folder = competition / "validation" / "soundscapes"
+    probabilities = score(folder, model_of_folder(model_dir)).scores
+    for one, other in zip(score(folder, model_of_folder(ranked)).scores, probabilities, strict=True):
+        assert one is not None
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_run_scores_with_its_models_beside_the_labels(competition: Path, run_dir: Path) -> None:
