@@ -44,8 +44,12 @@ class Choice:
             )
 
     def clips(self, recordings: Recordings) -> tuple[list[Clip], str]:
-        """The clips, and a sentence that says which of how many these are, and why."""
+        """The clips, and a sentence that says which of how many these are, and why.
+
+        Raises `UserError` for a class that the model does not know.
+        """
         classes = recordings.contract.classes
+        self.refuse_unknown(classes)
         columns = [classes.index(name) for name in self.species or classes]
         every = all_clips(recordings.scores)
         of_clips = peaks(every, recordings.scores)[:, columns]
