@@ -15,7 +15,7 @@ from birdkit.kaggle import class_folders, mounts
 from train.data import bad_files, tables
 from train.data.progress import in_threads
 from train.data.soundscapes import LabelledSoundscape, Labels, read_soundscapes
-from train.data.tables import TAXONOMY, parse_label_list, read_recordings, read_table
+from train.data.tables import parse_label_list, read_recordings, read_table
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Competition:
         digest = hashlib.sha256()
         for root in self.roots:
             names = (mounts.RECORDINGS, tables.LABELS)
-            for path in (root / TAXONOMY, *(mounts.there(root, name) for name in names)):
+            for path in (root / mounts.TAXONOMY, *(mounts.there(root, name) for name in names)):
                 digest.update(path.read_bytes() if path.is_file() else b"absent")
         for path in [r.path for r in self.recordings] + [s.path for s in self.soundscapes]:
             # Names below the folder, where they are: where it lies does not matter.
@@ -119,7 +119,7 @@ def class_groups(root: Path) -> dict[str, str]:
     """Class → its group in the taxonomy (Aves, Amphibia, …); until 2024 all classes were birds."""
     if _is_earlier_year(root):
         return dict.fromkeys(_read_classes(root) or (), "Aves")
-    path = root / TAXONOMY
+    path = root / mounts.TAXONOMY
     table = read_table(path, ["primary_label"]) if path.is_file() else pd.DataFrame()
     if "class_name" not in table.columns:  # of folders of recordings, and lists of names
         return {}
@@ -129,7 +129,10 @@ def class_groups(root: Path) -> dict[str, str]:
 def _is_earlier_year(root: Path) -> bool:
     """Whether the folder is of 2021 to 2024, which had no taxonomy.csv."""
     of_today = mounts.RECORDINGS[0]
-    return not (root / TAXONOMY).is_file() and mounts.there(root, mounts.RECORDINGS).name != of_today
+    return (
+        not (root / mounts.TAXONOMY).is_file()
+        and mounts.there(root, mounts.RECORDINGS).name != of_today
+    )
 
 
 def _read_classes(root: Path, *, further: bool = False) -> tuple[str, ...] | None:
@@ -139,7 +142,7 @@ def _read_classes(root: Path, *, further: bool = False) -> tuple[str, ...] | Non
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; give one of recordings, or a competition's")
-    path = root / TAXONOMY
+    path = root / mounts.TAXONOMY
     if not path.is_file() and class_folders.are_all(root):
         return tuple(class_folders.find(root).recordings)
     if _is_earlier_year(root):

@@ -15,7 +15,6 @@ from birdkit.kaggle import class_folders, mounts
 from birdkit.kaggle.class_folders import ClassFolders
 
 COLUMNS = ["primary_label", "secondary_labels", "filename", "author"]
-TAXONOMY = "taxonomy.csv"
 # The number of a recording at Xeno-canto or iNaturalist, which the names of its pieces begin with.
 SOURCE = re.compile(r"(XC|iNat)\d+", re.IGNORECASE)
 LABELS = ("train_soundscapes_labels.csv", "train_soundscape_labels.csv")  # 2021
@@ -73,8 +72,8 @@ def _derived(root: Path, found: ClassFolders) -> Recordings:
     inside = f"the folders of {found.folder.name}/" if found.folder != root else "its folders"
     classes = f"{len(found.recordings)} classes from {inside}, {len(rows)} recordings"
     line = f"{root}: no {mounts.RECORDINGS[0]}: {classes}"
-    if (root / TAXONOMY).is_file():
-        line += f"; {TAXONOMY} lists the classes"
+    if (root / mounts.TAXONOMY).is_file():
+        line += f"; {mounts.TAXONOMY} lists the classes"
     table = pd.DataFrame(rows, columns=COLUMNS, index=wheres)
     return Recordings(found.folder, found.folder, table, (line, *found.left_out))
 

@@ -39,7 +39,7 @@ def names_of(roots: Sequence[Path]) -> pd.DataFrame:
     """The names of labels, from the first table of the folders that has them; labels are the index."""
     parts = [pd.DataFrame(columns=list(NAMES), index=pd.Index([], name="primary_label"))]
     for root in roots:
-        for path in (root / tables.TAXONOMY, mounts.there(root, mounts.RECORDINGS)):
+        for path in (root / mounts.TAXONOMY, mounts.there(root, mounts.RECORDINGS)):
             if path.is_file():
                 table = tables.read_table(path, ["primary_label"]).set_index("primary_label")
                 parts.append(table.reindex(columns=list(NAMES)))

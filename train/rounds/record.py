@@ -29,7 +29,7 @@ def write(dataset: Dataset, jobs: Sequence[Job], out: Path) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     classes = dataset.competition.classes
     _write(folder / mounts.RECORDINGS[0], _recordings(dataset, jobs))
-    _write(folder / tables.TAXONOMY, pd.DataFrame({"primary_label": classes}))
+    _write(folder / mounts.TAXONOMY, pd.DataFrame({"primary_label": classes}))
     _write(folder / table.SAMPLE, _sample(dataset.competition.roots[0], classes, jobs))
     names = ", ".join(path.name for path in sorted(folder.glob("*.csv")))
     return [f"{folder}: the tables that were derived ({names})"]

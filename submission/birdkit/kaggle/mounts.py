@@ -13,6 +13,7 @@ from birdkit.errors import UserError, one_line
 INPUT_ROOT = Path(os.environ.get("BIRDKIT_KAGGLE_ROOT", "/kaggle")) / "input"
 # Names of one thing, the one of today first.
 RECORDINGS = ("train.csv", "train_metadata.csv")  # 2021 to 2024
+TAXONOMY = "taxonomy.csv"
 AUDIO = ("train_audio", "train_short_audio")  # 2021
 TRAIN_SOUNDSCAPES = ("train_soundscapes", "unlabeled_soundscapes")  # 2024
 TEST_SOUNDSCAPES = "test_soundscapes"

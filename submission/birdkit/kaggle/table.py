@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from birdkit import audio
 from birdkit.errors import UserError, one_line
 from birdkit.grid import MINUTE_S, row_ids, split_row_id, window_index, windows_in
-from birdkit.kaggle import class_folders
+from birdkit.kaggle import class_folders, mounts
 from birdkit.kaggle.bad_file_rows import fill_missing
 from birdkit.scoring.parts import SoundFile
 from birdkit.scoring.predict import Scores
@@ -58,7 +58,7 @@ def asked_for(data: Path) -> tuple[list[str], list[str]]:
     UserError
         Where nothing says what is asked for.
     """
-    sample, taxonomy = data / SAMPLE, data / "taxonomy.csv"
+    sample, taxonomy = data / SAMPLE, data / mounts.TAXONOMY
     if sample.exists() or not class_folders.are_all(data):
         return read_sample(sample)
     if not taxonomy.is_file():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,15 +72,23 @@ def _base(roots: Sequence[Path]) -> Path:
 
 
 def _below(root: Path, out: Path) -> Iterator[Path]:
-    """A file, or the sound files of a folder; links to folders are not followed, for they may loop."""
+    """A file, or the sound files of a folder."""
     if not root.is_dir():
         yield root
         return
+    yield from sound_files(root, FIELD_SUFFIXES, out)
+
+
+def sound_files(root: Path, suffixes: Set[str], left_out: Path | None = None) -> Iterator[Path]:
+    """The sound files of a folder and of all folders below it, without hidden ones and a folder.
+
+    Links to folders are not followed, for they may loop.
+    """
     for folder, folders, names in os.walk(root, onerror=_raise):
         inside = Path(folder)
-        folders[:] = [name for name in folders if name[0] != "." and inside / name != out]
+        folders[:] = [name for name in folders if name[0] != "." and inside / name != left_out]
         for name in names:
-            if name[0] != "." and Path(name).suffix.lower() in FIELD_SUFFIXES:
+            if name[0] != "." and Path(name).suffix.lower() in suffixes:
                 yield inside / name
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import soundfile
 
+from birdkit.audio import SUFFIXES
 from birdkit.errors import UserError
 from birdkit.kaggle import class_folders, mounts
+from birdkit.recordings.folders import sound_files
 from train.data import competition, tables
 from train.data.bad_files import look_at
 from train.data.progress import in_threads
@@ -67,7 +68,7 @@ def read(root: Path) -> Folder:
     else:
         table_path, audio = mounts.there(root, mounts.RECORDINGS), mounts.there(root, mounts.AUDIO)
         rows = _of_table(table_path, audio)
-        if unnamed := len(set(_sounds(audio)) - set(rows["path"])):
+        if unnamed := len(set(sound_files(audio, SUFFIXES)) - set(rows["path"])):
             notes.append(f"{unnamed} sound files in {audio.name} are in no row of {table_path.name}")
     if rows.empty:
         raise UserError(f"{root}: its table names no recordings; give one of other recordings")
@@ -98,15 +99,6 @@ def _of_folders(found: class_folders.ClassFolders) -> pd.DataFrame:
     cells = [(path, name) for name, paths in found.recordings.items() for path in paths]
     files, classes = zip(*cells, strict=True)
     return pd.DataFrame({"path": pd.Series(files, dtype=object), "class": classes})
-
-
-def _sounds(audio: Path) -> Iterator[Path]:
-    """The sound files below a folder, without hidden ones."""
-    for place, folders, names in os.walk(audio):
-        folders[:] = [folder for folder in folders if not folder.startswith(".")]
-        for name in names:
-            if not name.startswith(".") and mounts.is_sound(Path(name)):
-                yield Path(place) / name
 
 
 def header(path: Path) -> Header:

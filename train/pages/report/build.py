@@ -22,15 +22,13 @@ from train.pages.report import (
     recipe_picture,
     training_curves,
 )
-from train.pages.report.run_folder import Run
+from train.pages.report.run_folder import Run, View
 from train.pages.tables import Column, Table
 from train.scoring.summary import ENSEMBLE
 
 TEMPLATE = "report.html.j2"
 # The set that is shown first is the first of these that there is: what chose nothing comes first.
 SETS = ("validation", "soundscapes", "held_out")
-
-View = tuple[str, str]  # set and output
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,11 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from train.pages import svg
-from train.pages.report.run_folder import Run
+from train.pages.report.run_folder import Run, View
 from train.pages.tables import Column, Table
 from train.scoring.summary import ENSEMBLE, Scored
 
 N_BINS = 10
-
-View = tuple[str, str]
 
 
 @dataclass(frozen=True)

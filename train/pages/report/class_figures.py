@@ -12,14 +12,12 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from train.pages import svg
-from train.pages.report.run_folder import Run
+from train.pages.report.run_folder import Run, View
 from train.pages.tables import Column, Table
 from train.scoring.summary import ENSEMBLE, Scored
 
 LOWEST, CONFUSED = 8, 15  # rows of their tables
 FEWEST = 3  # windows that a confusion must be seen in to be listed
-
-View = tuple[str, str]
 
 
 def aucs(run: Run, view: View, index: int) -> pd.DataFrame:

@@ -7,14 +7,13 @@ from xml.etree.ElementTree import Element
 from markupsafe import Markup
 
 from train.pages import svg
-from train.pages.report.run_folder import Model, Round, Run
+from train.pages.report.run_folder import Model, Round, Run, View
 from train.scoring.summary import ENSEMBLE
 
 BOX, HEIGHT, GAP, BETWEEN = 240, 78, 14, 150  # of a model's box, and between boxes and columns
 TOP, MARGIN = 40, 4
 LONGEST = 30  # characters of a name that a box holds
 
-View = tuple[str, str]  # set and output
 Place = tuple[float, float]
 
 

@@ -35,6 +35,7 @@ TEXTS: Any = dict.fromkeys(("model", "set", "output", "class", *class_table.NAME
 NUMBERS = ("macro_auc", "n_scored", "gain", "gain_low", "gain_high", "n_positive", "auc")
 EMPTY = {name: [""] for name in (*NUMBERS, "n_recordings", "n_windows")}
 Read = TypeVar("Read")
+View = tuple[str, str]  # set and output
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Run:
     names: pd.DataFrame | None  # classes.csv; kits before it wrote none
     notes: list[str]
 
-    def auc(self, index: int, model: str, view: tuple[str, str]) -> dict[str, float]:
+    def auc(self, index: int, model: str, view: View) -> dict[str, float]:
         """A row of summary.csv; empty where that model was not scored on that set and output."""
         table = self.models
         rows = table[(table["round"] == index) & (table["model"] == model)]

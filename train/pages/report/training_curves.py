@@ -8,11 +8,9 @@ import numpy as np
 from markupsafe import Markup
 
 from train.pages import svg
-from train.pages.report.run_folder import Model, Run
+from train.pages.report.run_folder import Model, Run, View
 
 BUCKETS = 60  # points of a loss curve, each the mean of the steps between two
-
-View = tuple[str, str]
 
 
 @dataclass(frozen=True)

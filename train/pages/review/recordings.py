@@ -29,6 +29,7 @@ from train.data.bad_files import look_at_all
 from train.data.competition import read_labelled
 from train.data.soundscapes import window_truth
 from train.rounds import plan, pseudo_labels, teachers
+from train.rounds.class_table import names_of
 from train.scoring.truth import read_truth
 
 ID_DIGITS = 12  # of a hash that names a model
@@ -201,10 +202,5 @@ def _pseudo(
 
 
 def _common_names(data: Path) -> dict[str, str]:
-    path = data / tables.TAXONOMY
-    if not path.is_file():
-        return {}
-    table = tables.read_table(path, ["primary_label"])
-    if "common_name" not in table:
-        return {}
-    return dict(zip(table["primary_label"], table["common_name"], strict=True))
+    names = names_of([data])["common_name"].dropna()
+    return dict(zip(names.index, names, strict=True))
