@@ -23,6 +23,7 @@ if __name__ == "__main__":  # in place of this folder, whose rooms have names of
 from birdkit.commands import command_parser
 from birdkit.errors import UserError, run_command
 from birdkit.kaggle import manifest
+from birdkit.log import LOG
 from birdkit.scoring.ensemble import Spec
 from export.folder import model_folder
 from export.kaggle import bundle, cli, rules, wheels
@@ -49,7 +50,7 @@ def refuse_violations(violations: Sequence[str]) -> None:
     """Raise `UserError` where there is any, all of them printed."""
     if len(violations) > 1:
         for line in violations:
-            print(f"violation: {line}", file=sys.stderr)
+            LOG.error(f"violation: {line}")
         n_rules = f"{len(violations)} violations of Kaggle's rules"
         raise UserError(f"{n_rules}, see above; nothing was written")
     if violations:
@@ -62,13 +63,13 @@ def report(out: Path) -> None:
     metadata = rules.read_json(kernel / KERNEL_METADATA)
     size_mb, limit_mb = rules.total_bytes(dataset) / 1e6, rules.LIMIT_BYTES / 1e6
     size = f"{len(manifest.paths(dataset))} files, {size_mb:.0f} of at most {limit_mb:.0f} MB"
-    print(f"{dataset}: {size}; {metadata['dataset_sources'][0]}")
+    LOG.info(f"{dataset}: {size}; {metadata['dataset_sources'][0]}")
     competition = ", ".join(metadata["competition_sources"]) or "no competition yet"
-    print(f"{kernel}: {metadata['code_file']} for {competition}; {metadata['id']}")
+    LOG.info(f"{kernel}: {metadata['code_file']} for {competition}; {metadata['id']}")
     absent = ["--owner NAME"] if metadata["id"].startswith(f"{OWNER}/") else []
     absent += [] if metadata["competition_sources"] else ["--competition SLUG"]
     if absent:
-        print(f"to push it, give {' and '.join(absent)}")
+        LOG.info(f"to push it, give {' and '.join(absent)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         model_folder.replace(args.out, staged)
     report(args.out)
     if args.push:
-        print(cli.push(args.out))
+        LOG.info(cli.push(args.out))
     return 0
 
 

@@ -21,6 +21,7 @@ if __name__ == "__main__":  # in place of this folder, whose rooms have names of
 
 from birdkit.commands import command_parser
 from birdkit.errors import UserError, run_command
+from birdkit.log import LOG
 from export.kaggle.sim import bad_files, folders, pythons, verdict
 from export.kaggle.sim.bad_files import BAD_FILES
 from export.kaggle.sim.folders import LAYOUTS, Bundle
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for line in sessions(place, args.data, args.files):
                 lines.append(line)
                 if line.problems:
-                    print(f"{line.verdict}\n{line.last_words()}", file=sys.stderr, flush=True)
+                    LOG.error(f"{line.verdict}\n{line.last_words()}")
     print(f"{verdict.markdown(lines)}\n\n{bad_files.describe()}")
     return 1 if any(line.problems for line in lines) else 0
 

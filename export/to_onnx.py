@@ -22,8 +22,11 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # in place of this folder, whose rooms have names of packages
     sys.path[0:1] = [str(ROOT), str(ROOT / "submission")]
 
+from tqdm import tqdm
+
 from birdkit.commands import command_parser
 from birdkit.errors import UserError, run_command
+from birdkit.log import LOG, timed
 from birdkit.ranges import option
 from export.benchmark import machine
 from export.folder import model_card, model_folder
@@ -32,6 +35,7 @@ from export.gates.parity import Parity
 from export.models import members
 from export.models.fuse import group
 from export.models.members import Checkpoints
+from train.data.progress import bar
 from train.rounds import plan
 
 
@@ -57,7 +61,7 @@ def load_members(runs: Sequence[Path]) -> Checkpoints:
     """The runs' members, or those of the latest run where none is given."""
     if not runs:
         runs = [plan.latest_run()]
-        print(f"exporting the latest run: {runs[0]}")
+        LOG.info(f"exporting the latest run: {runs[0]}")
     return members.load(runs)
 
 
@@ -69,12 +73,12 @@ def export(
 ) -> dict[str, list[Parity]]:
     """Write every file into `folder`; raises `UserError` where the gate refuses a member."""
     report: dict[str, list[Parity]] = {}
-    for stem, names in stems.items():
-        print(f"{stem}: exporting {' + '.join(names)}", flush=True)
+    for stem, names in tqdm(stems.items(), **bar("exporting")):
+        LOG.info(f"{stem}: exporting {' + '.join(names)}")
         report |= model_files.export_stem(checkpoints, stem, names, folder, recordings)
         for name in names:
             for comparison in report[name]:
-                print(f"  {name:<24} {comparison}", flush=True)
+                LOG.info(f"  {name:<24} {comparison}")
     parity.refuse(report, "nothing written")
     return report
 
@@ -87,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.data is not None:
         checkpoints, dropped = members.for_competition(checkpoints, args.data)
         if dropped:
-            print(dropped)
+            LOG.info(dropped)
     outputs = checkpoints.contract.outputs
     if args.output not in (None, *outputs):
         raise UserError(f"--output {args.output}: the models have {' and '.join(outputs)}")
@@ -107,7 +111,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         model_folder.write_parity(staged, report)
         spec.save(staged)
         if labelled.truth_set is not None:
-            spec, judgement = selection.judge(staged, args.data, labelled, args.fit, args.output)
+            with timed("chosen on labelled soundscapes"):
+                spec, judgement = selection.judge(staged, args.data, labelled, args.fit, args.output)
             spec.save(staged)
         judgement.save(staged)
         if args.data is not None:
@@ -115,11 +120,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         model_card.write(staged, machine.describe())
         model_folder.replace(args.out, staged)
     if labelled.note:
-        print(labelled.note if labelled.truth_set else f"not scored, since {labelled.note}")
+        LOG.info(labelled.note if labelled.truth_set else f"not scored, since {labelled.note}")
     for line in judgement.chosen:
-        print(line)
+        LOG.info(line)
     n_models = len(checkpoints.finals)
-    print(f"{args.out}: {n_models} models; next: python export/to_openvino.py {quote(str(args.out))}")
+    LOG.info(
+        f"{args.out}: {n_models} models; next: python export/to_openvino.py {quote(str(args.out))}"
+    )
     return 0
 
 

@@ -24,13 +24,17 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # in place of this folder, whose rooms have names of packages
     sys.path[0:1] = [str(ROOT), str(ROOT / "submission")]
 
+from tqdm import tqdm
+
 from birdkit.commands import command_parser
 from birdkit.errors import run_command
+from birdkit.log import LOG
 from birdkit.scoring.ensemble import Spec
 from export.benchmark import machine
 from export.folder import model_card, model_folder
 from export.gates import lower_precisions, model_files, parity, precision, selection
 from export.models import onnx, openvino
+from train.data.progress import bar
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -50,10 +54,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def convert(folder: Path, recordings: Sequence[Path]) -> None:
     """IR beside every ONNX file of the folder; raises `UserError` where the gate refuses one."""
     report = model_folder.read_parity(folder)
-    for stem in Spec.load(folder).stems:
+    for stem in tqdm(Spec.load(folder).stems, **bar("converting")):
         compared = model_files.convert_stem(folder, stem, recordings)
         for member, comparison in compared.items():
-            print(f"  {member:<24} {comparison}", flush=True)
+            LOG.info(f"  {member:<24} {comparison}")
         report = model_folder.with_parity(report, compared)
     parity.refuse(report, "no IR written")
     model_folder.write_parity(folder, report)
@@ -77,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         model_card.write(staged, machine.describe())
         model_folder.replace(args.model_dir, staged)
     shipped = ", ".join((*Spec.load(args.model_dir).precisions, "f32"))
-    print(f"{args.model_dir}: {len(spec.members)} models as OpenVINO IR; in order of use: {shipped}")
+    LOG.info(f"{args.model_dir}: {len(spec.members)} models as OpenVINO IR; in order of use: {shipped}")
     return 0
 
 

@@ -32,6 +32,7 @@ from birdkit.commands import command_parser
 from birdkit.errors import UserError, run_command
 from birdkit.files import locked
 from birdkit.kaggle import mounts, session
+from birdkit.log import LOG
 from birdkit.scoring import budget
 
 EXIT_INCOMPLETE = 3
@@ -89,18 +90,18 @@ def conclude(run: session.Run) -> int:
     report = run.out.report
     faults = session.faults(run)
     for fault in faults:
-        print(f"warning: {fault}", file=sys.stderr)
+        LOG.warning(f"warning: {fault}")
     if run.out.kept:
         kept = f"the table of an earlier run is kept, which completed {len(run.out.kept)} passes"
-        print(f"warning: {options.out}: {kept}; this run completed none", file=sys.stderr)
+        LOG.warning(f"warning: {options.out}: {kept}; this run completed none")
     if report.scored == 0:
         nothing = f"not one of {report.files} files was scored; stopped: {report.why_stopped}"
         if work.strict or not report.not_reached:
             raise UserError(f"{work.files[0].parent}: {nothing}")
-        print(f"warning: {nothing}", file=sys.stderr)
+        LOG.warning(f"warning: {nothing}")
         return EXIT_INCOMPLETE
     verdict, fits = session.verdict(run.seconds_per_file, options.budget_min)
-    print(
+    LOG.info(
         f"{options.out}: {len(run.out.plan.row_ids)} rows from {report.scored}/{report.files} files, "
         f"{len(report.passes)} passes ({', '.join(report.passes) or 'the first one cut short'}), "
         f"{run.seconds_per_file:.2f} s a file and pass on {', '.join(report.engines)}; {verdict}; "

@@ -14,6 +14,7 @@ if __name__ == "__main__":  # in place of this folder, whose rooms have names of
 
 from birdkit.commands import command_parser
 from birdkit.errors import run_command
+from birdkit.log import LOG
 from birdkit.ranges import option
 from train.synthetic.competition import make_competition
 
@@ -28,7 +29,7 @@ def main() -> int:
         "--scale", type=option(float, 0.001, 100), default=1.0, help="0.25: a quarter of everything"
     )
     arguments = parser.parse_args()
-    print(make_competition(arguments.out, seed=arguments.seed, scale=arguments.scale))
+    LOG.info(make_competition(arguments.out, seed=arguments.seed, scale=arguments.scale))
     return 0
 
 

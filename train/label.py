@@ -22,6 +22,7 @@ if __name__ == "__main__":  # in place of this folder, whose rooms have names of
 from birdkit.commands import command_parser
 from birdkit.errors import UserError, run_command
 from birdkit.kaggle import mounts
+from birdkit.log import LOG
 from train.config import recipe
 from train.fit.precision import add_device_option, choose_device
 from train.rounds import plan, pseudo_labels, teachers
@@ -50,9 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     start = time.monotonic()
     path = teachers.label(teacher, files, settings, args.out)
     elapsed_s = time.monotonic() - start
-    print(pseudo_labels.summarise(pseudo_labels.read(path), settings).line(path))
+    LOG.info(pseudo_labels.summarise(pseudo_labels.read(path), settings).line(path))
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
+    LOG.info(
         f"{len(files)} files in {elapsed_s:.1f} s, {elapsed_s / len(files):.3f} s each, "
         f"{time.process_time():.0f} s of CPU; peak memory {peak_mib:.0f} MiB"
     )

@@ -31,6 +31,7 @@ if __name__ == "__main__":  # in place of this folder, whose rooms have names of
 from birdkit.commands import command_parser
 from birdkit.errors import UserError, run_command
 from birdkit.files import write_whole
+from birdkit.log import LOG
 from birdkit.ranges import option
 from train.fit.precision import add_device_option, choose_device
 from train.pages.audit import build as audit
@@ -117,10 +118,10 @@ def review_recordings(args: argparse.Namespace) -> int:
     choice = review.Choice(args.most, tuple(args.species), args.spread)
     choice.refuse_unknown(model.ensemble.contract.classes)
     scored = recordings.score(args.soundscapes, model, args.data)
-    print(review.write(out, scored, model.name, choice))
+    LOG.info(review.write(out, scored, model.name, choice))
     for name, why in scored.failures.items():
-        print(f"left out: {name}: {why}")
-    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB; open it in a browser")
+        LOG.warning(f"left out: {name}: {why}")
+    LOG.info(f"{out}: {out.stat().st_size / 1e6:.1f} MB; open it in a browser")
     return 0
 
 
@@ -133,13 +134,13 @@ def fit_thresholds(args: argparse.Namespace) -> int:
     precisions = list(dict.fromkeys(args.precision))
     marks = reviewed.read_marks(args.marks)
     fits = reviewed.fit_classes(marks, precisions)
-    print(marks)
-    print("\n".join(thresholds.lines(fits, precisions)))
-    print(thresholds.RULE)
+    LOG.info(marks)
+    LOG.info("\n".join(thresholds.lines(fits, precisions)))
+    LOG.info(thresholds.RULE)
     table = thresholds.table(fits, precisions[0], marks.model)
     write_whole(out, table.to_csv(index=False, float_format="%.6g").encode())
     n_found = table["threshold"].notna().sum()
-    print(f"{out}: thresholds of {n_found} of {len(fits)} classes, P(right) {precisions[0]:g}")
+    LOG.info(f"{out}: thresholds of {n_found} of {len(fits)} classes, P(right) {precisions[0]:g}")
     return 0
 
 
@@ -147,10 +148,10 @@ def audit_data(args: argparse.Namespace) -> int:
     """Write the audit of a folder, and print how many recordings have which finding."""
     out = writable(args.out or Path("audit.html"))
     done = audit.write(out, args.data, args.cache)
-    print(f"{len(done.rows)} recordings of {len(done.folder.classes)} classes")
+    LOG.info(f"{len(done.rows)} recordings of {len(done.folder.classes)} classes")
     for finding in done.findings:
-        print(f"{finding.title.lower()}: {len(finding.rows)}")
-    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB; open it in a browser")
+        LOG.info(f"{finding.title.lower()}: {len(finding.rows)}")
+    LOG.info(f"{out}: {out.stat().st_size / 1e6:.1f} MB; open it in a browser")
     return 0
 
 
@@ -169,7 +170,7 @@ def show_run(args: argparse.Namespace) -> int:
     runs = run_folder.read_all(folders)
     out = args.out or folders[0] / ("report.html" if len(runs) == 1 else f"report-{runs[1].name}.html")
     build.write(writable(out), runs, args.model)
-    print(f"{out}: {out.stat().st_size / 1000:.0f} kB; open it in a browser")
+    LOG.info(f"{out}: {out.stat().st_size / 1000:.0f} kB; open it in a browser")
     return 0
 
 

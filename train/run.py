@@ -24,6 +24,7 @@ if __name__ == "__main__":  # in place of this folder, whose rooms have names of
 from birdkit.commands import command_parser
 from birdkit.errors import run_command
 from birdkit.files import locked
+from birdkit.log import LOG, timed
 from train.config import recipe as recipes
 from train.data import dataset as data
 from train.fit.precision import add_device_option, choose_device
@@ -56,6 +57,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="train finished models again whose settings or data changed",
     )
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write each model's curves for TensorBoard, too, in its folder",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and its time")
     return parser.parse_args(argv)
 
@@ -69,14 +75,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     to_train = [m.job for s in stages for m in s.members if args.restart or not m.final.is_file()]
     plan.build_models(to_train, weights=not args.dry_run)
     folders = args.data or [make_competition(DEMO_DATA)]
-    dataset, notes = data.read(folders, recipe, args.cache)
+    with timed("tables and headers read"):
+        dataset, notes = data.read(folders, recipe, args.cache)
     recipe, left_out = plan.without_soundscapes(recipe, stages, dataset)
     stages = plan.stages(recipe, out)
     jobs = [member.job for stage in stages for member in stage.members]
     _print_data(folders, dataset, [*notes, *left_out, *data.fold_notes(dataset, jobs)])
     contract = dataset.contract(jobs[0])
     truth = validation_set(args.validation, contract) if args.validation else None
-    runner = Runner(recipe, dataset, device, truth, args.restart)
+    runner = Runner(recipe, dataset, device, truth, args.restart, args.tensorboard)
     done = runner.done(stages)
     if args.dry_run:
         _print_plan(runner, stages, done, args.cache)
@@ -88,10 +95,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         unlabelled = any(stage.draws_soundscapes for stage in stages)
         dataset, lines = data.prepare(dataset, jobs, args.cache, unlabelled=unlabelled)
         for line in [*lines, *record.write(dataset, jobs, out)]:
-            print(line)
+            LOG.info(line)
         replace(runner, dataset=dataset, _files={}).run(stages, out)
     n_models = len(stages[-1].members)
-    print(f"\n{out}: {n_models} final checkpoints; next: python export/to_onnx.py {quote(str(out))}")
+    LOG.info(f"\n{out}: {n_models} final checkpoints; next: python export/to_onnx.py {quote(str(out))}")
     return 0
 
 
@@ -102,13 +109,13 @@ def default_out(recipe: str, folders: Sequence[Path]) -> Path:
 
 def _print_data(folders: Sequence[Path], dataset: data.Dataset, notes: Sequence[str]) -> None:
     competition = dataset.competition
-    print(
+    LOG.info(
         f"{', '.join(map(str, folders))}: {len(competition.recordings)} recordings of "
         f"{len(competition.classes)} classes, {len(competition.soundscapes)} labelled and "
         f"{len(dataset.unlabelled)} other soundscapes"
     )
     for line in notes:
-        print(f"data: {line}")
+        LOG.info(f"data: {line}")
 
 
 def _print_plan(runner: Runner, stages: Sequence[plan.Stage], done: Set[Path], cache: Path) -> None:
@@ -119,7 +126,7 @@ def _print_plan(runner: Runner, stages: Sequence[plan.Stage], done: Set[Path], c
     }
     clock = estimate.Clock(runner.dataset, runner.device, cache)
     for line in estimate.describe(stages, clock, n_windows, done):
-        print(line, flush=True)
+        LOG.info(line)
 
 
 if __name__ == "__main__":

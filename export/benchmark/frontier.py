@@ -29,6 +29,7 @@ from export.benchmark.timing import total_ms
 from export.gates.order import Members, greedy
 from export.models import fuse, onnx, openvino
 from export.models.members import Checkpoints
+from train.data.progress import bar
 from train.scoring.auc import macro_aucs, resampled_weights
 from train.scoring.evaluate import TruthSet, member_scores
 
@@ -185,7 +186,7 @@ def _in_turns(setups: Setups, labelled: TruthSet, rounds: int) -> Times:
     """Milliseconds a minute of a plain pass. All take turns, so that a neighbour slows all alike."""
     files = [replace(file, n_windows=WINDOWS_A_MINUTE) for file in labelled.files[:TIMED_FILES]]
     times: dict[tuple[float, Members], list[float]] = {key: [] for key in setups}
-    for _ in tqdm(range(rounds), desc="rounds", unit="round"):
+    for _ in tqdm(range(rounds), **bar("rounds")):
         for key, opened in setups.items():
             times[key].append(total_ms(opened.loaded.ensemble, files, opened.layout.streams))
     return times

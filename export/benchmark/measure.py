@@ -14,11 +14,13 @@ from birdkit import audio
 from birdkit.engines.layout import usable_cores
 from birdkit.engines.precision import lacking
 from birdkit.grid import WINDOWS_A_MINUTE
+from birdkit.log import LOG
 from birdkit.scoring.parts import SoundFile
 from export.benchmark import machine
 from export.benchmark.agreement import Agreement, network_gflop
 from export.benchmark.comparison import MINUTES, Comparison
 from export.benchmark.timing import TimedSetup, decode_ms, peak_mib, scaling, to_csv
+from train.data.progress import bar
 
 # Total, engine and front end of a setup, in ms a minute of audio, one value a round.
 Times = dict[str, list[float]]
@@ -55,7 +57,7 @@ def measure(
     setups = []
     for setup in comparison.setups:
         setups.append(TimedSetup(setup, scratch))
-        print(f"{setup.name} {setup.precision}: {setups[-1].calibration}", flush=True)
+        LOG.info(f"{setup.name} {setup.precision}: {setups[-1].calibration}")
     times = time_in_turns(setups, files, rounds)
     ours = next(timed for timed in setups if timed.setup.name == MINUTES)
     measured = {
@@ -78,7 +80,7 @@ def time_in_turns(setups: Sequence[TimedSetup], files: Sequence[SoundFile], roun
     every: list[Times] = [{"total": [], "engine": [], "front_end": []} for _ in setups]
     rate = setups[0].ensemble.contract.sample_rate
     waveforms = [audio.read(file.path, rate) for file in files]
-    for _ in tqdm(range(rounds), desc="rounds", unit="round"):
+    for _ in tqdm(range(rounds), **bar("rounds")):
         for timed, times in zip(setups, every, strict=True):
             times["total"].append(timed.total_ms(files))
         for timed, times in zip(setups, every, strict=True):
@@ -103,7 +105,7 @@ def rows(
         finals = {name: of.over_stretches(stretch_s) for name, of in comparison.finals.items()}
         kinds[stretch_s] = Agreement(finals, waveforms), network_gflop(finals)
     table = []
-    for timed, rounds in zip(setups, tqdm(times, desc="memory and parity"), strict=True):
+    for timed, rounds in zip(setups, tqdm(times, **bar("memory and parity")), strict=True):
         setup = timed.setup
         medians = {name: statistics.median(values) for name, values in rounds.items()}
         networks = medians["engine"] - medians["front_end"]

@@ -26,6 +26,7 @@ from birdkit.engines.engine import batches
 from birdkit.engines.layout import Layout
 from birdkit.errors import UserError
 from birdkit.grid import WINDOWS_A_MINUTE, cut_inputs
+from birdkit.log import LOG
 from birdkit.scoring.calibration import Calibration, calibrate
 from birdkit.scoring.ensemble import Ensemble, combine
 from birdkit.scoring.parts import SoundFile
@@ -183,7 +184,7 @@ def scaling(
     for count in scales:
         cost = _alone(timed, [files[index % len(files)] for index in range(count)])
         costs.append({"files": count, **asdict(cost)})
-        print(f"{count} files: {cost}", flush=True)
+        LOG.info(f"{count} files: {cost}")
     return costs
 
 

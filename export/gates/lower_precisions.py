@@ -17,6 +17,7 @@ from birdkit.engines.precision import LOWER_PRECISIONS, REMOVED_PRECISIONS, lack
 from birdkit.errors import UserError
 from birdkit.grid import WINDOWS_A_MINUTE
 from birdkit.kaggle.mounts import soundscapes, train_soundscapes
+from birdkit.log import LOG
 from birdkit.scoring import ensemble
 from birdkit.scoring.calibration import calibrate, candidates
 from birdkit.scoring.ensemble import Spec
@@ -48,7 +49,7 @@ class LowerPrecisions:
             lambda layout: ensemble.load(folder, layout, "openvino", ()), candidates(usable_cores())
         )
         self.layout = in_f32.layout
-        print(f"f32: {in_f32}", flush=True)
+        LOG.info(f"f32: {in_f32}")
         self.f32 = precision.table(folder, (), self.layout, labelled)
 
     def judge(self, name: str) -> precision.Verdict:
@@ -89,16 +90,16 @@ def try_precisions(folder: Path, data: Path | None, judging: Labelled, names: Se
     unjudged = "" if labelled else f"since {judging.note}"
     not_tried = {name: why for name in names if (why := lacking(name) or unjudged)}
     for name, why in not_tried.items():
-        print(f"{name}: not tried, {why}")
+        LOG.info(f"{name}: not tried, {why}")
     verdicts: list[precision.Verdict] = []
     if labelled and data and len(not_tried) < len(names):
         if judging.note:
-            print(judging.note)
+            LOG.info(judging.note)
         lower = LowerPrecisions(folder, data, labelled)
         for name in names:
             if name not in not_tried:
                 verdicts.append(lower.judge(name))
-                print(verdicts[-1], flush=True)
+                LOG.info(verdicts[-1])
     replace(Spec.load(folder), precisions=precision.order_of_use(verdicts)).save(folder)
     if names:
         precision.save(folder, verdicts, not_tried)

@@ -14,6 +14,7 @@ from birdkit.engines import golden
 from birdkit.engines.engine import OnnxRuntimeEngine, OpenVinoEngine
 from birdkit.engines.layout import one_stream, usable_cores
 from birdkit.errors import UserError
+from birdkit.log import timed
 from export.gates import parity
 from export.gates.parity import Parity
 from export.models import onnx, openvino
@@ -33,7 +34,8 @@ def export_stem(
 ) -> dict[str, list[Parity]]:
     """Write the ONNX file of these members into `folder`; each member's comparison in every engine."""
     path = folder / f"{stem}.onnx"
-    onnx.write_members(checkpoints, names, path)
+    with timed(f"{path.name} written"):
+        onnx.write_members(checkpoints, names, path)
     golden.record(folder, stem, "f32", OnnxRuntimeEngine(path, one_stream(1)))
     return against_torch({name: checkpoints.finals[name] for name in names}, path, recordings)
 
@@ -43,7 +45,8 @@ def convert_stem(folder: Path, stem: str, recordings: Sequence[Path]) -> dict[st
     source, target = folder / f"{stem}.onnx", folder / f"{stem}.xml"
     if not source.is_file():
         raise UserError(f"{source}: not found; run export/to_onnx.py again")
-    openvino.write_ir(source, target)
+    with timed(f"{target.name} written"):
+        openvino.write_ir(source, target)
     return against_onnx(source, target, recordings)
 
 

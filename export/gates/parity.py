@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from birdkit import audio
 from birdkit.contract import Contract
@@ -23,6 +24,7 @@ from birdkit.errors import UserError
 from birdkit.grid import MINUTE_S, cut_inputs, n_windows
 from birdkit.scoring.pooling import of_span, sigmoid
 from birdkit.scoring.window_scores import probabilities
+from train.data.progress import bar
 
 BATCHES = (1, 5, 12)
 STRETCH_BATCHES = (1, 2)
@@ -116,11 +118,11 @@ def answers(engine: Engine, inputs: NDArray[np.float32]) -> Answers:
     """All inputs' answers, asked for in batches of several sizes in turn."""
     batches = STRETCH_BATCHES if engine.contract.stretch_s else BATCHES
     parts: list[Outputs] = []
-    start, turn = 0, 0
-    while start < len(inputs):
-        size = batches[turn % len(batches)]
-        parts.append(engine(inputs[start : start + size]))
-        start, turn = start + size, turn + 1
+    with tqdm(total=len(inputs), **bar("comparing")) as answered:
+        while answered.n < len(inputs):
+            size = batches[len(parts) % len(batches)]
+            parts.append(engine(inputs[answered.n : answered.n + size]))
+            answered.update(len(inputs[answered.n : answered.n + size]))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from birdkit.errors import UserError
 from birdkit.files import sha256
 from birdkit.kaggle import manifest
+from birdkit.log import LOG
 from export.kaggle.rules import DATASET, DATASET_METADATA, KERNEL, read_json
 
 # Failures that it prints though it exits 0 → their remedy.
@@ -82,7 +83,7 @@ def run(*arguments: str) -> Said:
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            print(f"  kaggle: {line.rstrip()}", flush=True)
+            LOG.info(f"  kaggle: {line.rstrip()}")
             lines.append(line)
     return Said(process.returncode, "".join(lines))
 

@@ -20,6 +20,7 @@ from packaging.utils import BuildTag, InvalidWheelFilename, canonicalize_name, p
 from packaging.version import InvalidVersion, Version
 
 from birdkit.errors import UserError
+from birdkit.log import LOG
 
 ENGINES = ("onnxruntime", "openvino")
 # Kaggle's image has 3.12 (December 2025 to August 2026); 3.13 is expected next.
@@ -108,7 +109,7 @@ def gather(folder: Path, pins: Mapping[str, Version], download_missing: bool) ->
 def download(engine: str, version: Version, python: Python, folder: Path) -> None:
     """Fetch one wheel with pip. Raises `UserError` where pip can't."""
     folder.mkdir(parents=True, exist_ok=True)
-    print(f"downloading {engine} {version} for Python {say(python)} into {folder}", flush=True)
+    LOG.info(f"downloading {engine} {version} for Python {say(python)} into {folder}")
     try:
         subprocess.run(pip_download(engine, version, python, folder), check=True)
     except subprocess.CalledProcessError as error:

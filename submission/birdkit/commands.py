@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from birdkit import log
 
 
 class _Parser(argparse.ArgumentParser):
@@ -23,6 +26,37 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         return f"{text} (default: {'none' if action.default in (None, []) else '%(default)s'})"
 
 
+class _Show(argparse.Action):
+    """Sets the level of the log where it stands in the command line, so that no command needs to."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        log.show(self.const or str(values))
+
+
 def command_parser(docstring: str | None) -> argparse.ArgumentParser:
-    """A parser that describes a command by its docstring."""
-    return _Parser(description=docstring, formatter_class=_Help)
+    """A parser that describes a command by its docstring, with the options that every command has."""
+    parser = _Parser(description=docstring, formatter_class=_Help)
+    log.show(log.DEFAULT)
+    said = parser.add_argument_group("what it says")
+    said.add_argument(
+        "--log-level",
+        action=_Show,
+        choices=log.LEVELS,
+        default=argparse.SUPPRESS,
+        help=f"the least that is said; debug: with times and places (default: {log.DEFAULT})",
+    )
+    said.add_argument(
+        "--quiet",
+        action=_Show,
+        nargs=0,
+        const="warning",
+        default=argparse.SUPPRESS,
+        help="warnings and errors alone, and no progress: --log-level warning",
+    )
+    return parser

@@ -84,7 +84,7 @@ def test_a_second_run_scores_nothing_and_changes_nothing(
     before = contents(tmp_path / "out")
     capsys.readouterr()
     assert detect(tmp_path / "out", model_dir, *arguments) == 0
-    assert "1 recordings; 1 are scored already" in capsys.readouterr().err
+    assert "1 recordings; 1 are scored already" in capsys.readouterr().out
     assert contents(tmp_path / "out") == before
     assert set(TABLES) < set(before)
     assert any(name.startswith("clips/") for name in before)

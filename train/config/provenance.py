@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from birdkit.files import write_whole
+from birdkit.log import LOG
 
 MadeBy = Mapping[str, Any]
 
@@ -74,5 +75,5 @@ def read_store(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError, TypeError):
         pass
-    print(f"{path}: damaged; what it kept is made again", flush=True)
+    LOG.warning(f"{path}: damaged; what it kept is made again")
     return {}

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from tqdm.contrib.concurrent import thread_map
 
 from birdkit.engines.layout import usable_cores
+from birdkit.log import shows_progress
 
 EVERY_S = 30.0  # between two lines, where there is no terminal
 
@@ -18,7 +19,7 @@ Result = TypeVar("Result")
 
 def bar(title: str) -> dict[str, Any]:
     """Options of tqdm: a bar that goes away at its end, or without a terminal a line now and then."""
-    options: dict[str, Any] = {"desc": title, "leave": False}
+    options: dict[str, Any] = {"desc": title, "leave": False, "disable": not shows_progress()}
     if not sys.stderr.isatty():
         options |= {"file": _Lines(), "ncols": 0, "delay": EVERY_S}
         options |= {"mininterval": EVERY_S, "maxinterval": EVERY_S}

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from birdkit import audio
 from birdkit.files import write_whole
+from birdkit.log import LOG
 from train.config import provenance
 from train.data import bad_files
 from train.data.progress import in_threads
@@ -189,7 +190,7 @@ def _open_or_mend(entry: Path, source: Source, sample_rate: int) -> NDArray[np.i
         checksum = int.from_bytes(content[-N_CHECKSUM:], "little")
         samples = samples if zlib.crc32(content[:-N_CHECKSUM]) == checksum else None
     if samples is None:
-        print(f"waveform cache: {entry} is damaged; {source[0]} is decoded again", flush=True)
+        LOG.warning(f"waveform cache: {entry} is damaged; {source[0]} is decoded again")
         with suppress(OSError):
             _write_entry(entry, source, sample_rate)
             samples, state = _open_entry(entry), provenance.file_state(entry)

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from birdkit.errors import UserError
+from birdkit.log import LOG, timed
 from train.config.provenance import differences
 from train.config.settings import Fit
 from train.data.batches import Batches
@@ -51,12 +52,14 @@ def run_fit(
     validate: Callable[[Predictor], Metrics],
     state_path: Path,
     made_by: dict[str, Any],
+    watch: Callable[[Progress], None],
 ) -> Progress:
     """Train to the end, from the saved state where there is one.
 
     Parameters
     ----------
     validate : called after each epoch with the averaged model
+    watch : called after each epoch with all that there is by then
 
     Raises
     ------
@@ -72,13 +75,15 @@ def run_fit(
     # Epochs are counted and not steps: a run killed in its last validation has done all its steps.
     while len(progress.epochs) < fit.epochs:
         _train_to(per_epoch * (len(progress.epochs) + 1), trainer, loader, progress, saver)
-        metrics = validate(trainer.averaged())
+        with timed("validated"):
+            metrics = validate(trainer.averaged())
         mean_loss = sum(progress.losses[-per_epoch:]) / per_epoch
         progress.epochs.append({"loss": mean_loss, "metrics": metrics})
         saver.save()
+        watch(progress)
         step_s = (time.monotonic() - started) / max(1, progress.step - first_step)
         left_s = step_s * (trainer.total_steps - progress.step)
-        print(_epoch_line(progress, fit.epochs, left_s), flush=True)
+        LOG.info(_epoch_line(progress, fit.epochs, left_s))
     return progress
 
 
@@ -120,7 +125,9 @@ class _Saver:
 
     def save(self) -> None:
         origin = {"progress": asdict(self._progress), "made_by": self._made_by}
-        checkpoint.write(self._path, {"version": checkpoint.VERSION, **origin, **self._trainer.state()})
+        with timed(f"{self._path.name} saved"):
+            state = {"version": checkpoint.VERSION, **origin, **self._trainer.state()}
+            checkpoint.write(self._path, state)
         self._saved = time.monotonic()
 
 
@@ -148,11 +155,11 @@ def _resume(trainer: Trainer, path: Path, made_by: dict[str, Any]) -> Progress:
     state = checkpoint.read(path)
     changed = differences(made_by, state["made_by"])
     if changed:
-        print(f"{path}: made with another {' and '.join(changed)}; starting again from step 0")
+        LOG.warning(f"{path}: made with another {' and '.join(changed)}; starting again from step 0")
         return Progress()
     trainer.load_state(state)
     progress = Progress(**state["progress"])
-    print(f"going on after step {progress.step} of {trainer.total_steps}")
+    LOG.info(f"going on after step {progress.step} of {trainer.total_steps}")
     return progress
 
 

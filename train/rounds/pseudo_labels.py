@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from birdkit.errors import UserError
 from birdkit.files import write_whole
+from birdkit.log import LOG
 from birdkit.scoring.parts import SoundFile
 from birdkit.scoring.predict import Scores
 from train.config import provenance
@@ -102,7 +103,7 @@ def can_be_kept(path: Path, wanted: provenance.MadeBy) -> bool:
     try:
         return provenance.can_be_kept(wanted, read(path).made_by)
     except UserError as error:
-        print(f"{error}; it is made again", flush=True)
+        LOG.warning(f"{error}; it is made again")
         return False
 
 

@@ -13,6 +13,7 @@ import torch
 from birdkit.contract import Contract
 from birdkit.errors import UserError
 from birdkit.files import write_whole
+from birdkit.log import LOG
 from birdkit.scoring.ensemble import Spec
 from birdkit.scoring.parts import SoundFile
 from train.config import recipe as recipes
@@ -23,6 +24,7 @@ from train.data.batches import Batches, Sources
 from train.data.dataset import Dataset
 from train.data.folds import left_out_of_fold
 from train.fit import curves
+from train.fit.events import events
 from train.fit.loop import Metrics, Progress, run_fit, total_steps
 from train.fit.trainer import Trainer
 from train.models import checkpoint, pretrained
@@ -50,13 +52,17 @@ LABELS, START = "pseudo labels", "the round before's model"
 
 @dataclass(frozen=True)
 class Runner:
-    """A run's settings, data and device; `restart` trains finished models again that changed."""
+    """A run's settings, data and device.
+
+    `restart` trains finished models again that changed; `tensorboard` writes their curves for it.
+    """
 
     recipe: Recipe
     dataset: Dataset
     device: torch.device
     validation: TruthSet | None
     restart: bool = False
+    tensorboard: bool = False
     _files: dict[bool, list[SoundFile]] = field(default_factory=dict, repr=False, compare=False)
 
     def made_by(self, member: Member, stage: Stage) -> dict[str, Any]:
@@ -97,7 +103,7 @@ class Runner:
                 "or train it again with --restart"
             )
         if changed:
-            print(f"{member.final}: made with another {' and '.join(changed)}; it is trained again")
+            LOG.info(f"{member.final}: made with another {' and '.join(changed)}; it is trained again")
         return None if changed else final
 
     def _is_labelled(self, stage: Stage, before: Stage, done: Set[Path]) -> bool:
@@ -136,21 +142,20 @@ class Runner:
         """Make the round's pseudo labels. Raises `UserError` at an alarm, where the recipe says so."""
         pseudo = stage.round.pseudo
         files = self.to_label(stage)
-        print(
+        LOG.info(
             f"\nround {stage.index}: {pseudo.output} of {' + '.join(teacher.finals)} on "
             f"{len(files)} soundscapes",
-            flush=True,
         )
         path = teachers.label(teacher, files, pseudo, stage.folder)
         labels = pseudo_labels.read(path)
         now = pseudo_labels.summarise(labels, pseudo)
         now.save(stage.folder)
-        print(now.line(path))
+        LOG.info(now.line(path))
         for name, why in labels.failures.items():
-            print(f"left out: {name}: {why}")
+            LOG.warning(f"left out: {name}: {why}")
         raised = alarms(now, last, pseudo.alarms)
         for line in raised:
-            print(f"alarm: {line}")
+            LOG.warning(f"alarm: {line}")
         if raised and pseudo.alarms.action == "stop":
             raise UserError(
                 f"{path}: {len(raised)} alarms, the first: {raised[0]}; mend the teacher, or go on "
@@ -166,25 +171,27 @@ class Runner:
         made_by = self.made_by(member, stage)
         done = self._load_if_done(member, made_by)
         if done is not None:
-            print(f"{member.final}: done already")
+            LOG.info(f"{member.final}: done already")
             return done
         member.folder.mkdir(parents=True, exist_ok=True)
         commit = checkpoint.commit()  # now, since the code may be edited while it trains
         job, contract = member.job, self.dataset.contract(member.job)
         first = replace(job.model, weights=str(member.start)) if member.start else job.model
         predictor, weights_from = _initial(job, first, contract)
-        print(weights_from)
+        LOG.info(weights_from)
         sources = self._sources(member, stage)
         trainer = Trainer(predictor, job, total_steps(job.fit, len(sources.recordings)), self.device)
         steps = f"{trainer.total_steps} steps of {job.fit.batch}"
-        print(f"{steps} on {self.device}, {trainer.precision}", flush=True)
+        LOG.info(f"{steps} on {self.device}, {trainer.precision}")
         known = self._validation_sets(job)
 
         def validate(averaged: Predictor) -> Metrics:
             return macro_aucs(averaged, known, job, self.device)
 
         batches = Batches(sources, contract, job)
-        progress = run_fit(trainer, batches, validate, member.folder / checkpoint.STATE_NAME, made_by)
+        state_path = member.folder / checkpoint.STATE_NAME
+        with events(member.folder, wanted=self.tensorboard) as watch:
+            progress = run_fit(trainer, batches, validate, state_path, made_by, watch)
         _write_history(progress, member)
         final = Final(
             contract,
@@ -261,14 +268,14 @@ class Runner:
                 labelled = self.label(stage, self.teacher(stage, before), labelled)
             finals = {}
             for member in stage.members:
-                print(f"\nround {stage.index}, {member.name}: {member.job.model.encoder}")
+                LOG.info(f"\nround {stage.index}, {member.name}: {member.job.model.encoder}")
                 finals[member.name] = self.train(member, stage)
             scored = self.score(stage, finals)
             tables.append(summary.of_round(stage.index, scored, last))
             last = scored
             summary.write(tables, out)
             for line in summary.lines(tables[-1].models):
-                print(line)
+                LOG.info(line)
         write_whole(out / checkpoint.RECIPE_NAME, f"{recipes.to_json(self.recipe)}\n".encode())
 
 

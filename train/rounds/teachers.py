@@ -19,6 +19,7 @@ from tqdm import tqdm
 from birdkit.contract import Contract
 from birdkit.errors import UserError
 from birdkit.files import write_whole
+from birdkit.log import LOG
 from birdkit.scoring.ensemble import Ensemble, Spec, average, common_contract
 from birdkit.scoring.parts import SoundFile
 from birdkit.scoring.postprocess import smooth
@@ -151,7 +152,7 @@ class Blocks:
                     tables = np.split(block["scores"], np.cumsum(block["counts"])[:-1])
                     failed = json.loads(str(block["failures"]))
             except Exception as error:  # zip, zlib and numpy each fail in their own way
-                print(f"{path}: damaged ({type(error).__name__}); it is made again", flush=True)
+                LOG.warning(f"{path}: damaged ({type(error).__name__}); it is made again")
                 break
             scores += [rows if len(rows) else None for rows in tables]
             failures |= failed

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from birdkit.contract import Contract
 from birdkit.engines.engine import Engine
@@ -23,6 +24,7 @@ from birdkit.scoring.predict import Scores, predict
 from train.config.settings import Postprocess
 from train.data.batches import target_matrix
 from train.data.competition import Recording
+from train.data.progress import bar
 from train.data.soundscapes import LabelledSoundscape, window_truth
 from train.models.sed import Predictor
 from train.scoring.auc import MacroAuc, macro_auc
@@ -177,7 +179,14 @@ def member_scores(
     def score(waveform: NDArray[np.float32], n_windows: int) -> NDArray[np.float32]:
         return ensemble.every_score(waveform, n_windows, outputs, shift)
 
-    prediction = predict(truth_set.files, score, ensemble.contract, streams=streams)
+    with tqdm(total=len(truth_set.files), **bar(f"scoring {truth_set.name}")) as files:
+        prediction = predict(
+            truth_set.files,
+            score,
+            ensemble.contract,
+            streams=streams,
+            report=lambda done, total, elapsed_s: files.update(done - files.n),
+        )
     if prediction.failures:
         name, why = next(iter(prediction.failures.items()))
         raise UserError(f"{truth_set.name}: {name} can't be scored ({why})")

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from birdkit.errors import UserError
 from birdkit.files import write_whole
+from birdkit.log import LOG
 from birdkit.scoring.ensemble import Ensemble, Spec, combine
 from train.config.provenance import as_json, can_be_kept
 from train.config.settings import Postprocess
@@ -144,7 +145,7 @@ def _saved(path: Path) -> Scored | None:
     try:
         return Scored.load(path) if path.is_file() else None
     except UserError as error:
-        print(error, flush=True)
+        LOG.warning(error)
         return None
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from birdkit.errors import UserError
 from birdkit.kaggle import table
+from birdkit.log import LOG
 from export.kaggle.sim import folders, session, verdict
 from export.kaggle.sim.folders import Hidden, Tree
 from export.kaggle.sim.verdict import Left, Line
@@ -29,7 +30,7 @@ class Place:
 
     def run(self, name: str) -> tuple[Line, Left | None]:
         """Run one session and judge its output; its faults are in the line."""
-        print(f"Python {self.version}, {self.layout}: {name}", flush=True)
+        LOG.info(f"Python {self.version}, {self.layout}: {name}")
         line = Line(self.version, self.layout, name)
         self.tree.refresh()
         short = name.replace(" ", "-")

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from birdkit.errors import UserError
+from birdkit.log import LOG
 
 # On 3.12 as in the image (December 2025 to August 2026); on 3.13 the numpy and pandas there are for it.
 PACKAGES: Mapping[str, Sequence[str]] = {
@@ -55,7 +56,7 @@ def environment(folder: Path, version: str, base: Path) -> Path:
     if stamp.is_file() and stamp.read_text() == made_of and reports(python) == version:
         return python
     shutil.rmtree(folder, ignore_errors=True)
-    print(f"{folder}: installing {', '.join(pins)}", flush=True)
+    LOG.info(f"{folder}: installing {', '.join(pins)}")
     try:
         subprocess.run([base, "-m", "venv", str(folder)], check=True)
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -74,7 +75,7 @@ def interpreters(versions: Sequence[str], work: Path) -> dict[str, Path]:
     for version in versions:
         base = interpreter(version)
         if base is None:
-            print(f"skipped: no python{version} runs here (looked on PATH and in pyenv)", flush=True)
+            LOG.info(f"skipped: no python{version} runs here (looked on PATH and in pyenv)")
         else:
             images[version] = environment(work / f"image-{version}", version, base)
     if not images:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from birdkit.detections.outputs import Choices, Counts, Outputs
 from birdkit.detections.windows import check_pyarrow
 from birdkit.errors import UserError
 from birdkit.files import locked
+from birdkit.log import LOG
 from birdkit.recordings import folders
 from birdkit.recordings.batch import Batch
 from birdkit.recordings.folders import Recording
@@ -61,7 +61,7 @@ def detect(options: Options) -> int:
         choices = _choices(options, model)
         todo = [recording for recording in found if not journal.has(recording, choices.floor)]
         kept = f"; {len(found) - len(todo)} are scored already" if len(todo) < len(found) else ""
-        print(f"{len(found)} recordings{kept}", file=sys.stderr, flush=True)
+        LOG.info(f"{len(found)} recordings{kept}")
         if todo:
             opened = opened or folder.open(model.layout)
             faults |= _score(todo, opened, journal, choices.floor)
@@ -89,14 +89,14 @@ def _choices(options: Options, model: Model) -> Choices:
     thresholds = names.thresholds(options.threshold, species, THRESHOLD)
     if others := names.models_of(options.threshold) - {model.name}:
         fitted = f"were fitted to scores of {', '.join(sorted(others))}, not of {model.name}"
-        print(f"warning: {options.threshold}: its thresholds {fitted}", file=sys.stderr)
+        LOG.warning(f"warning: {options.threshold}: its thresholds {fitted}")
     lowest = min(thresholds)
     floor = min(FLOOR, lowest) if options.floor is None else options.floor
     if floor < FLOOR and options.floor is None:
         line = (
             f"floor {floor:g}, the lowest threshold; what was scored with a higher one is scored again"
         )
-        print(line, file=sys.stderr)
+        LOG.info(line)
     if lowest < floor:
         raise UserError(f"--floor {floor:g} is above the threshold {lowest:g}; give a lower --floor")
     return Choices(species, wanted, thresholds, floor, options.join, options.clips)
@@ -109,7 +109,7 @@ def _score(todo: Sequence[Recording], opened: Opened, journal: Journal, floor: f
     )
     batch.run(todo, opened.layout.streams)
     for note in opened.models.notes:
-        print(f"warning: {note}", file=sys.stderr)
+        LOG.warning(f"warning: {note}")
     return batch.faults
 
 
@@ -125,13 +125,13 @@ def _naming(folder: Path) -> Iterator[None]:
 def _conclude(out: Path, counts: Counts, faults: dict[str, str]) -> None:
     """Say what there is, and what is bad."""
     for line in counts.clip_faults:
-        print(f"warning: no clip of {line}", file=sys.stderr)
+        LOG.warning(f"warning: no clip of {line}")
     if faults:
         listed = "; ".join(sorted(faults)[:LISTED_FAULTS])
         more = " …" if len(faults) > LISTED_FAULTS else ""
-        print(f"{len(faults)} bad recordings: {listed}{more} ({out}/recordings.csv says why)")
+        LOG.info(f"{len(faults)} bad recordings: {listed}{more} ({out}/recordings.csv says why)")
     clips = f", {counts.clips} clips" if counts.clips else ""
-    print(
+    LOG.info(
         f"{out}: {counts.detections} detections of {len(counts.species)} classes{clips}, "
         f"{counts.windows} windows above the floor, "
         f"{counts.recordings} recordings, {span(counts.duration_s)} of sound"

@@ -11,6 +11,7 @@ from birdkit.engines.engine import Engine, OnnxRuntimeEngine, OpenVinoEngine
 from birdkit.engines.layout import Layout
 from birdkit.engines.precision import STORED_PRECISIONS, lacking
 from birdkit.errors import UserError
+from birdkit.log import timed
 
 Load = Callable[[Path, Layout, str, Sequence[str] | None], Engine]
 
@@ -74,7 +75,8 @@ def open_model(
             continue
         try:
             package = wheels.obtain(rung.engine, failed=failed)
-            loaded = _tested(rung, stem, layout, members)
+            with timed(f"{description} opened as {layout}"):
+                loaded = _tested(rung, stem, layout, members)
             return Opened(loaded, description, failed, str(package.__file__))
         except Exception as error:  # the ladder: whatever an engine throws, the next one is tried
             first = next(iter(str(error).splitlines()), "")

@@ -16,6 +16,7 @@ from birdkit.errors import UserError
 from birdkit.grid import WINDOW_S, WINDOWS_A_MINUTE
 from birdkit.kaggle import manifest, mounts, table
 from birdkit.kaggle.report import Submission, report_of
+from birdkit.log import LOG, timed
 from birdkit.scoring import budget, calibration, ensemble
 from birdkit.scoring.budget import Budget
 from birdkit.scoring.calibration import Calibration
@@ -117,7 +118,7 @@ def find_work(options: Options) -> Work:
             raise UserError(f"{data}: {nothing}; name a folder of recordings with --soundscapes DIR")
         files, twins = mounts.one_a_stem(mounts.soundscapes(folder))
         files = files[:COMMIT_RUN_FILES]
-        print(f"no test soundscapes: a commit run on {len(files)} train soundscapes, strict")
+        LOG.info(f"no test soundscapes: a commit run on {len(files)} train soundscapes, strict")
     if options.dry_run_files > 0:
         files = files[: options.dry_run_files]
     if not files:
@@ -142,10 +143,9 @@ class Lines:
         self._last = now
         left_s = elapsed_s / done * (total - done)
         spare_min = (self._deadline - now - left_s) / 60
-        print(
+        LOG.info(
             f"  pass '{name}': {done}/{total} files, {elapsed_s / done:.2f} s each, "
             f"{left_s / 60:.1f} min left, {spare_min:.1f} min to spare then",
-            flush=True,
         )
 
 
@@ -160,7 +160,7 @@ class Run:
         self.out.report.notes += work.notes
         self.failover: Failover | None = None
         for remark in self.out.plan.remarks:
-            print(f"note: {remark}", flush=True)
+            LOG.info(f"note: {remark}")
 
     def score(self, deadline: float) -> None:
         """Run all passes that fit; `self.out` is consistent at any moment."""
@@ -215,9 +215,7 @@ class Run:
             names = ", ".join(dropped)
             report.notes.append(f"left out, since the budget is too short for all: {names}")
         engines = ", ".join(loaded.engines)
-        print(
-            f"{len(self.work.files)} files, {len(members)} models on {engines}; {fastest}", flush=True
-        )
+        LOG.info(f"{len(self.work.files)} files, {len(members)} models on {engines}; {fastest}")
 
     def write(self) -> None:
         """Write the table so far. A strict run writes none without scores, which would hide a fault."""
@@ -226,7 +224,8 @@ class Run:
         if self.failover:
             lost = [note for note in self.failover.notes if note not in self.out.report.notes]
             self.out.report.notes += lost
-        self.out.write(self.budget.elapsed_s())
+        with timed(f"{self.options.out.name} written"):
+            self.out.write(self.budget.elapsed_s())
 
     @property
     def seconds_per_file(self) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from birdkit import audio
 from birdkit.errors import one_line
 from birdkit.grid import windows_in
+from birdkit.log import LOG
 from birdkit.recordings.folders import Recording
 from birdkit.recordings.journal import Journal, Scored, Sound
 from birdkit.recordings.progress import Progress
@@ -135,7 +135,7 @@ class Batch:
         why = str(error).removeprefix(f"{recording.path}: ") or type(error).__name__
         why = one_line(why)
         self.faults[recording.name] = why
-        print(f"bad recording: {recording.name}: {why}", file=sys.stderr, flush=True)
+        LOG.warning(f"bad recording: {recording.name}: {why}")
         self._progress.skip(bytes_left)
         self._progress.recording(bad=True)
 

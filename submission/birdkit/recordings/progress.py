@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
+
+from birdkit.log import LOG
 
 EVERY_S = 10.0
 DAY_S, HOUR_S, MINUTE_S = 86400, 3600, 60
@@ -46,7 +47,7 @@ class Progress:
     def _now_and_then(self) -> None:
         if self._clock() - self._last >= EVERY_S:
             self._last = self._clock()
-            print(f"  {self}", file=sys.stderr, flush=True)
+            LOG.info(f"  {self}")
 
     def __str__(self) -> str:
         elapsed_s = max(self._clock() - self._start, 1e-9)

@@ -26,7 +26,7 @@ def test_without_a_terminal_progress_is_lines_and_short_work_has_none(
 
 def test_a_terminal_has_a_bar_that_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    assert progress.bar("title") == {"desc": "title", "leave": False}
+    assert progress.bar("title") == {"desc": "title", "leave": False, "disable": False}
 
 
 def test_a_fault_in_a_thread_is_raised() -> None:

@@ -344,7 +344,7 @@ def test_a_corrupt_entry_is_named_and_rewritten_by_a_call_and_by_a_fill(
         entry.write_bytes(damaged)
         waveforms._checked.clear()
         assert_the_same(Waveforms(RATE, folder)(path), right)
-        assert capsys.readouterr().out == (
+        assert capsys.readouterr().err == (
             f"waveform cache: {entry} is damaged; {path} is decoded again\n"
         )
         assert isinstance(Waveforms(RATE, folder)(path), np.memmap)

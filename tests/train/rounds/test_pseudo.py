@@ -268,7 +268,7 @@ def test_a_flipped_bit_anywhere_in_a_table_is_noticed(
             assert pseudo_labels.read(path).classes == whole.classes
         else:
             noticed += 1
-            assert capsys.readouterr().out.startswith(f"{path}: ")
+            assert capsys.readouterr().err.startswith(f"{path}: ")
     assert noticed > 0.5 * len(good) / 13
     path.write_bytes(good[: len(good) // 2])
     assert teachers.label(teacher, files, Pseudo(), tmp_path).read_bytes() == good
@@ -286,7 +286,7 @@ def test_a_damaged_block_is_named_and_its_files_are_scored_again(
         second.write_bytes(flipped(good, at))
         scores, _ = blocks.load()
         if len(scores) == 1:
-            assert capsys.readouterr().out.startswith(f"{second}: damaged (")
+            assert capsys.readouterr().err.startswith(f"{second}: damaged (")
         else:  # in what nobody reads, such as the time of writing
             np.testing.assert_array_equal(np.concatenate([s for s in scores if s is not None]), 0.5)
 

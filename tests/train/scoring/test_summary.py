@@ -76,7 +76,7 @@ def test_a_damaged_file_is_named_and_none_wherever_its_content_would_differ(
         path.write_bytes(good[:at] + bytes([good[at] ^ 1 << at % 8]) + good[at + 1 :])
         loaded = summary._saved(path)
         if loaded is None:
-            assert capsys.readouterr().out.startswith(f"{path}: damaged (")
+            assert capsys.readouterr().err.startswith(f"{path}: damaged (")
         else:  # in what nobody reads, such as the time of writing
             assert loaded.header == HEADER
             assert loaded.truth.same_as(TRUTH)
