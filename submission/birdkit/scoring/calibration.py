@@ -57,14 +57,18 @@ def candidates(cores: int) -> list[Layout]:
 def calibrate(open_in: Callable[[Layout], Loaded], layouts: Iterable[Layout]) -> Calibration:
     """Open the ensemble in each layout and keep the fastest.
 
-    A layout that fails is left out, for another may need less memory. Where all of them fail, the first
-    one's error is raised: a `UserError` where the models don't open.
+    A layout that fails is left out, for another may need less memory. So is one that asks the engines
+    for the same as another: where a stretch has more windows than either batch, a call is a stretch.
+    Where all of them fail, the first one's error is raised: a `UserError` where models don't open.
     """
     best: tuple[float, Layout, Loaded] | None = None
     measured: dict[str, float] = {}
     failed: list[str] = []
     first_error: Exception | None = None
+    asked: set[tuple[int, ...]] = set()
     for layout in layouts:
+        if best is not None and _asks(layout, best[2].ensemble) in asked:
+            continue
         try:
             loaded = open_in(layout)
             speed = windows_per_s(loaded.ensemble, layout.streams)
@@ -74,12 +78,19 @@ def calibrate(open_in: Callable[[Layout], Loaded], layouts: Iterable[Layout]) ->
             first_error = first_error or error.with_traceback(None)
             continue
         measured[str(layout)] = speed
+        asked.add(_asks(layout, loaded.ensemble))
         if best is None or speed > best[0]:
             best = (speed, layout, loaded)
     if best is None:
         assert first_error is not None, "calibrate needs at least one layout"
         raise first_error
     return Calibration(best[2], best[1], best[0], measured, failed)
+
+
+def _asks(layout: Layout, ensemble: Ensemble) -> tuple[int, ...]:
+    """Streams, threads, and the inputs in a call of each member."""
+    inputs = [layout.inputs(engine.contract) for engine in ensemble.engines.values()]
+    return layout.streams, layout.threads, *inputs
 
 
 def what_fits(

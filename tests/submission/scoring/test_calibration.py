@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from birdkit.contract import Contract
+from birdkit.contract import FRAME_OUTPUTS, Contract
 from birdkit.engines.layout import Layout
 from birdkit.scoring import calibration
 from birdkit.scoring.ensemble import Spec
@@ -38,7 +39,9 @@ def test_the_first_members_stay_as_many_as_there_is_time_for(
 ) -> None:
     def open_in(layout: Layout, members: Sequence[str] | None) -> Any:
         spec = Spec({name: WEIGHTS[name] for name in members or WEIGHTS})
-        heard = SimpleNamespace(spec=spec, contract=CONTRACT, windows_heard=lambda n, shift: n)
+        heard = SimpleNamespace(
+            spec=spec, contract=CONTRACT, engines={}, windows_heard=lambda n, shift: n
+        )
         return SimpleNamespace(ensemble=heard)
 
     def speed(ensemble: Any, streams: int) -> float:
@@ -57,7 +60,7 @@ def test_a_layout_that_memory_cannot_hold_is_left_out_and_named(
     def open_in(layout: Layout) -> Any:
         if layout.streams > 1:
             raise MemoryError
-        return SimpleNamespace(ensemble=None)
+        return SimpleNamespace(ensemble=SimpleNamespace(engines={}))
 
     monkeypatch.setattr(calibration, "windows_per_s", lambda ensemble, streams: 3.0)
     found = calibration.calibrate(open_in, LAYOUTS)
@@ -66,3 +69,26 @@ def test_a_layout_that_memory_cannot_hold_is_left_out_and_named(
     assert found.failed == ["layout 2x1x2 failed: MemoryError"]
     with pytest.raises(MemoryError):
         calibration.calibrate(open_in, LAYOUTS[1:])
+
+
+@pytest.mark.parametrize(
+    ("stretch_s", "measured"),
+    [
+        ((0.0,), ["2x1x2", "2x1x4", "1x2x12"]),
+        ((60.0,), ["2x1x2", "1x2x12"]),  # a minute is a call's whole batch, whatever the layout's
+        ((60.0, 0.0), ["2x1x2", "2x1x4", "1x2x12"]),
+        ((10.0,), ["2x1x2", "2x1x4", "1x2x12"]),
+    ],
+)
+def test_layouts_that_ask_for_the_same_are_measured_once(
+    stretch_s: tuple[float, ...], measured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contracts = [
+        replace(CONTRACT, outputs=FRAME_OUTPUTS, stretch_s=s, frame_s=0.1) if s else CONTRACT
+        for s in stretch_s
+    ]
+    engines = {str(i): SimpleNamespace(contract=contract) for i, contract in enumerate(contracts)}
+    loaded: Any = SimpleNamespace(ensemble=SimpleNamespace(engines=engines))
+    monkeypatch.setattr(calibration, "windows_per_s", lambda ensemble, streams: 3.0)
+    found = calibration.calibrate(lambda layout: loaded, calibration.candidates(2))
+    assert list(found.measured) == measured
