@@ -499,6 +499,21 @@ def test_gains_are_means_over_seeds_of_one_resampling(tmp_path: Path) -> None:
     assert "| a | clipwise |" in comparison.markdown(found)
 
 
+@pytest.mark.parametrize("gains", [(0.01, 0.05), (0.01, 0.02, 0.06), (0.0, 0.01, 0.02, 0.09)])
+def test_the_spread_of_few_seeds_is_that_of_their_mean(gains: tuple[float, ...]) -> None:
+    """Files all alike: what is left is how seeds differ, s² / n."""
+    found = comparison.over_runs(np.repeat(np.array(gains)[:, None], 20_000, axis=1))
+    assert found.mean() == pytest.approx(np.mean(gains), abs=1e-3)
+    assert found.var() == pytest.approx(np.var(gains, ddof=1) / len(gains), rel=0.05)
+
+
+def test_of_one_seed_and_of_seeds_alike_only_the_files_spread() -> None:
+    of_files = np.random.default_rng(5).standard_normal(500)
+    assert np.array_equal(comparison.over_runs(of_files[None]), of_files)
+    alike = comparison.over_runs(np.stack([of_files, of_files, of_files]))
+    assert alike == pytest.approx(of_files)
+
+
 def test_runs_that_cant_be_compared_are_named(uninterrupted: Path, run_dir: Path) -> None:
     with pytest.raises(UserError, match="has one round only"):
         comparison.pair(run_dir, "validation")

@@ -122,6 +122,34 @@ def test_a_difference_reads_as_estimate_and_the_middle_90_percent_of_its_draws()
     assert np.isnan(Difference(np.nan, np.full(3, np.nan)).bound(0.1))
 
 
+@pytest.mark.parametrize(
+    ("lowest", "highest", "verdict"),
+    [
+        (0.001, 0.02, "better"),
+        (-0.02, -0.001, "worse"),
+        (-0.01, 0.01, "can't tell"),
+        (0.0, 0.0, "can't tell"),
+    ],
+)
+def test_a_verdict_is_what_the_interval_leaves_no_doubt_of(
+    lowest: float, highest: float, verdict: str
+) -> None:
+    assert Difference(0.5, np.linspace(lowest, highest, 101)).verdict == verdict
+    assert Difference(np.nan, np.full(3, np.nan)).verdict == "can't tell"
+
+
+def test_a_gain_of_the_detectable_size_is_told_four_times_in_five() -> None:
+    rng = np.random.default_rng(4)
+    spread = 0.02
+    detectable = Difference(0.0, spread * rng.standard_normal(100_000)).detectable
+    told = [
+        Difference(found, found + spread * rng.standard_normal(400)).verdict == "better"
+        for found in detectable + spread * rng.standard_normal(2000)
+    ]
+    assert np.mean(told) == pytest.approx(0.8, abs=0.03)
+    assert np.isnan(Difference(np.nan, np.full(3, np.nan)).detectable)
+
+
 def test_a_bootstrap_of_nothing_to_score_is_nan_and_scores_must_be_finite() -> None:
     empty = np.zeros((0, 2))
     assert np.isnan(paired_bootstrap(Truth.of(empty > 0), empty, empty, draws=3).draws).all()
