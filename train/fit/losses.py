@@ -1,12 +1,25 @@
-"""The loss of the 6th place of BirdCLEF+ 2025 on clipwise and segmentwise, and one on every frame."""
+"""Losses on clipwise, on segmentwise and on every frame, and the sum of them that is trained.
+
+The default is that of the 6th place of BirdCLEF+ 2025. Each loss takes logits and targets of one shape,
+(batch, classes) or (batch, classes, frames), where a target of NaN is unknown and doesn't count.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    logsigmoid,
+    softplus,
+)
 
 from train.config.settings import Fit
+
+Loss = Callable[[Tensor, Tensor, Fit], Tensor]
 
 
 def sed_loss(
@@ -21,34 +34,95 @@ def sed_loss(
     targets : (batch, classes) in 0..1 for the whole chunk; NaN is unknown and doesn't count
     soft_clipwise : whether targets between 0 and 1 count in the loss on clipwise, too
     """
-    on_clipwise = clipwise_loss(clipwise, targets, soft_clipwise)
-    on_segmentwise = logit_loss(framewise.max(dim=2)[0], targets)
+    loss = LOSSES[fit.loss]
+    on_clipwise = clipwise_loss(clipwise, targets, soft_clipwise, fit.clipwise_loss == "logits")
+    on_segmentwise = loss(framewise.max(dim=2)[0], targets, fit)
     if fit.framewise:
-        on_frames = logit_loss(framewise, targets[:, :, None].expand_as(framewise))
+        on_frames = loss(framewise, targets[:, :, None].expand_as(framewise), fit)
         on_segmentwise = (1.0 - fit.framewise) * on_segmentwise + fit.framewise * on_frames
     return fit.clipwise_weight * on_clipwise + (1.0 - fit.clipwise_weight) * on_segmentwise
 
 
-def clipwise_loss(clipwise: Tensor, target: Tensor, soft: bool = True) -> Tensor:
-    """BCEWithLogits, both (batch, classes); cells whose target is NaN don't count.
+def clipwise_loss(
+    clipwise: Tensor, target: Tensor, soft: bool = True, as_logits: bool = True
+) -> Tensor:
+    """BCE of probabilities, both (batch, classes); cells whose target is NaN don't count.
 
-    Clipwise is a probability already, so BCE*WithLogits* is formally wrong for it. The write-up of the
-    6th place of BirdCLEF+ 2025 kept it because it raised the leaderboard score. As a consequence
-    clipwise values are small, their ranking is good, and targets of 0.5 or less pull them to 0. Unless
-    `soft`, targets between 0 and 1 don't count here either; segmentwise learns them.
+    With `as_logits` it is BCE*WithLogits*, which is formally wrong for what is a probability already.
+    The write-up of the 6th place of BirdCLEF+ 2025 kept it because it raised the leaderboard score. As
+    a consequence clipwise values are small, their ranking is good, and targets of 0.5 or less pull them
+    to 0. Unless `soft`, targets between 0 and 1 don't count here either; segmentwise learns them.
     """
     known = ~torch.isnan(target)
     if not soft:
         known &= (target == 0.0) | (target == 1.0)
-    return _known_bce(clipwise, target, known)
+    if as_logits:
+        return _known_bce(clipwise, target, known)
+    return binary_cross_entropy(clipwise.float(), torch.nan_to_num(target), known.float())
 
 
-def logit_loss(logit: Tensor, target: Tensor) -> Tensor:
-    """BCE on segmentwise (batch, classes) or framewise (batch, classes, frames) logits.
-
-    Cells whose target is NaN don't count.
-    """
+def bce(logit: Tensor, target: Tensor, fit: Fit) -> Tensor:
+    """Binary cross entropy of each class by itself."""
     return _known_bce(logit, target, ~torch.isnan(target))
+
+
+def focal(logit: Tensor, target: Tensor, fit: Fit) -> Tensor:
+    """BCE in which cells that are nearly right count less, by the exponents of `fit.focal_…`.
+
+    Two exponents of one size are the focal loss (Lin et al. 2017, https://arxiv.org/abs/1708.02002), a
+    larger one of the absent classes is the asymmetric loss without its margin (Ridnik et al. 2021,
+    https://arxiv.org/abs/2009.14119).
+    """
+    known, logit = ~torch.isnan(target), logit.float()
+    given = torch.nan_to_num(target)
+    present = given * torch.sigmoid(-logit) ** fit.focal_positive * logsigmoid(logit)
+    absent = (1 - given) * torch.sigmoid(logit) ** fit.focal_negative * logsigmoid(-logit)
+    return -((present + absent) * known).mean()
+
+
+def soft_auc(logit: Tensor, target: Tensor, fit: Fit) -> Tensor:
+    """For each class, how far pairs of a present and an absent chunk are from being in order.
+
+    A pair costs softplus(absent − present), a smooth bound of 1 − AUC (Yan et al. 2003, ICML). A soft
+    target is present by its value and absent by the rest. Classes without a pair in the batch don't
+    count.
+    """
+    known, logit = (~torch.isnan(target)).float(), logit.float()
+    present = torch.nan_to_num(target) * known
+    absent = (1 - torch.nan_to_num(target)) * known
+    of_pair = present[:, None] * absent[None]
+    cost = (of_pair * softplus(logit[None] - logit[:, None])).sum(dim=(0, 1))
+    weight = of_pair.sum(dim=(0, 1))
+    has_pairs = weight > 0
+    return (cost / weight.clamp(min=1e-6))[has_pairs].sum() / has_pairs.sum().clamp(min=1)
+
+
+def bce_and_soft_auc(logit: Tensor, target: Tensor, fit: Fit) -> Tensor:
+    """Their sum: order alone leaves the logits' level open."""
+    return bce(logit, target, fit) + soft_auc(logit, target, fit)
+
+
+def cross_entropy(logit: Tensor, target: Tensor, fit: Fit) -> Tensor:
+    """Softmax over the known classes against the targets made to add up to 1, of chunks with a label.
+
+    Inference takes the sigmoid of the same logits all the same: only their order is ranked.
+    """
+    known = ~torch.isnan(target)
+    given = torch.nan_to_num(target)
+    log_shares = logit.float().masked_fill(~known, -1e4).log_softmax(dim=1)
+    total = given.sum(dim=1)
+    of_sample = -(given * log_shares).sum(dim=1) / total.clamp(min=1e-6)
+    labelled = total > 0
+    return of_sample[labelled].sum() / labelled.sum().clamp(min=1)
+
+
+LOSSES: dict[str, Loss] = {
+    "bce": bce,
+    "focal": focal,
+    "auc": soft_auc,
+    "bce+auc": bce_and_soft_auc,
+    "cross_entropy": cross_entropy,
+}
 
 
 def _known_bce(logit: Tensor, target: Tensor, known: Tensor) -> Tensor:

@@ -22,9 +22,7 @@ from tests.train.config.test_job import version_3
 from train import run as train_run
 from train.config.job import Job
 from train.config.provenance import differences
-from train.config.settings import Fit
 from train.fit import trainer as fit
-from train.fit.losses import clipwise_loss, logit_loss, sed_loss
 from train.fit.precision import Precision
 from train.fit.trainer import lr_factor
 from train.models import checkpoint
@@ -308,20 +306,6 @@ def test_gradients_are_clipped_to_a_norm_and_by_zero_not_at_all(
     assert (norm <= 1.01e-3) == clipped
 
 
-def test_every_frame_has_the_chunks_labels_and_its_share_of_the_loss() -> None:
-    clipwise, framewise = torch.rand(2, 3), torch.randn(2, 3, 4)
-    targets = torch.tensor([[1.0, 0.0, torch.nan], [0.0, 1.0, 0.0]])
-
-    def loss(share: float) -> Tensor:
-        return sed_loss(clipwise, framewise, targets, Fit(clipwise_weight=0.3, framewise=share), True)
-
-    each = torch.stack([logit_loss(framewise[:, :, i], targets) for i in range(4)]).mean()
-    on_clipwise = clipwise_loss(clipwise, targets)
-    on_loudest = logit_loss(framewise.amax(dim=2), targets)
-    assert loss(0.0).isclose(0.3 * on_clipwise + 0.7 * on_loudest)
-    assert loss(0.6).isclose(0.3 * on_clipwise + 0.7 * (0.4 * on_loudest + 0.6 * each))
-
-
 def test_log_mels_are_those_of_the_whole_batch(contract: Contract) -> None:
     trainer = fit.Trainer(tiny_predictor(contract), tiny_job(), 8, torch.device("cpu"))
     chunks = torch.randn(2 * fit.CPU_CHUNKS + 3, contract.chunk_samples)
@@ -391,14 +375,6 @@ def test_a_checkpoint_of_another_version_is_named(tmp_path: Path) -> None:
     torch.save({"version": 99}, tmp_path / "final.pt")
     with pytest.raises(UserError, match="checkpoint version 99, this kit reads 3 and 4"):
         checkpoint.Final.load(tmp_path / "final.pt")
-
-
-def test_soft_targets_may_count_on_segmentwise_alone() -> None:
-    clipwise = torch.tensor([[0.2, 0.7, 0.4]])
-    target, without = torch.tensor([[0.0, 1.0, 0.5]]), torch.tensor([[0.0, 1.0, torch.nan]])
-    hard = clipwise_loss(clipwise, target, soft=False)
-    assert torch.equal(hard, clipwise_loss(clipwise, without))
-    assert not torch.equal(hard, clipwise_loss(clipwise, target))
 
 
 def test_each_step_draws_masks_of_its_own(contract: Contract, monkeypatch: pytest.MonkeyPatch) -> None:

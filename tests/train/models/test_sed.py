@@ -1,19 +1,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import timm
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 from birdkit.contract import Contract
 from birdkit.errors import UserError
 from tests.conftest import tiny_job, tiny_predictor
 from train.config.settings import Model
-from train.fit.losses import clipwise_loss, logit_loss
 from train.models import pretrained
 from train.models.sed import AttBlockV2, SedNetwork, central_frames, fine_sigmoid
 
@@ -76,26 +73,6 @@ def test_central_frames_are_in_the_middle_and_at_least_one(n_frames: int, share:
     assert 0 <= first < last <= n_frames
     assert first == n_frames - last
     assert last - first >= share * n_frames - 1e-6
-
-
-def test_the_loss_is_bce_with_logits_on_both_outputs() -> None:
-    answer = torch.rand(4, 3)
-    target = torch.randint(0, 2, (4, 3)).float()
-    for loss in (clipwise_loss, logit_loss):
-        assert loss(answer, target).isclose(bce(answer, target))
-
-
-def test_soft_labels_can_be_left_to_segmentwise_and_unknown_ones_count_for_neither() -> None:
-    target = torch.tensor([[0.0, 0.3, 1.0, torch.nan]])
-
-    def heeded(loss: Callable[..., torch.Tensor], *settings: bool) -> list[bool]:
-        answer = torch.rand(1, 4, requires_grad=True)
-        loss(answer, target, *settings).backward()
-        assert answer.grad is not None
-        return (answer.grad[0] != 0).tolist()
-
-    assert heeded(clipwise_loss, False) == [True, False, True, False]
-    assert heeded(clipwise_loss) == heeded(logit_loss) == [True, True, True, False]
 
 
 def test_segmentwise_is_the_loudest_frame(contract: Contract) -> None:

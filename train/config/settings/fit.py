@@ -31,6 +31,15 @@ class Fit:
     average_from: Share = 1.0
     """From this share of the steps on the rate stays constant and the plain mean of the weights is
     kept, in place of the moving average (https://arxiv.org/abs/1803.05407)."""
+    loss: Literal["bce", "focal", "auc", "bce+auc", "cross_entropy"] = "bce"
+    """Loss on segmentwise and on frames: BCE of each class; "focal" BCE, in which what is nearly right
+    counts less; a smooth "auc" over pairs, alone or beside BCE; "cross_entropy" over the classes."""
+    focal_positive: Annotated[float, Range(0, 10)] = 2.0
+    """Exponent of the focal loss on classes that are present; 0: each counts in full."""
+    focal_negative: Annotated[float, Range(0, 10)] = 2.0
+    """Exponent of the focal loss on absent classes; a larger one than on present ones is asymmetric."""
+    clipwise_loss: Literal["logits", "probability"] = "logits"
+    """Loss on clipwise: the write-up's, which takes a probability for a logit, or proper BCE."""
     clipwise_weight: Share = 0.5
     """Weight of the loss on clipwise; the rest is on segmentwise."""
     framewise: Share = 0.0

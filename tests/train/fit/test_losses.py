@@ -1,0 +1,151 @@
+"""Each loss against a slow one by its definition, and what doesn't count in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from train.config.settings import Fit
+from train.fit.losses import LOSSES, clipwise_loss, sed_loss
+
+FIT = Fit()
+TARGETS = torch.tensor(
+    [[1.0, 0.0, torch.nan], [0.3, 1.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.8, 0.0], [torch.nan, 0.0, 0.5]]
+)
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def known_cells(logits: Tensor) -> Iterator[tuple[float, float]]:
+    """Logit and target of each cell of a table whose target is known."""
+    for logit, target in zip(logits.flatten().tolist(), TARGETS.flatten().tolist(), strict=True):
+        if not math.isnan(target):
+            yield logit, target
+
+
+def slow_focal(logits: Tensor, positive: float, negative: float) -> float:
+    total = 0.0
+    for x, t in known_cells(logits):
+        p = sigmoid(x)
+        total -= t * (1 - p) ** positive * math.log(p) + (1 - t) * p**negative * math.log(1 - p)
+    return total / logits.numel()
+
+
+def slow_auc(logits: Tensor) -> float:
+    of_classes = []
+    for x, t in zip(logits.T.tolist(), TARGETS.T.tolist(), strict=True):
+        known = [(a, b) for a, b in zip(x, t, strict=True) if not math.isnan(b)]
+        pairs = [(p * (1 - q), math.log1p(math.exp(b - a))) for a, p in known for b, q in known]
+        of_classes.append(np.average([cost for _, cost in pairs], weights=[w for w, _ in pairs]))
+    return float(np.mean(of_classes))
+
+
+def slow_cross_entropy(logits: Tensor) -> float:
+    of_samples = []
+    for x, t in zip(logits.tolist(), TARGETS.tolist(), strict=True):
+        known = [(a, b) for a, b in zip(x, t, strict=True) if not math.isnan(b)]
+        norm = math.log(sum(math.exp(a) for a, _ in known))
+        of_samples.append(sum(b * (norm - a) for a, b in known) / sum(b for _, b in known))
+    return float(np.mean(of_samples))
+
+
+REFERENCES: dict[str, Callable[[Tensor], float]] = {
+    "bce": lambda logits: slow_focal(logits, 0.0, 0.0),
+    "focal": lambda logits: slow_focal(logits, 1.0, 4.0),
+    "auc": slow_auc,
+    "bce+auc": lambda logits: slow_focal(logits, 0.0, 0.0) + slow_auc(logits),
+    "cross_entropy": slow_cross_entropy,
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("scale", [0.5, 8.0])
+def test_a_loss_is_its_definition_of_known_cells(name: str, scale: float) -> None:
+    fit = replace(FIT, focal_positive=1.0, focal_negative=4.0)
+    logits = scale * torch.randn(TARGETS.shape, generator=torch.Generator().manual_seed(7))
+    assert float(LOSSES[name](logits, TARGETS, fit)) == pytest.approx(
+        REFERENCES[name](logits), rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_an_unknown_cell_teaches_nothing_and_gradients_are_finite_everywhere(name: str) -> None:
+    logits = torch.linspace(-90, 90, TARGETS.numel()).reshape(TARGETS.shape).requires_grad_()
+    LOSSES[name](logits, TARGETS, FIT).backward()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+    assert not logits.grad[torch.isnan(TARGETS)].any()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("target", [0.0, 1.0, torch.nan])
+def test_a_batch_of_one_target_or_unknown_is_no_fault(name: str, target: float) -> None:
+    logits = torch.randn(2, 3, requires_grad=True)
+    loss = LOSSES[name](logits, torch.full((2, 3), target), FIT)
+    loss.backward()
+    assert torch.isfinite(loss)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_step_downhill_brings_targets_and_logits_together(name: str) -> None:
+    logits = torch.zeros(TARGETS.shape, requires_grad=True)
+    for _ in range(200):
+        (gradient,) = torch.autograd.grad(LOSSES[name](logits, TARGETS, FIT), logits)
+        logits = (logits - gradient).detach().requires_grad_()
+    present, absent = TARGETS == 1.0, TARGETS == 0.0
+    for c in range(3):
+        assert logits[present[:, c], c].min() > logits[absent[:, c], c].max() - 1e-6
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_frame_has_the_chunks_labels_and_its_share_of_the_loss(name: str) -> None:
+    loss = LOSSES[name]
+    fit = replace(FIT, loss=cast(Any, name), clipwise_weight=0.3)
+    clipwise, framewise = torch.rand(5, 3), torch.randn(5, 3, 4)
+
+    def summed(share: float) -> Tensor:
+        return sed_loss(clipwise, framewise, TARGETS, replace(fit, framewise=share), True)
+
+    on_clipwise = clipwise_loss(clipwise, TARGETS)
+    on_loudest = loss(framewise.amax(dim=2), TARGETS, fit)
+    each = torch.stack([loss(framewise[:, :, i], TARGETS, fit) for i in range(4)]).mean()
+    assert summed(0.0).isclose(0.3 * on_clipwise + 0.7 * on_loudest)
+    assert summed(0.6).isclose(0.3 * on_clipwise + 0.7 * (0.4 * on_loudest + 0.6 * each))
+
+
+def test_the_defaults_are_the_write_ups_bce_with_logits_on_both_outputs() -> None:
+    clipwise, framewise = torch.rand(4, 3), torch.randn(4, 3, 5)
+    target = torch.randint(0, 2, (4, 3)).float()
+    expected = [binary_cross_entropy_with_logits(x, target) for x in (clipwise, framewise.amax(2))]
+    assert sed_loss(clipwise, framewise, target, FIT, True).isclose(torch.stack(expected).mean())
+
+
+def test_proper_bce_of_clipwise_is_lowest_at_the_targets() -> None:
+    target = torch.tensor([[0.0, 0.3, 1.0]])
+    right = clipwise_loss(target, target, as_logits=False)
+    assert right.isclose(torch.tensor(-(0.3 * math.log(0.3) + 0.7 * math.log(0.7)) / 3))
+    assert clipwise_loss(torch.tensor([[0.1, 0.3, 0.9]]), target, as_logits=False) > right
+    assert clipwise_loss(torch.tensor([[0.0, 0.5, 1.0]]), target, as_logits=False) > right
+
+
+def test_soft_labels_can_be_left_to_segmentwise_and_unknown_ones_count_for_neither() -> None:
+    target = torch.tensor([[0.0, 0.3, 1.0, torch.nan]])
+
+    def heeded(*settings: bool) -> list[bool]:
+        answer = torch.rand(1, 4, requires_grad=True)
+        clipwise_loss(answer, target, *settings).backward()
+        assert answer.grad is not None
+        return (answer.grad[0] != 0).tolist()
+
+    assert heeded(False) == heeded(False, False) == [True, False, True, False]
+    assert heeded() == heeded(True, False) == [True, True, True, False]
