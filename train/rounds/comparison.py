@@ -37,6 +37,17 @@ class Gain:
     after: tuple[float, ...]  # (runs,)
     mean: Difference  # mean over the runs; files and runs are resampled
 
+    @property
+    def by_run(self) -> str:
+        """What each run gained."""
+        gained = zip(self.before, self.after, strict=True)
+        return ", ".join(f"{after - before:+.3f}" for before, after in gained)
+
+    @property
+    def verdict(self) -> str:
+        """What can be said of the mean, and what gain could have been seen."""
+        return f"{self.mean.verdict} (detectable: {self.mean.detectable:.3f})"
+
 
 def pair(run: Path, set_name: str, against: Path | None = None) -> Pair:
     """A run's last round beside that of another run, or beside its own round 0.
@@ -139,16 +150,12 @@ def markdown(gains: Sequence[Gain], before: str = "round 0") -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for gain in gains:
-        by_run = ", ".join(
-            f"{after - before:+.3f}" for before, after in zip(gain.before, gain.after, strict=True)
-        )
-        spreads = f"{_spread(gain.before)} | {_spread(gain.after)}"
-        verdict = f"{gain.mean.verdict} (detectable: {gain.mean.detectable:.3f})"
-        lines.append(
-            f"| {gain.model} | {gain.output} | {spreads} | {by_run} | {gain.mean} | {verdict} |"
-        )
+        spreads = f"{spread(gain.before)} | {spread(gain.after)}"
+        gained = f"{gain.by_run} | {gain.mean} | {gain.verdict}"
+        lines.append(f"| {gain.model} | {gain.output} | {spreads} | {gained} |")
     return "\n".join(lines).replace("-0", "−0")
 
 
-def _spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float]) -> str:
+    """Mean, lowest and highest."""
     return f"{np.mean(values):.3f} ({min(values):.3f}–{max(values):.3f})"
