@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.fft
+import soxr
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -13,6 +14,8 @@ from train.config.settings import Augment
 # Spectral slopes of the noise bank, power ~ 1/f^slope: white, pink, brown, and between.
 _SLOPES = (0.0, 0.5, 1.0, 1.5, 2.0)
 _BANK_S = 30
+# Where random gains are drawn, an octave and a half apart.
+_CORNERS_HZ = np.geomspace(125.0, 16_000.0, 6)
 
 
 def noise_bank(sample_rate: int, seed: int) -> NDArray[np.float32]:
@@ -47,6 +50,28 @@ def from_afar(
     spectrum = scipy.fft.rfft(chunk, n_fft) * scipy.fft.rfft(echo.astype(np.float32), n_fft)
     distant = scipy.fft.irfft(spectrum * low_pass.astype(np.float32), n_fft)[: chunk.size]
     return np.asarray(distant * (rms(chunk) / max(rms(distant), 1e-6)), dtype=np.float32)
+
+
+def equalised(
+    chunk: NDArray[np.float32], sample_rate: int, most_db: float, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """(samples,) through a random smooth filter: gains of up to ± `most_db` from band to band.
+
+    In dB over log frequency the gains are straight lines; the power stays what it was.
+    """
+    n_fft = scipy.fft.next_fast_len(chunk.size, real=True)
+    hz = np.maximum(scipy.fft.rfftfreq(n_fft, 1.0 / sample_rate), 1.0)
+    gains_db = rng.uniform(-most_db, most_db, _CORNERS_HZ.size)
+    gain = 10 ** (np.interp(np.log(hz), np.log(_CORNERS_HZ), gains_db) / 20)
+    spectrum = scipy.fft.rfft(chunk, n_fft) * gain.astype(np.float32)
+    coloured = scipy.fft.irfft(spectrum, n_fft)[: chunk.size]
+    return np.asarray(coloured * (rms(chunk) / max(rms(coloured), 1e-6)), dtype=np.float32)
+
+
+def at_speed(chunk: NDArray[np.float32], n_samples: int) -> NDArray[np.float32]:
+    """(n_samples,): all of a chunk played in the time of so many samples, band-limited."""
+    played = soxr.resample(chunk, chunk.size, n_samples, quality="MQ")
+    return np.asarray(np.resize(played, n_samples), dtype=np.float32)  # one sample off, by rounding
 
 
 def add_noise(

@@ -20,7 +20,15 @@ from birdkit.contract import Contract
 from birdkit.grid import cut_chunk
 from train.config.job import Job
 from train.config.settings import Augment, Data, Pseudo
-from train.data.augment import add_noise, from_afar, mix, noise_bank, to_full_scale
+from train.data.augment import (
+    add_noise,
+    at_speed,
+    equalised,
+    from_afar,
+    mix,
+    noise_bank,
+    to_full_scale,
+)
 from train.data.competition import Recording
 from train.data.soundscapes import LabelledSoundscape, window_truth
 from train.data.speech import Stretches, without_speech
@@ -188,10 +196,22 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         if speech and (self.data.speech == "cut" or rng.random() < 0.5):
             rate = self.contract.sample_rate
             waveform = without_speech(waveform, speech, rate, LEAST_WITHOUT_SPEECH_S)
-        chunk = to_float(random_crop(waveform, self.contract.chunk_samples, rng))
+        chunk = self._crop(waveform, rng)
+        # What is off draws nothing, so that its setting changes no other draw.
+        if self.augment.equalise and rng.random() < self.augment.equalise:
+            rate = self.contract.sample_rate
+            chunk = equalised(chunk, rate, self.augment.equalise_db, rng)
         if rng.random() < self.augment.afar:
             chunk = from_afar(chunk, self.contract.sample_rate, rng)
         return chunk, self.targets[index]
+
+    def _crop(self, waveform: Samples, rng: np.random.Generator) -> NDArray[np.float32]:
+        """A chunk from a random place, played at a random speed where that is asked for."""
+        n_samples = self.contract.chunk_samples
+        if not self.augment.speed or rng.random() >= self.augment.speed:
+            return to_float(random_crop(waveform, n_samples, rng))
+        heard = round(n_samples * rng.uniform(*self.augment.speed_range))
+        return at_speed(to_float(random_crop(waveform, heard, rng)), n_samples)
 
 
 def _joined(

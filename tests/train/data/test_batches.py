@@ -167,6 +167,50 @@ def test_from_afar_dulls_and_reverberates_and_keeps_the_power() -> None:
     assert augment.from_afar(0 * click, 32000, rng).max() == 0.0
 
 
+def test_equalising_changes_the_colour_within_its_gains_and_keeps_the_power() -> None:
+    rng = np.random.default_rng(2)
+    click = np.zeros(32000, dtype=np.float32)
+    click[0] = 1.0
+    levels = []
+    for _ in range(20):
+        heard = augment.equalised(click, 32000, 12.0, rng)
+        assert augment.rms(heard) == pytest.approx(augment.rms(click), rel=1e-3)
+        levels_db = 20 * np.log10(np.abs(np.fft.rfft(heard)))
+        assert np.ptp(levels_db) <= 24.1
+        assert np.abs(np.diff(levels_db[125:])).max() < 0.5  # smooth: no gap between two bins
+        levels.append(np.ptp(levels_db))
+    assert np.mean(levels) > 10
+    assert augment.equalised(click, 32000, 0.0, rng) == pytest.approx(click, abs=1e-6)
+    assert not augment.equalised(0 * click, 32000, 12.0, rng).any()
+
+
+@pytest.mark.parametrize("speed", [0.5, 0.9, 1.0, 1.1, 2.0])
+def test_a_faster_recording_is_higher_and_as_long_as_asked_for(speed: float) -> None:
+    heard = round(32000 * speed)
+    tone = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(heard) / 32000).astype(np.float32)
+    played = augment.at_speed(tone, 32000)
+    assert played.shape == (32000,)
+    middle = played[4000:-4000] * np.hanning(24000)
+    loudest_hz = np.argmax(np.abs(np.fft.rfft(middle, 320_000))) / 10
+    assert loudest_hz == pytest.approx(1000 * speed, abs=1.0)
+    assert augment.rms(played) == pytest.approx(0.5 / np.sqrt(2), rel=0.02)
+
+
+@pytest.mark.parametrize("setting", ["equalise", "speed"])
+def test_what_is_off_changes_no_other_draw_and_what_is_on_changes_the_sound_alone(
+    setting: str, batches: Batches
+) -> None:
+    plain, targets = batches[3]
+    batches.augment = replace(batches.augment, **{setting: 1.0})  # type: ignore[arg-type]
+    changed, _ = batches[3]
+    assert changed.shape == plain.shape
+    assert not torch.equal(changed, plain)
+    batches.augment = replace(batches.augment, **{setting: 0.0})  # type: ignore[arg-type]
+    again, same = batches[3]
+    assert torch.equal(again, plain)
+    assert torch.equal(same, targets)
+
+
 def test_spec_augment_masks_bands_and_stretches_and_repeats_by_its_generator() -> None:
     config = Augment(freq_masks=1, time_masks=1)
     log_mel = torch.rand(4, 1, 64, 100)

@@ -9,6 +9,7 @@ from birdkit.errors import UserError
 from train.config.settings.ranges import Range, Share
 
 Decibels = Annotated[float, Range(-60, 100)]
+Speed = Annotated[float, Range(0.5, 2)]
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,14 @@ class Augment:
     """Largest difference of the two levels."""
     afar: Share = 0.0
     """Share of the recordings made to sound distant: low-passed and reverberated."""
+    equalise: Share = 0.0
+    """Share of the recordings with random gains over frequency, as of another recorder or place."""
+    equalise_db: Annotated[float, Range(0, 60)] = 12.0
+    """Largest of those gains and losses."""
+    speed: Share = 0.0
+    """Share of the recordings played faster or slower, which moves their pitch and their time alike."""
+    speed_range: tuple[Speed, Speed] = (0.9, 1.1)
+    """Range of that speed; 1 is the recording's own."""
     noise: Share = 0.5
     """Share of the chunks with coloured noise added."""
     noise_snr_db: tuple[Decibels, Decibels] = (0.0, 30.0)
@@ -35,5 +44,7 @@ class Augment:
     """Largest share of the frames under one mask."""
 
     def __post_init__(self) -> None:
-        if self.noise_snr_db[0] > self.noise_snr_db[1]:
-            raise UserError(f"augment.noise_snr_db {list(self.noise_snr_db)}: put the lower one first")
+        for name in ("noise_snr_db", "speed_range"):
+            lowest, highest = getattr(self, name)
+            if lowest > highest:
+                raise UserError(f"augment.{name} {[lowest, highest]}: put the lower one first")
