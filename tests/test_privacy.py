@@ -64,7 +64,7 @@ def test_an_engine_is_imported_without_its_telemetry(engine: str, tmp_path: Path
     "command",
     [
         "train/demo.py --out demo --scale 0.02",
-        "train/run.py --data {data} --out run --cache cache {tiny} --set data.speech=cut",
+        "train/run.py --data {data} --out run --cache cache {tiny} --set data.speech=cut --tensorboard",
         "train/run.py --data {data} --out run --cache cache {tiny} --dry-run",
         "train/compare.py {run} --against {run} --set held_out",
         "train/metrics.py {data}/validation/truth.csv --validation {data}/validation",
