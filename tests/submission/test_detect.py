@@ -197,5 +197,5 @@ def test_copied_alone_with_nothing_of_ours_importable_it_detects(
         env={**os.environ, "PYTHONPATH": str(block_imports(tmp_path / "block", FORBIDDEN))},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "1 recordings, 0 min 11 s of sound" in done.stdout
+    assert "1 recordings, 11 s of sound" in done.stdout
     assert (alone / "detections" / "windows.csv").is_file()
