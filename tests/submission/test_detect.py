@@ -153,6 +153,7 @@ def test_any_rate_length_and_number_of_channels_is_taken(model_dir: Path, tmp_pa
         (["in", "--model", "empty"], "ensemble.json: not found"),
         (["in", "--out", "in/a.wav"], "--out in/a.wav"),
         (["in", "--layout", "fast"], "layout 'fast'"),
+        (["in", "--layout", "1x2x4", "--threads", "2"], "--layout 1x2x4 has its own threads"),
         (["in", "--engine", "steam"], "engine 'steam' is unknown"),
     ],
 )

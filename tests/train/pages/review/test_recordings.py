@@ -133,7 +133,7 @@ def test_the_command_writes_a_page_and_says_which_recordings_it_took(
     "arguments, said",
     [
         (["run", "--model", "m"], "one model scores them"),
-        (["run", "other"], "one model scores them"),
+        (["run", "other"], "OTHER_RUN_DIR goes with RUN_DIR, not with --soundscapes"),
         (["--marks", "marks.csv"], "give one of them"),
         (["--model", "m", "--out", "."], "is a folder"),
     ],
