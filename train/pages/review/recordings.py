@@ -13,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from birdkit.audio import SUFFIXES
 from birdkit.contract import Contract
 from birdkit.engines.layout import one_stream, usable_cores
 from birdkit.errors import UserError
 from birdkit.grid import row_ids, windows_in
 from birdkit.kaggle import mounts
+from birdkit.recordings import folders
+from birdkit.recordings.folders import Recording
 from birdkit.recordings.models import ModelFolder
 from birdkit.scoring import ensemble
 from birdkit.scoring.ensemble import Ensemble, combine
@@ -93,15 +94,14 @@ def model_of_folder(folder: Path) -> Model:
     return Model(ensemble.load(folder, one_stream(usable_cores())).ensemble, name)
 
 
-def find(folder: Path) -> list[Path]:
-    """The sound files of a folder and of the folders in it. Raises `UserError` where there is none."""
+def find(folder: Path) -> tuple[list[Recording], dict[str, str]]:
+    """The recordings that `submission/detect.py` finds in a folder, by the same names, and its faults.
+
+    Raises `UserError` where there is none.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give a folder of recordings with --soundscapes DIR")
-    below = (path for path in folder.rglob("*") if path.is_dir() and not path.name.startswith("."))
-    paths = [path for place in [folder, *sorted(below)] for path in mounts.soundscapes(place)]
-    if not paths:
-        raise UserError(f"{folder}: holds no sound files ({', '.join(sorted(SUFFIXES))})")
-    return paths
+    return folders.find([folder])
 
 
 def score(folder: Path, model: Model, data: Path | None = None) -> Recordings:
@@ -111,7 +111,8 @@ def score(folder: Path, model: Model, data: Path | None = None) -> Recordings:
     ----------
     data : competition folder with labels of the soundscapes; None: the folder around, if it has any
     """
-    paths = find(folder)
+    found, faults = find(folder)
+    paths, names = [recording.path for recording in found], [recording.name for recording in found]
     contract = model.ensemble.contract
     lengths_s = (seconds for seconds, _ in look_at_all(paths))
     counts = [windows_in(seconds, contract.window_s) for seconds in lengths_s]
@@ -124,16 +125,15 @@ def score(folder: Path, model: Model, data: Path | None = None) -> Recordings:
         prediction = predict(files, model.ensemble.score, contract, report=report)
     # As `submission/detect.py` does: a rank is a place among these recordings, which no threshold fits.
     scores = tuple(combine(prediction.scores, replace(model.ensemble.spec, averaging="probability")))
-    names = tuple(path.relative_to(folder).as_posix() for path in paths)
     unscored = [i for i, rows in enumerate(scores) if rows is None]
-    failures = {names[i]: prediction.failures[files[i].name] for i in unscored}
+    failures = faults | {names[i]: prediction.failures[files[i].name] for i in unscored}
     if len(unscored) == len(paths):
         raise UserError(f"{folder}: no recording can be scored ({next(iter(failures.values()))})")
     data = data or _around(folder)
     known = _labelled(paths, data, contract) if data else {}
     return Recordings(
         tuple(paths),
-        names,
+        tuple(names),
         scores,
         failures,
         contract,

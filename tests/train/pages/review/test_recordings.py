@@ -13,6 +13,7 @@ import torch
 
 from birdkit.errors import UserError
 from birdkit.grid import row_ids
+from birdkit.recordings import folders
 from birdkit.scoring.ensemble import Spec
 from tests.conftest import submit_validation, write_sound
 from train import label, report
@@ -101,8 +102,23 @@ def test_bad_recordings_and_odd_ones_cost_their_own_rows_only(model_dir: Path, t
     assert scored.known == {}
 
 
+def test_the_review_finds_what_detections_find_by_the_same_names(tmp_path: Path) -> None:
+    field = tmp_path / "field"
+    for name in ("a.w64", "b.AIFF", "site/c.wav", ".trash/d.wav", ".trash/site/e.wav", "site/._f.wav"):
+        write_sound(field / name, 0.1, rate=8000)
+    (tmp_path / "elsewhere").mkdir()
+    write_sound(tmp_path / "elsewhere" / "g.wav", 0.1, rate=8000)
+    (field / "linked").symlink_to(tmp_path / "elsewhere")
+    (field / "h.wav").symlink_to(tmp_path / "elsewhere" / "g.wav")
+    (field / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
+    found, faults = find(field)
+    assert [recording.name for recording in found] == ["a.w64", "b.AIFF", "h.wav", "site/c.wav"]
+    assert list(faults) == ["gone.wav"]
+    assert (found, faults) == folders.find([field], tmp_path / "out")
+
+
 def test_a_folder_without_sound_is_an_error(model_dir: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no sound files"):
+    with pytest.raises(UserError, match="no recordings there"):
         find(tmp_path)
     with pytest.raises(UserError, match="no such folder; give a folder of recordings"):
         find(tmp_path / "none")
@@ -119,7 +135,7 @@ def test_the_command_writes_a_page_and_says_which_recordings_it_took(
     (folder / "bad.ogg").write_bytes(b"no sound")
     out = tmp_path / "pages" / "review.html"
     arguments = ["--soundscapes", str(folder), "--model", str(model_dir), "--out", str(out)]
-    n_recordings = len(find(folder)) - 1
+    n_recordings = len(find(folder)[0]) - 1
     assert report.main([*arguments, "--most", "2", "--species", "demwar1"]) == 0
     printed = capsys.readouterr().out
     assert f"2 of {n_recordings} recordings: chosen for demwar1, the highest scores first." in printed
