@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from birdkit.contract import Contract
+from birdkit.detections import species
 from birdkit.engines.layout import one_stream, usable_cores
 from birdkit.errors import UserError
 from birdkit.grid import row_ids, windows_in
@@ -30,7 +31,6 @@ from train.data.bad_files import look_at_all
 from train.data.competition import read_labelled
 from train.data.soundscapes import window_truth
 from train.rounds import plan, pseudo_labels, teachers
-from train.rounds.class_table import names_of
 from train.scoring.truth import read_truth
 
 ID_DIGITS = 12  # of a hash that names a model
@@ -43,6 +43,7 @@ class Model:
     ensemble: Ensemble
     name: str
     pseudo: Path | None = None  # the table of the labels that trained it
+    folder: Path | None = None  # of an exported one
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Recordings:
     contract: Contract
     known: dict[int, Known] = field(default_factory=dict)
     pseudo: dict[int, NDArray[np.float32]] = field(default_factory=dict)
-    common_names: dict[str, str] = field(default_factory=dict)  # of classes, where the data tells them
+    common_names: dict[str, str] = field(default_factory=dict)  # of classes, else scientific ones
 
 
 def model_of_run(run_dir: Path, device: torch.device) -> Model:
@@ -91,7 +92,7 @@ def model_of_folder(folder: Path) -> Model:
     They have the name that `submission/detect.py` gives them in its tables.
     """
     name = ModelFolder(folder).name
-    return Model(ensemble.load(folder, one_stream(usable_cores())).ensemble, name)
+    return Model(ensemble.load(folder, one_stream(usable_cores())).ensemble, name, folder=folder)
 
 
 def find(folder: Path) -> tuple[list[Recording], dict[str, str]]:
@@ -139,7 +140,7 @@ def score(folder: Path, model: Model, data: Path | None = None) -> Recordings:
         contract,
         known | _validation(paths, folder, contract),
         _pseudo(paths, model.pseudo, contract),
-        _common_names(data) if data else {},
+        _names(contract.classes, model.folder, data),
     )
 
 
@@ -201,6 +202,9 @@ def _pseudo(
     }
 
 
-def _common_names(data: Path) -> dict[str, str]:
-    names = names_of([data])["common_name"].dropna()
-    return dict(zip(names.index, names, strict=True))
+def _names(classes: Sequence[str], model: Path | None, data: Path | None) -> dict[str, str]:
+    """What people call the classes, by the model folder's table first, as in tables of detections."""
+    listed = [model / species.TAXONOMY_NAME] if model else []
+    listed += [data / mounts.TAXONOMY, mounts.there(data, mounts.RECORDINGS)] if data else []
+    known = species.named_by(classes, [path for path in listed if path.is_file()])
+    return {one.label: one.shown for one in known}

@@ -45,6 +45,24 @@ def test_an_exported_folder_scores_as_the_submission_does(
         np.testing.assert_array_equal(known.present, wanted.labels)
 
 
+def test_names_are_those_of_the_model_folder_before_those_of_the_data(
+    competition: Path, model_dir: Path, tmp_path: Path
+) -> None:
+    exported = shutil.copytree(model_dir, tmp_path / "model")
+    taxonomy = pd.read_csv(competition / "taxonomy.csv", dtype=str).set_index("primary_label")
+    taxonomy.loc["demwar1", "common_name"] = "Own Name"
+    first = taxonomy.index[taxonomy.index != "demwar1"][0]
+    taxonomy.loc[first, "common_name"] = ""
+    taxonomy.to_csv(exported / "taxonomy.csv")
+    scored = score(competition / "train_soundscapes", model_of_folder(exported))
+    of_data = pd.read_csv(competition / "taxonomy.csv", dtype=str).set_index("primary_label")
+    assert scored.common_names["demwar1"] == "Own Name"
+    assert scored.common_names[first] == of_data.loc[first, "common_name"]
+    alone = tmp_path / "alone"
+    write_sound(alone / "a.wav", 1.0, rate=8000)
+    assert score(alone, model_of_folder(exported)).common_names["demwar1"] == "Own Name"
+
+
 def test_scores_are_probabilities_where_the_submission_averages_ranks(
     competition: Path, model_dir: Path, tmp_path: Path
 ) -> None:
