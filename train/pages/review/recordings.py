@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -70,6 +71,7 @@ class Recordings:
     known: dict[int, Known] = field(default_factory=dict)
     pseudo: dict[int, NDArray[np.float32]] = field(default_factory=dict)
     common_names: dict[str, str] = field(default_factory=dict)  # of classes, else scientific ones
+    ambiguous: tuple[str, ...] = ()  # names of those that may have the pseudo labels of another one
 
 
 def model_of_run(run_dir: Path, device: torch.device) -> Model:
@@ -132,6 +134,7 @@ def score(folder: Path, model: Model, data: Path | None = None) -> Recordings:
         raise UserError(f"{folder}: no recording can be scored ({next(iter(failures.values()))})")
     data = data or _around(folder)
     known = _labelled(paths, data, contract) if data else {}
+    pseudo, ambiguous = _pseudo(paths, model.pseudo, contract)
     return Recordings(
         tuple(paths),
         tuple(names),
@@ -139,8 +142,9 @@ def score(folder: Path, model: Model, data: Path | None = None) -> Recordings:
         failures,
         contract,
         known | _validation(paths, folder, contract),
-        _pseudo(paths, model.pseudo, contract),
+        pseudo,
         _names(contract.classes, model.folder, data),
+        tuple(names[number] for number in ambiguous),
     )
 
 
@@ -173,7 +177,7 @@ def _validation(paths: Sequence[Path], folder: Path, contract: Contract) -> dict
     counts = table.row_ids.str.rpartition("_").get_level_values(0).value_counts()
     known = {}
     for number, path in enumerate(paths):
-        if path.stem not in counts.index:
+        if path.stem not in counts.index or path.parent.resolve() != folder.resolve():
             continue
         ids = row_ids(path.stem, int(counts[path.stem]), contract.window_s)
         if not set(ids) <= set(table.row_ids):
@@ -187,19 +191,26 @@ def _validation(paths: Sequence[Path], folder: Path, contract: Contract) -> dict
 
 def _pseudo(
     paths: Sequence[Path], table: Path | None, contract: Contract
-) -> dict[int, NDArray[np.float32]]:
-    """The teacher probabilities that trained the model, of those recordings that it was trained on."""
+) -> tuple[dict[int, NDArray[np.float32]], list[int]]:
+    """The teacher probabilities that trained the model, and recordings that may have those of others.
+
+    The table knows a soundscape by its file name and its number of windows. Where several recordings
+    have both, in several folders, nothing tells which of them trained the model, and none gets them.
+    """
     if table is None:
-        return {}
+        return {}, []
     labels = pseudo_labels.read(table)
     if labels.classes != contract.classes:
-        return {}
-    numbers = {name: number for number, name in enumerate(labels.names)}
-    return {
-        number: labels.scores[labels.file == numbers[path.name]]
-        for number, path in enumerate(paths)
-        if path.name in numbers
-    }
+        return {}, []
+    counts = np.bincount(labels.file, minlength=len(labels.names)).tolist()
+    codes = {of_file: code for code, of_file in enumerate(zip(labels.names, counts, strict=True))}
+    files = teachers.soundscape_files(paths, contract.window_s)
+    keys = {number: (file.path.name, file.n_windows) for number, file in enumerate(files)}
+    listed = {number: key for number, key in keys.items() if key in codes}
+    n_alike = Counter(listed.values())
+    alone = {number: codes[key] for number, key in listed.items() if n_alike[key] == 1}
+    of_recording = {number: labels.scores[labels.file == code] for number, code in alone.items()}
+    return of_recording, [number for number in listed if number not in alone]
 
 
 def _names(classes: Sequence[str], model: Path | None, data: Path | None) -> dict[str, str]:

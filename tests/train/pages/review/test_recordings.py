@@ -19,6 +19,7 @@ from tests.conftest import submit_validation, write_sound
 from train import label, report
 from train.data.competition import read_labelled
 from train.data.soundscapes import window_truth
+from train.pages.review import page
 from train.pages.review.recordings import find, model_of_folder, model_of_run, score
 from train.scoring.truth import read_truth
 
@@ -104,6 +105,42 @@ def test_pseudo_labels_of_a_round_stand_beside_its_scores(
         assert rows is not None
         np.testing.assert_allclose(rows[: len(pseudo)], pseudo, atol=1e-5)
     assert before.name == model_of_run(run_dir.parent / "tiny", CPU).name.replace("tiny", "run")
+
+
+def test_recordings_of_one_name_do_not_share_pseudo_labels(
+    competition: Path, run_dir: Path, tmp_path: Path
+) -> None:
+    own = shutil.copytree(run_dir, tmp_path / "run")
+    one, two, three = sorted((competition / "train_soundscapes").glob("*.ogg"))[:3]
+    field = tmp_path / "field"
+    for source, place in ((one, "a"), (two, "a"), (three, "a"), (three, "b")):
+        (field / place).mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, field / place)
+    write_sound(field / "b" / one.name, 7.0)  # of another length
+    arguments = ["--soundscapes", str(competition / "train_soundscapes")]
+    assert label.main([str(own), *arguments, "--out", str(own / "round0")]) == 0
+    scored = score(field, model_of_run(own, CPU))
+    with_labels = [scored.names[number] for number in scored.pseudo]
+    assert with_labels == [f"a/{one.name}", f"a/{two.name}"]
+    assert scored.ambiguous == (f"a/{three.name}", f"b/{three.name}")
+    page.write(tmp_path / "page.html", scored, "model", page.Choice())
+    written = (tmp_path / "page.html").read_text()
+    assert "2 recordings are shown without pseudo labels" in written
+    assert f"<li><code>b/{three.name}</code></li>" in written
+
+
+def test_truth_is_of_the_soundscapes_of_a_validation_folder_and_of_none_below(
+    competition: Path, model_dir: Path, tmp_path: Path
+) -> None:
+    validation = shutil.copytree(competition / "validation", tmp_path / "validation")
+    folder = validation / "soundscapes"
+    first = sorted(folder.glob("*.ogg"))[0]
+    (folder / "other").mkdir()
+    shutil.copy(first, folder / "other")
+    scored = score(folder, model_of_folder(model_dir))
+    known = {scored.names[number] for number in scored.known}
+    assert first.name in known
+    assert f"other/{first.name}" not in known
 
 
 def test_bad_recordings_and_odd_ones_cost_their_own_rows_only(model_dir: Path, tmp_path: Path) -> None:
