@@ -10,6 +10,9 @@ RECIPE ?= $(if $(DATA),mini,demo)
 quoted = '$(subst ','\'',$(1))'
 COMPETITION := $(call quoted,$(if $(DATA),$(DATA),build/demo))
 VALIDATION := $(if $(shell test -d $(COMPETITION)/validation && echo there),$(COMPETITION)/validation)
+# The first soundscape that a submission could score; folders of recordings have none.
+SOUNDSCAPE := $(shell find -L $(foreach of,test train unlabeled,$(COMPETITION)/$(of)_soundscapes) \
+	-type f -print -quit 2>/dev/null | head -c 1)
 RUN := $(call quoted,runs/$(RECIPE)$(if $(DATA),-$(shell basename $(COMPETITION))))
 OUT := build/$(RECIPE)-submission.csv
 # The demo's bar: its model beats chance clearly.
@@ -48,11 +51,13 @@ train-and-submit:
 		$(if $(VALIDATION),--validation $(VALIDATION))
 	$(PY) export/to_onnx.py $(RUN) --data $(COMPETITION) --out submission/model
 	$(PY) export/to_openvino.py submission/model --data $(COMPETITION)
-ifeq ($(VALIDATION),)
-	$(PY) submission/run.py --data $(COMPETITION) --out $(OUT)
-else
+ifneq ($(VALIDATION),)
 	$(PY) submission/run.py --data $(COMPETITION) --soundscapes $(VALIDATION)/soundscapes --out $(OUT)
 	$(PY) train/metrics.py $(OUT) --validation $(VALIDATION) --at-least $(AT_LEAST)
+else ifneq ($(SOUNDSCAPE),)
+	$(PY) submission/run.py --data $(COMPETITION) --out $(OUT)
+else
+	@echo "no soundscapes there, so nothing to submit; next: python submission/detect.py RECORDINGS"
 endif
 	$(PY) train/report.py $(RUN)
 

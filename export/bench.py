@@ -109,6 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.frontier:
         show_frontier(args)
         return 0
+    if args.data:
+        comparison.minutes_of(args.data)  # complains before anything is exported
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         scratch = Path(folder)
         if args.model_dir is None:

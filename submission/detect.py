@@ -16,12 +16,13 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE)]
 
+import argparse
 from collections.abc import Sequence
 
 from birdkit.commands import command_parser
 from birdkit.detections import session
 from birdkit.engines.layout import MOST_THREADS
-from birdkit.errors import run_command
+from birdkit.errors import UserError, run_command
 from birdkit.ranges import option
 
 EXIT_BAD_RECORDINGS = 3
@@ -39,40 +40,51 @@ def parse(argv: Sequence[str] | None) -> session.Options:
     )
     parser.add_argument("--model", type=Path, default=HERE / "model", help="what export/ wrote")
     parser.add_argument("--out", type=Path, default=Path("detections"), help="folder of the tables")
-    parser.add_argument(
+    add_tables(parser.add_argument_group("what the tables hold"))
+    add_engine(parser.add_argument_group("how the models run"))
+    options = session.Options(**vars(parser.parse_args(argv)))
+    if options.threads and options.layout not in (None, "auto"):
+        raise UserError(f"--layout {options.layout} has its own threads; leave --threads out")
+    return options
+
+
+def add_tables(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--threshold", default=str(session.THRESHOLD),
         help="least score of a detection: a number, or a CSV with the columns class and threshold",
     )  # fmt: skip
-    parser.add_argument(
+    group.add_argument(
         "--floor", type=option(float, 0, 1),
         help=f"least score in the table of windows (default: {session.FLOOR}, or the lowest threshold)",
     )  # fmt: skip
-    parser.add_argument(
+    group.add_argument(
         "--species", help="only these: names separated by commas, or a file of them (default: all)"
     )
-    parser.add_argument(
+    group.add_argument(
         "--taxonomy", type=Path,
         help="CSV with the names of classes (default: taxonomy.csv of the model, if it is there)",
     )  # fmt: skip
-    parser.add_argument(
+    group.add_argument(
         "--join", action="store_true", help="make one detection of windows that follow each other"
     )
-    parser.add_argument(
+    group.add_argument(
         "--clips", type=option(int, 0, MOST_CLIPS), default=0,
         help="cut out the detections of the N highest scores of each class",
     )  # fmt: skip
-    parser.add_argument("--engine", default="auto", help="auto, openvino or onnxruntime")
-    parser.add_argument(
+
+
+def add_engine(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--engine", default="auto", help="auto, openvino or onnxruntime")
+    group.add_argument(
         "--precision", default="auto", choices=("auto", "f32"), help="f32: use no lower one than that"
     )
-    parser.add_argument(
+    group.add_argument(
         "--threads", type=option(int, 0, MOST_THREADS), default=0, help="default: the cores usable here"
     )
-    parser.add_argument(
+    group.add_argument(
         "--layout",
         help="STREAMSxTHREADSxBATCH; auto measures (default: one stream, the least memory)",
     )
-    return session.Options(**vars(parser.parse_args(argv)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

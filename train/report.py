@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # in place of this folder, whose rooms have names of packages
     sys.path[0:1] = [str(ROOT), str(ROOT / "submission")]
 
-from birdkit.commands import command_parser
+from birdkit.commands import choose_mode, command_parser
 from birdkit.errors import UserError, run_command
 from birdkit.files import write_whole
 from birdkit.log import LOG
@@ -43,9 +43,20 @@ from train.scoring import reviewed, thresholds
 
 PRECISIONS = (0.9, 0.85, 0.95, 0.99)
 MOST_CLIPS = 300  # a page of so many takes a quarter of a gigabyte
+# What asks for a mode, and the options that it takes; all of them take --out.
+MODES = {
+    "--soundscapes": (
+        *("RUN_DIR", "--model", "--device", "--data"),
+        *("--most", "--species", "--spread"),
+    ),
+    "--marks": ("--precision",),
+    "--data": ("--cache",),
+    "RUN_DIR": ("OTHER_RUN_DIR", "--model"),
+}
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, str]:
+    """The options, and the mode that they ask for."""
     parser = command_parser(__doc__)
     parser.add_argument("run_dir", type=Path, nargs="?", help="default: the latest run")
     parser.add_argument("other_run_dir", type=Path, nargs="?", help="a run to compare with")
@@ -58,29 +69,30 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="the page or table (default: report.html or review.html in RUN_DIR, else in this folder; "
         "thresholds.csv; audit.html)",
     )
-    parser.add_argument("--soundscapes", type=Path, help="folder of recordings to review")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        help="with --soundscapes, competition folder with their labels (default: the one they lie in); "
-        "alone, folder to audit",
-    )
-    parser.add_argument(
-        "--cache",
-        type=Path,
-        help="folder of decoded waveforms that an audit reads and keeps its own in",
-    )
-    parser.add_argument(
+    add_review(parser.add_argument_group("review page"))
+    add_marks(parser.add_argument_group("thresholds"))
+    add_audit(parser.add_argument_group("data audit"))
+    args, given = parser.parse_given(argv)
+    return args, choose_mode(MODES, given)
+
+
+def add_review(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--soundscapes", type=Path, help="folder of recordings to review")
+    group.add_argument(
         "--most", type=option(int, 1, MOST_CLIPS), default=review.MOST, help="clips to review"
     )
-    parser.add_argument(
+    group.add_argument(
         "--species", action="append", default=[], help="class to choose clips for; again for more"
     )
-    parser.add_argument(
+    group.add_argument(
         "--spread", action="store_true", help="choose over the whole range of scores, for thresholds"
     )
-    parser.add_argument("--marks", type=Path, nargs="+", metavar="FILE", help="saved marks to fit")
-    parser.add_argument(
+    add_device_option(group, "what scores the recordings")
+
+
+def add_marks(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--marks", type=Path, nargs="+", metavar="FILE", help="saved marks to fit")
+    group.add_argument(
         "--precision",
         type=option(float, 0.5, 0.999),
         nargs="+",
@@ -88,26 +100,30 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="P",
         help="wished probability of being right; the first is that of thresholds.csv",
     )
-    add_device_option(parser, "what scores the recordings")
-    return parser.parse_args(argv)
+
+
+def add_audit(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--data",
+        type=Path,
+        help="with --soundscapes, competition folder with their labels (default: the one they lie in); "
+        "alone, folder to audit",
+    )
+    group.add_argument(
+        "--cache",
+        type=Path,
+        help="folder of decoded waveforms that an audit reads and keeps its own in",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parse(argv)
-    if args.soundscapes and args.marks:
-        raise UserError("--soundscapes makes a page and --marks a table; give one of them")
-    if args.soundscapes:
-        return review_recordings(args)
-    if args.data and (args.run_dir or args.marks):
-        raise UserError("--data audits a folder, RUN_DIR shows a run and --marks are fitted; give one")
-    if args.data:
-        return audit_data(args)
-    return fit_thresholds(args) if args.marks else show_run(args)
+    args, mode = parse(argv)
+    return COMMANDS[mode](args)
 
 
 def review_recordings(args: argparse.Namespace) -> int:
     """Write the review page."""
-    if args.run_dir and (args.model or args.other_run_dir):
+    if args.run_dir and args.model:
         raise UserError("--soundscapes: one model scores them; give one RUN_DIR, or --model DIR")
     run_dir = None if args.model else args.run_dir or plan.latest_run()
     out = writable(args.out or (run_dir or Path()) / "review.html")
@@ -173,6 +189,13 @@ def show_run(args: argparse.Namespace) -> int:
     LOG.info(f"{out}: {out.stat().st_size / 1000:.0f} kB; open it in a browser")
     return 0
 
+
+COMMANDS = {
+    "--soundscapes": review_recordings,
+    "--marks": fit_thresholds,
+    "--data": audit_data,
+    "RUN_DIR": show_run,
+}
 
 if __name__ == "__main__":
     run_command(main)

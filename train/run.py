@@ -77,8 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folders = args.data or [make_competition(DEMO_DATA)]
     with timed("tables and headers read"):
         dataset, notes = data.read(folders, recipe, args.cache)
-    recipe, left_out = plan.without_soundscapes(recipe, stages, dataset)
-    stages = plan.stages(recipe, out)
+    recipe, stages, left_out = plan.without_soundscapes(recipe, stages, dataset)
     jobs = [member.job for stage in stages for member in stage.members]
     _print_data(folders, dataset, [*notes, *left_out, *data.fold_notes(dataset, jobs)])
     contract = dataset.contract(jobs[0])

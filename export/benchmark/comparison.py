@@ -122,7 +122,16 @@ def minutes(data: Path | None, count: int, scratch: Path) -> list[SoundFile]:
         for index in range(count):
             noise = 0.1 * rng.standard_normal(round(MINUTE_S * NOISE_RATE_HZ))
             write_ogg(scratch / f"{index}.ogg", noise, NOISE_RATE_HZ)
-    paths = soundscapes(scratch if data is None else train_soundscapes(data))
-    if not paths:
-        raise UserError(f"{data}: no train_soundscapes/; give --data with some, or none")
+    paths = soundscapes(scratch) if data is None else minutes_of(data)
     return [SoundFile(paths[index % len(paths)], WINDOWS_A_MINUTE) for index in range(count)]
+
+
+def minutes_of(data: Path) -> list[Path]:
+    """The soundscapes of a data folder. Raises `UserError` where it has none."""
+    folder = train_soundscapes(data)
+    paths = soundscapes(folder) if folder.is_dir() else []
+    if not paths:
+        raise UserError(
+            f"{folder}: no soundscapes, and minutes of them are measured; leave --data out for noise"
+        )
+    return paths

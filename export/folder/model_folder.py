@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -92,15 +91,17 @@ def gate_recordings(data: Path | None) -> list[Path]:
     """
     if data is None:
         return []
-    folder, count = train_soundscapes(data), GATE_RECORDINGS
+    folder, count, why = train_soundscapes(data), GATE_RECORDINGS, ""
     sounds = soundscapes(folder) if folder.is_dir() else []
     if not sounds:
-        with suppress(UserError):  # none of these either
+        try:
             sounds, count = class_folders.find(data).in_turn(), GATE_SHORT_RECORDINGS
+        except UserError as error:
+            why = f" ({error})"
     good = (path for path in sounds if body_fault(path, max_s=parity.HEARD_S) is None)
     recordings = list(islice(good, count))
     if not recordings:
         raise UserError(
-            f"{folder}: no sound files for the parity gate; leave --data out, or give others"
+            f"{folder}: no sound files for the parity gate{why}; leave --data out, or give others"
         )
     return recordings

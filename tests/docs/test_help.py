@@ -35,6 +35,22 @@ def test_a_wrong_option_is_one_line(command: str, capsys: pytest.CaptureFixture[
     assert line.startswith("error: ")
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_make_demo_submits_nothing_where_there_are_no_soundscapes(tmp_path: Path, there: bool) -> None:
+    (tmp_path / "my birds" / "wren").mkdir(parents=True)
+    (tmp_path / "my birds" / "test_soundscapes").mkdir()  # empty, as Kaggle gives it
+    if there:
+        (tmp_path / "my birds" / "train_soundscapes").mkdir()
+        (tmp_path / "my birds" / "train_soundscapes" / "a.ogg").touch()
+    printed = subprocess.run(
+        ["make", "--dry-run", "demo", f"DATA={tmp_path / 'my birds'}"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert ("submission/run.py" in printed) == there
+    assert ("nothing to submit; next: python submission/detect.py" in printed) != there
+    assert printed.rstrip().splitlines()[-1].startswith(".venv/bin/python train/report.py")
+
+
 def test_make_quotes_a_data_folder_whatever_its_name_holds(tmp_path: Path) -> None:
     data = tmp_path / "a b's"
     (data / "validation").mkdir(parents=True)

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from birdkit.durations import in_words
 from birdkit.errors import UserError
 from birdkit.log import LOG, timed
 from train.config.provenance import differences
@@ -170,4 +171,4 @@ def _epoch_line(progress: Progress, n_epochs: int, left_s: float) -> str:
         for name, by_output in last["metrics"].items()
     ]
     columns = "  ".join([f"loss {last['loss']:.4f}", *figures])
-    return f"  epoch {len(progress.epochs):>3}/{n_epochs}  {columns}  {left_s / 60:.1f} min left"
+    return f"  epoch {len(progress.epochs):>3}/{n_epochs}  {columns}  {in_words(left_s)} left"

@@ -49,7 +49,7 @@ class Precision:
         return str(self.dtype).removeprefix("torch.")
 
 
-def add_device_option(parser: argparse.ArgumentParser, help: str) -> None:
+def add_device_option(parser: argparse._ActionsContainer, help: str) -> None:
     """Add `--device`, which `choose_device` reads; the GPU is the default where there is one."""
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help=help)
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from birdkit.contract import Contract
+from birdkit.durations import in_words
 from birdkit.errors import UserError
 from train.config import provenance
 from train.config.job import Job
@@ -186,12 +187,6 @@ def _status(is_done: bool) -> str:
 
 def _range(seconds: Seconds) -> str:
     """Both ends of a time, or the one figure that they share."""
-    low, high = (_duration(float(end)) for end in seconds)
+    # To two digits, for an estimate has no more of them.
+    low, high = (in_words(float(f"{end:.2g}")) for end in seconds)
     return low if low == high else f"{low} to {high}"
-
-
-def _duration(seconds: float) -> str:
-    for limit_s, unit_s, unit in ((90.0, 1.0, "s"), (5400.0, 60.0, "min")):
-        if seconds < limit_s:
-            return f"{seconds / unit_s:.0f} {unit}"
-    return f"{seconds / 3600:.1f} h"

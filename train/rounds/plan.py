@@ -70,22 +70,23 @@ def stages(recipe: Recipe, out: Path) -> list[Stage]:
 
 
 def without_soundscapes(
-    recipe: Recipe, every: Sequence[Stage], dataset: Dataset
-) -> tuple[Recipe, list[str]]:
-    """The recipe as far as data without soundscapes allows, and a line on the rounds that are left out.
+    recipe: Recipe, every: list[Stage], dataset: Dataset
+) -> tuple[Recipe, list[Stage], list[str]]:
+    """The recipe and its stages as far as data without soundscapes allows, and a line on the others.
 
     Where there is a folder of soundscapes every round stays.
     """
     if any(mounts.train_soundscapes(root).is_dir() for root in dataset.competition.roots):
-        return recipe, []
+        return recipe, every, []
     for stage in every:
         validating = stage.round.pseudo.validating
         if stage.draws_soundscapes and not dataset.soundscapes(validating=validating):
             names = ", ".join(str(later.index) for later in every[stage.index :])
             why = f"there are no unlabelled soundscapes ({mounts.TRAIN_SOUNDSCAPES[0]}/) to label"
             kept = tuple(recipes.rounds_of(recipe)[: stage.index])
-            return replace(recipe, rounds=kept), [f"round {names} of the recipe is left out: {why}"]
-    return recipe, []
+            left_out = [f"round {names} of the recipe is left out: {why}"]
+            return replace(recipe, rounds=kept), every[: stage.index], left_out
+    return recipe, every, []
 
 
 def build_models(jobs: Sequence[Job], *, weights: bool) -> None:

@@ -127,9 +127,13 @@ def fill(competition: Path, data: Path) -> None:
 
 def sources(data: Path) -> list[Path]:
     """The soundscapes that stand for all others, by absolute path."""
-    paths = soundscapes(data.resolve() / "train_soundscapes")
+    folder = data.resolve() / "train_soundscapes"
+    paths = soundscapes(folder) if folder.is_dir() else []
     if not paths:
-        raise UserError(f"{data / 'train_soundscapes'}: no sound files to simulate with")
+        raise UserError(
+            f"{data / 'train_soundscapes'}: no sound files to simulate a scoring rerun with; give a "
+            "competition folder with --data DIR"
+        )
     return paths
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from birdkit.detections import species as names
 from birdkit.detections.outputs import Choices, Counts, Outputs
 from birdkit.detections.windows import check_pyarrow
+from birdkit.durations import in_words
 from birdkit.errors import UserError
 from birdkit.files import locked
 from birdkit.log import LOG
@@ -18,7 +19,7 @@ from birdkit.recordings.batch import Batch
 from birdkit.recordings.folders import Recording
 from birdkit.recordings.journal import Journal, Model
 from birdkit.recordings.models import ModelFolder, Opened
-from birdkit.recordings.progress import Progress, span
+from birdkit.recordings.progress import Progress
 
 FLOOR = 0.05  # unless a threshold is lower
 THRESHOLD = 0.5
@@ -134,5 +135,5 @@ def _conclude(out: Path, counts: Counts, faults: dict[str, str]) -> None:
     LOG.info(
         f"{out}: {counts.detections} detections of {len(counts.species)} classes{clips}, "
         f"{counts.windows} windows above the floor, "
-        f"{counts.recordings} recordings, {span(counts.duration_s)} of sound"
+        f"{counts.recordings} recordings, {in_words(counts.duration_s)} of sound"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,14 +36,21 @@ class Species:
 def named(classes: Sequence[str], taxonomy: Path | None, model_dir: Path) -> list[Species]:
     """The classes in their order, with names from a taxonomy or from the model folder's own."""
     own = model_dir / TAXONOMY_NAME
-    if taxonomy is None and not own.is_file():
-        return [Species(label) for label in classes]
-    table = _read(taxonomy or own)
-    names = table.reindex(columns=["scientific_name", "common_name"], fill_value="")
-    rows = dict(
-        zip(table[_class_column(table, taxonomy or own)], names.to_numpy().tolist(), strict=True)
-    )
-    return [Species(label, *map(str.strip, rows.get(label, ("", "")))) for label in classes]
+    table = taxonomy or (own if own.is_file() else None)
+    return named_by(classes, [table] if table else [])
+
+
+def named_by(classes: Sequence[str], tables: Sequence[Path]) -> list[Species]:
+    """The classes in their order, each name from the first row of the first table that has it."""
+    known: dict[str, list[str]] = {label: ["", ""] for label in classes}
+    for path in tables:
+        table = _read(path)
+        names = table.reindex(columns=["scientific_name", "common_name"], fill_value="")
+        rows = zip(table[_class_column(table, path)], names.to_numpy().tolist(), strict=True)
+        for label, row in rows:
+            if label in known:
+                known[label] = [had or new.strip() for had, new in zip(known[label], row, strict=True)]
+    return [Species(label, *names) for label, names in known.items()]
 
 
 def wanted(text: str | None, species: Sequence[Species]) -> list[int]:
@@ -60,7 +68,7 @@ def wanted(text: str | None, species: Sequence[Species]) -> list[int]:
     if not names:
         raise UserError(f"--species {text}: names nothing; give names, or a file with one a line")
     known = _by_name(species)
-    return sorted({_index(name, known, f"--species {text}") for name in names})
+    return sorted({_index(name, species, known, f"--species {text}") for name in names})
 
 
 def thresholds(text: str, species: Sequence[Species], default: float) -> list[float]:
@@ -83,7 +91,7 @@ def thresholds(text: str, species: Sequence[Species], default: float) -> list[fl
         zip(table[_class_column(table, path)], table["threshold"], strict=True), start=2
     ):
         where = f"{path}: line {line}"
-        index = _index(name.strip(), known, where)
+        index = _index(name.strip(), species, known, where)
         if index in found:
             raise UserError(f"{where}: {name} is there twice; keep one row a class")
         try:
@@ -115,27 +123,37 @@ def _probability(text: str, where: str) -> float:
     return number
 
 
-def _by_name(species: Sequence[Species]) -> dict[str, int]:
-    """Every name of a class, in lower case → its index. A class goes before another one's name."""
-    names: dict[str, int] = {}
-    both = [f"{one.scientific}_{one.common}" for one in species]
+def _by_name(species: Sequence[Species]) -> dict[str, list[str]]:
+    """Every name in lower case → the classes that have it. A class goes before another one's name."""
+    names: dict[str, list[str]] = {}
     for listed in (
         [one.label for one in species],
         [one.scientific for one in species],
         [one.common for one in species],
-        both,
+        [f"{one.scientific}_{one.common}" for one in species],
     ):
-        for index, name in enumerate(listed):
+        of_kind: defaultdict[str, list[str]] = defaultdict(list)
+        for one, name in zip(species, listed, strict=True):
             if name:
-                names.setdefault(name.lower(), index)
+                of_kind[name.lower()].append(one.label)
+        names = of_kind | names
     return names
 
 
-def _index(name: str, known: Mapping[str, int], where: str) -> int:
-    if (index := known.get(name.lower())) is not None:
-        return index
-    near = difflib.get_close_matches(name.lower(), known, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else "give names that the model's classes have"
+def _index(
+    name: str, species: Sequence[Species], known: Mapping[str, Sequence[str]], where: str
+) -> int:
+    """The index of the class that a name names, a class as it is written before any other."""
+    labels = [one.label for one in species]
+    named = [name] if name in labels else known.get(name.lower(), ())
+    if len(named) == 1:
+        return labels.index(named[0])
+    if named:
+        raise UserError(f"{where}: '{name}' names several classes; give one of {', '.join(named)}")
+    near = difflib.get_close_matches(name.lower(), known)
+    hint = "give names that the model's classes have"
+    if near:
+        hint = f"did you mean {' or '.join(repr(other) for other in near)}?"
     raise UserError(f"{where}: '{name}' is no class of the model, nor a name of one; {hint}")
 
 

@@ -28,11 +28,11 @@ class Recording:
     mtime_ns: int
 
 
-def find(given: Sequence[Path], out: Path) -> tuple[list[Recording], dict[str, str]]:
+def find(given: Sequence[Path], out: Path | None = None) -> tuple[list[Recording], dict[str, str]]:
     """The recordings in order of their names, and name → why of files that vanished or can't be seen.
 
     A file counts whatever its suffix is, and a folder is searched with all folders below it. Hidden
-    files and folders are left out, and so is `out`, where clips lie.
+    files and folders are left out, and so is `out`, where clips lie, if there is such a folder.
 
     Raises
     ------
@@ -43,9 +43,9 @@ def find(given: Sequence[Path], out: Path) -> tuple[list[Recording], dict[str, s
     for root, path in zip(roots, given, strict=True):
         if not root.exists():
             raise UserError(f"{path}: no such file or folder; give recordings, or folders of them")
-    tables = Path(os.path.abspath(out))
+    tables = Path(os.path.abspath(out)) if out else None
     for root in roots:
-        if root == tables or tables in root.parents:
+        if tables and (root == tables or tables in root.parents):
             raise UserError(f"{root}: lies in --out, whose clips are no recordings; give another --out")
     # Relative to the folder given, or to the one that holds everything that was given.
     base = _base(roots)
@@ -71,7 +71,7 @@ def _base(roots: Sequence[Path]) -> Path:
     return Path(os.path.commonpath(folders))
 
 
-def _below(root: Path, out: Path) -> Iterator[Path]:
+def _below(root: Path, out: Path | None) -> Iterator[Path]:
     """A file, or the sound files of a folder."""
     if not root.is_dir():
         yield root

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from birdkit.durations import in_words
 from birdkit.log import LOG
 
 EVERY_S = 10.0
-DAY_S, HOUR_S, MINUTE_S = 86400, 3600, 60
 
 
 class Progress:
@@ -52,16 +52,7 @@ class Progress:
     def __str__(self) -> str:
         elapsed_s = max(self._clock() - self._start, 1e-9)
         bad = f", {self._bad} bad" if self._bad else ""
-        text = f"{self._done}/{self._total} recordings{bad}, {span(self._sound_s)} of sound"
+        text = f"{self._done}/{self._total} recordings{bad}, {in_words(self._sound_s)} of sound"
         speed = f"{self._sound_s / elapsed_s:.0f} times real time"
         left_s = elapsed_s / self._bytes * max(0.0, self._bytes_left) if self._bytes else 0.0
-        return f"{text}, {speed}, {span(left_s)} left" if self._bytes else text
-
-
-def span(seconds: float) -> str:
-    """A time in words, in its two largest units."""
-    if seconds >= DAY_S:
-        return f"{seconds // DAY_S:.0f} d {seconds % DAY_S // HOUR_S:.0f} h"
-    if seconds >= HOUR_S:
-        return f"{seconds // HOUR_S:.0f} h {seconds % HOUR_S // MINUTE_S:.0f} min"
-    return f"{seconds // MINUTE_S:.0f} min {seconds % MINUTE_S:.0f} s"
+        return f"{text}, {speed}, {in_words(left_s)} left" if self._bytes else text

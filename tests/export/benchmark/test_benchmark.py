@@ -19,7 +19,7 @@ from export.benchmark import comparison, frontier, report
 from export.benchmark.baselines import ConvMel, EagerEngine
 from export.gates.selection import labelled_set
 from export.models.members import load
-from tests.conftest import ROOT, tiny_predictor
+from tests.conftest import ROOT, tiny_predictor, write_sound
 from tests.test_privacy import watched
 from train.config.settings import FrontEnd, Postprocess
 from train.models.frontend import LogMel
@@ -159,3 +159,12 @@ def test_a_file_without_the_markers_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.md").write_text("nothing")
     with pytest.raises(UserError, match="needs a line <!-- bench -->"):
         put_between_marks(tmp_path / "x.md", "bench", "")
+
+
+def test_data_without_soundscapes_is_one_line_before_anything_is_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_sound(tmp_path / "wren" / "a.wav", 1.0)
+    monkeypatch.setattr(comparison, "of_write_up", None)
+    with pytest.raises(UserError, match="no soundscapes, and minutes of them are measured"):
+        bench.main(["--data", str(tmp_path)])

@@ -410,3 +410,9 @@ def test_one_failing_session_is_exit_status_1_and_its_last_lines_are_printed(
     assert status == 1
     assert said.out.count("| FAILS: ") == 1
     assert "what it printed" in said.err
+
+
+def test_folders_of_recordings_alone_are_no_competition_to_simulate(tmp_path: Path) -> None:
+    write_sound(tmp_path / "wren" / "a.wav", 1.0)
+    with pytest.raises(UserError, match="simulate a scoring rerun with; give a competition folder"):
+        folders.sources(tmp_path)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from birdkit.detections.species import NEVER, Species, models_of, named, thresholds, wanted
+from birdkit.detections.species import NEVER, Species, models_of, named, named_by, thresholds, wanted
 from birdkit.errors import UserError
 
 CLASSES = ("amerob", "22774", "noise")
@@ -46,6 +46,35 @@ def test_species_are_named_as_people_name_them(tmp_path: Path, text: str) -> Non
     listed.write_text("# my list\n" + text.replace(",", "\n") + "\n\n")
     assert wanted(str(listed), NAMES) == [0, 2]
     assert wanted(None, NAMES) == [0, 1, 2]
+
+
+def test_a_name_of_two_classes_is_refused_and_one_that_is_a_class_is_that_class() -> None:
+    pair = [
+        Species("a", "Larus x", "Gull"),
+        Species("b", "Larus y", "gull"),
+        Species("Gulls"),
+        Species("gulls"),
+    ]
+    for text in ("Gull", "GULLS"):
+        with pytest.raises(
+            UserError, match=f"'{text}' names several classes; give one of (a, b|Gulls, gulls)"
+        ):
+            wanted(text, pair)
+    assert wanted("larus y, Larus x_Gull", pair) == [0, 1]
+    assert wanted("gulls", pair) == [3]
+    assert wanted("b", [Species("a", "", "b"), Species("b")]) == [1]
+
+
+def test_each_name_is_of_the_first_table_that_has_it(tmp_path: Path) -> None:
+    first, second = tmp_path / "1.csv", tmp_path / "2.csv"
+    first.write_text("primary_label,common_name\namerob,Robin\n22774,\n")
+    second.write_text(
+        "primary_label,scientific_name,common_name\namerob,Turdus migratorius,American Robin\n"
+        "22774,,Eastern Spadefoot\n22774,Scaphiopus holbrookii,\n"
+    )
+    assert named_by(CLASSES, [first, second]) == [
+        Species("amerob", "Turdus migratorius", "Robin"), *NAMES[1:]
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

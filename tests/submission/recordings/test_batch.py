@@ -229,5 +229,5 @@ def test_progress_counts_bytes_of_this_run_only() -> None:
     now[0] = 10.0
     progress.part(200, 3600.0)
     progress.recording()
-    said = "1/2 recordings, 1 h 0 min of sound, 360 times real time, 0 min 20 s left"
+    said = "1/2 recordings, 1 h 0 min of sound, 360 times real time, 20 s left"
     assert str(progress) == said

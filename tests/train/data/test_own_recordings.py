@@ -186,6 +186,16 @@ def test_the_parity_gate_hears_a_minute_of_recordings_of_every_class(
     assert [path.name for path in gate_recordings(birds)] == ["s.wav"]
 
 
+def test_the_parity_gate_says_why_folders_of_classes_give_it_nothing(
+    birds: Path, tmp_path: Path
+) -> None:
+    deeper = tmp_path / "deeper"
+    deeper.mkdir()
+    birds.rename(deeper / birds.name)
+    with pytest.raises(UserError, match=r"no sound files for the parity gate \(.*a folder deeper"):
+        gate_recordings(tmp_path / "deeper")
+
+
 def test_own_soundscapes_are_labelled_by_a_teacher_and_without_them_its_round_is_left_out(
     birds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

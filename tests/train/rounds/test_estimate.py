@@ -128,7 +128,7 @@ def test_the_plan_comes_before_anything_is_timed(
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [((3, 3.2), "3 s"), ((50, 100), "50 s to 2 min"), ((3720, 100800), "62 min to 28.0 h")],
+    [((3, 3.2), "3 s"), ((50, 104), "50 s to 1 min 40 s"), ((3720, 100800), "1 h 2 min to 1 d 4 h")],
 )
 def test_a_range_has_both_ends_where_they_differ(seconds: tuple[float, float], text: str) -> None:
     assert estimate._range(np.array(seconds)) == text

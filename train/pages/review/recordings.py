@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,12 +14,14 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from birdkit.audio import SUFFIXES
 from birdkit.contract import Contract
+from birdkit.detections import species
 from birdkit.engines.layout import one_stream, usable_cores
 from birdkit.errors import UserError
 from birdkit.grid import row_ids, windows_in
 from birdkit.kaggle import mounts
+from birdkit.recordings import folders
+from birdkit.recordings.folders import Recording
 from birdkit.recordings.models import ModelFolder
 from birdkit.scoring import ensemble
 from birdkit.scoring.ensemble import Ensemble, combine
@@ -29,7 +32,6 @@ from train.data.bad_files import look_at_all
 from train.data.competition import read_labelled
 from train.data.soundscapes import window_truth
 from train.rounds import plan, pseudo_labels, teachers
-from train.rounds.class_table import names_of
 from train.scoring.truth import read_truth
 
 ID_DIGITS = 12  # of a hash that names a model
@@ -42,6 +44,7 @@ class Model:
     ensemble: Ensemble
     name: str
     pseudo: Path | None = None  # the table of the labels that trained it
+    folder: Path | None = None  # of an exported one
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ class Recordings:
     contract: Contract
     known: dict[int, Known] = field(default_factory=dict)
     pseudo: dict[int, NDArray[np.float32]] = field(default_factory=dict)
-    common_names: dict[str, str] = field(default_factory=dict)  # of classes, where the data tells them
+    common_names: dict[str, str] = field(default_factory=dict)  # of classes, else scientific ones
+    ambiguous: tuple[str, ...] = ()  # names of those that may have the pseudo labels of another one
 
 
 def model_of_run(run_dir: Path, device: torch.device) -> Model:
@@ -90,18 +94,17 @@ def model_of_folder(folder: Path) -> Model:
     They have the name that `submission/detect.py` gives them in its tables.
     """
     name = ModelFolder(folder).name
-    return Model(ensemble.load(folder, one_stream(usable_cores())).ensemble, name)
+    return Model(ensemble.load(folder, one_stream(usable_cores())).ensemble, name, folder=folder)
 
 
-def find(folder: Path) -> list[Path]:
-    """The sound files of a folder and of the folders in it. Raises `UserError` where there is none."""
+def find(folder: Path) -> tuple[list[Recording], dict[str, str]]:
+    """The recordings that `submission/detect.py` finds in a folder, by the same names, and its faults.
+
+    Raises `UserError` where there is none.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give a folder of recordings with --soundscapes DIR")
-    below = (path for path in folder.rglob("*") if path.is_dir() and not path.name.startswith("."))
-    paths = [path for place in [folder, *sorted(below)] for path in mounts.soundscapes(place)]
-    if not paths:
-        raise UserError(f"{folder}: holds no sound files ({', '.join(sorted(SUFFIXES))})")
-    return paths
+    return folders.find([folder])
 
 
 def score(folder: Path, model: Model, data: Path | None = None) -> Recordings:
@@ -111,7 +114,8 @@ def score(folder: Path, model: Model, data: Path | None = None) -> Recordings:
     ----------
     data : competition folder with labels of the soundscapes; None: the folder around, if it has any
     """
-    paths = find(folder)
+    found, faults = find(folder)
+    paths, names = [recording.path for recording in found], [recording.name for recording in found]
     contract = model.ensemble.contract
     lengths_s = (seconds for seconds, _ in look_at_all(paths))
     counts = [windows_in(seconds, contract.window_s) for seconds in lengths_s]
@@ -124,22 +128,23 @@ def score(folder: Path, model: Model, data: Path | None = None) -> Recordings:
         prediction = predict(files, model.ensemble.score, contract, report=report)
     # As `submission/detect.py` does: a rank is a place among these recordings, which no threshold fits.
     scores = tuple(combine(prediction.scores, replace(model.ensemble.spec, averaging="probability")))
-    names = tuple(path.relative_to(folder).as_posix() for path in paths)
     unscored = [i for i, rows in enumerate(scores) if rows is None]
-    failures = {names[i]: prediction.failures[files[i].name] for i in unscored}
+    failures = faults | {names[i]: prediction.failures[files[i].name] for i in unscored}
     if len(unscored) == len(paths):
         raise UserError(f"{folder}: no recording can be scored ({next(iter(failures.values()))})")
     data = data or _around(folder)
     known = _labelled(paths, data, contract) if data else {}
+    pseudo, ambiguous = _pseudo(paths, model.pseudo, contract)
     return Recordings(
         tuple(paths),
-        names,
+        tuple(names),
         scores,
         failures,
         contract,
         known | _validation(paths, folder, contract),
-        _pseudo(paths, model.pseudo, contract),
-        _common_names(data) if data else {},
+        pseudo,
+        _names(contract.classes, model.folder, data),
+        tuple(names[number] for number in ambiguous),
     )
 
 
@@ -172,7 +177,7 @@ def _validation(paths: Sequence[Path], folder: Path, contract: Contract) -> dict
     counts = table.row_ids.str.rpartition("_").get_level_values(0).value_counts()
     known = {}
     for number, path in enumerate(paths):
-        if path.stem not in counts.index:
+        if path.stem not in counts.index or path.parent.resolve() != folder.resolve():
             continue
         ids = row_ids(path.stem, int(counts[path.stem]), contract.window_s)
         if not set(ids) <= set(table.row_ids):
@@ -186,21 +191,31 @@ def _validation(paths: Sequence[Path], folder: Path, contract: Contract) -> dict
 
 def _pseudo(
     paths: Sequence[Path], table: Path | None, contract: Contract
-) -> dict[int, NDArray[np.float32]]:
-    """The teacher probabilities that trained the model, of those recordings that it was trained on."""
+) -> tuple[dict[int, NDArray[np.float32]], list[int]]:
+    """The teacher probabilities that trained the model, and recordings that may have those of others.
+
+    The table knows a soundscape by its file name and its number of windows. Where several recordings
+    have both, in several folders, nothing tells which of them trained the model, and none gets them.
+    """
     if table is None:
-        return {}
+        return {}, []
     labels = pseudo_labels.read(table)
     if labels.classes != contract.classes:
-        return {}
-    numbers = {name: number for number, name in enumerate(labels.names)}
-    return {
-        number: labels.scores[labels.file == numbers[path.name]]
-        for number, path in enumerate(paths)
-        if path.name in numbers
-    }
+        return {}, []
+    counts = np.bincount(labels.file, minlength=len(labels.names)).tolist()
+    codes = {of_file: code for code, of_file in enumerate(zip(labels.names, counts, strict=True))}
+    files = teachers.soundscape_files(paths, contract.window_s)
+    keys = {number: (file.path.name, file.n_windows) for number, file in enumerate(files)}
+    listed = {number: key for number, key in keys.items() if key in codes}
+    n_alike = Counter(listed.values())
+    alone = {number: codes[key] for number, key in listed.items() if n_alike[key] == 1}
+    of_recording = {number: labels.scores[labels.file == code] for number, code in alone.items()}
+    return of_recording, [number for number in listed if number not in alone]
 
 
-def _common_names(data: Path) -> dict[str, str]:
-    names = names_of([data])["common_name"].dropna()
-    return dict(zip(names.index, names, strict=True))
+def _names(classes: Sequence[str], model: Path | None, data: Path | None) -> dict[str, str]:
+    """What people call the classes, by the model folder's table first, as in tables of detections."""
+    listed = [model / species.TAXONOMY_NAME] if model else []
+    listed += [data / mounts.TAXONOMY, mounts.there(data, mounts.RECORDINGS)] if data else []
+    known = species.named_by(classes, [path for path in listed if path.is_file()])
+    return {one.label: one.shown for one in known}
