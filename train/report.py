@@ -131,8 +131,8 @@ def review_recordings(args: argparse.Namespace) -> int:
         model = recordings.model_of_run(run_dir, choose_device(args.device))
     else:
         model = recordings.model_of_folder(args.model)
-    choice = review.Choice(args.most, tuple(args.species), args.spread)
-    choice.refuse_unknown(model.ensemble.contract.classes)
+    labels = recordings.labels_of(args.species, args.soundscapes, model, args.data)
+    choice = review.Choice(args.most, labels, args.spread)
     scored = recordings.score(args.soundscapes, model, args.data)
     LOG.info(review.write(out, scored, model.name, choice))
     for name, why in scored.failures.items():

@@ -67,8 +67,16 @@ def wanted(text: str | None, species: Sequence[Species]) -> list[int]:
     names = [name.strip() for name in listed if name.strip() and not name.startswith("#")]
     if not names:
         raise UserError(f"--species {text}: names nothing; give names, or a file with one a line")
+    return indices(names, species, f"--species {text}")
+
+
+def indices(names: Sequence[str], species: Sequence[Species], where: str) -> list[int]:
+    """The indices of the classes that names name, sorted.
+
+    Raises `UserError`, beginning with `where`, for a name of no class or of several.
+    """
     known = _by_name(species)
-    return sorted({_index(name, species, known, f"--species {text}") for name in names})
+    return sorted({_index(name, species, known, where) for name in names})
 
 
 def thresholds(text: str, species: Sequence[Species], default: float) -> list[float]:

@@ -35,21 +35,9 @@ class Choice:
     species: tuple[str, ...] = ()  # the classes that they are chosen for; all where none is named
     spread: bool = False  # over the whole range of each class, or else from the highest scores down
 
-    def refuse_unknown(self, classes: Sequence[str]) -> None:
-        """Raise `UserError` for a class that the model does not know."""
-        unknown = [name for name in self.species if name not in classes]
-        if unknown:
-            raise UserError(
-                f"--species {unknown[0]}: the model has no such class, but {', '.join(classes[:5])} …"
-            )
-
     def clips(self, recordings: Recordings) -> tuple[list[Clip], str]:
-        """The clips, and a sentence that says which of how many these are, and why.
-
-        Raises `UserError` for a class that the model does not know.
-        """
+        """The clips, and a sentence that says which of how many these are, and why."""
         classes = recordings.contract.classes
-        self.refuse_unknown(classes)
         columns = [classes.index(name) for name in self.species or classes]
         every = all_clips(recordings.scores)
         of_clips = peaks(every, recordings.scores)[:, columns]

@@ -143,7 +143,7 @@ def score(folder: Path, model: Model, data: Path | None = None) -> Recordings:
         contract,
         known | _validation(paths, folder, contract),
         pseudo,
-        _names(contract.classes, model.folder, data),
+        {one.label: one.shown for one in species_of(folder, model, data)},
         tuple(names[number] for number in ambiguous),
     )
 
@@ -213,9 +213,24 @@ def _pseudo(
     return of_recording, [number for number in listed if number not in alone]
 
 
-def _names(classes: Sequence[str], model: Path | None, data: Path | None) -> dict[str, str]:
-    """What people call the classes, by the model folder's table first, as in tables of detections."""
-    listed = [model / species.TAXONOMY_NAME] if model else []
+def species_of(folder: Path, model: Model, data: Path | None) -> list[species.Species]:
+    """The classes, named by the model folder's table first, as in tables of detections.
+
+    Parameters
+    ----------
+    folder, data : as for `score`
+    """
+    data = data or _around(folder)
+    listed = [model.folder / species.TAXONOMY_NAME] if model.folder else []
     listed += [data / mounts.TAXONOMY, mounts.there(data, mounts.RECORDINGS)] if data else []
-    known = species.named_by(classes, [path for path in listed if path.is_file()])
-    return {one.label: one.shown for one in known}
+    classes = model.ensemble.contract.classes
+    return species.named_by(classes, [path for path in listed if path.is_file()])
+
+
+def labels_of(names: Sequence[str], folder: Path, model: Model, data: Path | None) -> tuple[str, ...]:
+    """The classes that names name: a class, or its scientific or common name.
+
+    Raises `UserError` for a name of no class or of several.
+    """
+    known = species_of(folder, model, data)
+    return tuple(known[i].label for i in species.indices(names, known, "--species"))

@@ -365,11 +365,6 @@ def test_a_part_of_a_long_recording_is_shown_with_what_is_around_it(
     assert len(listed(opened)) == 1
 
 
-def test_a_class_that_the_model_lacks_is_an_error(recordings: Recordings, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--species owl: the model has no such class"):
-        page.write(tmp_path / "page.html", recordings, MODEL, Choice(species=("owl",)))
-
-
 def test_recordings_that_went_away_are_named_and_none_at_all_is_an_error(
     recordings: Recordings, tmp_path: Path
 ) -> None:

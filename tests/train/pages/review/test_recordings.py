@@ -191,13 +191,15 @@ def test_the_command_writes_a_page_and_says_which_recordings_it_took(
     out = tmp_path / "pages" / "review.html"
     arguments = ["--soundscapes", str(folder), "--model", str(model_dir), "--out", str(out)]
     n_recordings = len(find(folder)[0]) - 1
-    assert report.main([*arguments, "--most", "2", "--species", "demwar1"]) == 0
+    assert report.main([*arguments, "--most", "2", "--species", "demo warbler"]) == 0
     printed, warned = capsys.readouterr()
     assert f"2 of {n_recordings} recordings: chosen for demwar1, the highest scores first." in printed
     assert "left out: bad.ogg: " in warned
     assert f"{out}: {out.stat().st_size / 1e6:.1f} MB" in printed
     assert report.main(arguments) == 0
     assert f"All {n_recordings} recordings." in capsys.readouterr().out
+    with pytest.raises(UserError, match="--species: 'Demo Wabler' is no class .* 'demo warbler'"):
+        report.main([*arguments, "--species", "Demo Wabler"])
 
 
 @pytest.mark.parametrize(
