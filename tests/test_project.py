@@ -37,7 +37,7 @@ BIRDKIT = {
 }
 TRAIN = {
     "config": set[str](),
-    "synthetic": {"config"},
+    "synthetic": {"config", "data"},
     "data": {"config"},
     "models": {"config"},
     "scoring": {"config", "data", "models"},

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from birdkit.errors import UserError
+from train.data.progress import bar
 from train.models import checkpoint
 from train.rounds import plan
 from train.scoring import summary
@@ -88,9 +90,8 @@ def gains(pairs: Sequence[Pair]) -> list[Gain]:
     # An ensemble of one model is that model, which stands there already if both rounds have it.
     if max(len(before.models), len(after.models)) > 2 or not rows:
         rows[ENSEMBLE] = [ENSEMBLE]
-    return [
-        _gain(pairs, row, models, output) for row, models in rows.items() for output in after.outputs
-    ]
+    asked = [(row, models, output) for row, models in rows.items() for output in after.outputs]
+    return [_gain(pairs, *of_row) for of_row in tqdm(asked, **bar("pairing"))]
 
 
 def _require_alike(pairs: Sequence[Pair]) -> None:

@@ -1,4 +1,4 @@
 """The demo competition: synthetic singers, their songs and the scenes they sing in.
 
-Imports birdkit and train.config.
+Imports birdkit, train.config and train.data.
 """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from birdkit.errors import UserError
 from birdkit.grid import row_ids
 from train.config import provenance
+from train.data.progress import in_threads
 from train.synthetic.birdsong import (
     AUTHOR_RATES_HZ,
     LABELS,
@@ -73,8 +73,7 @@ def write_recordings(out: Path, n_each: int, seed: int) -> None:
 
     for label in LABELS:
         (out / "train_audio" / label).mkdir(parents=True)
-    with ThreadPoolExecutor(4) as pool:
-        rows = list(pool.map(write, range(n_each * len(LABELS))))
+    rows = in_threads(write, range(n_each * len(LABELS)), "recordings")
     pd.DataFrame(rows).to_csv(out / "train.csv", index=False)
 
 
@@ -84,19 +83,19 @@ def write_soundscapes(
     """File stems, truth and mask (files, windows, classes). Hidden soundscapes have other sites."""
     prefix, n_sites = ("S", 4) if kind == SOUNDSCAPE else ("V", 3)
 
-    def write(k: int, cast: list[str]) -> tuple[str, Cells, Cells]:
+    every_cast = list(casts(n_files, np.random.default_rng([seed, kind])))
+
+    def write(k: int) -> tuple[str, Cells, Cells]:
         place = k % n_sites
         site = np.random.default_rng([seed, SITE, kind, place])
-        sound, truth, mask = soundscape(cast, site, np.random.default_rng([seed, kind, k]))
+        sound, truth, mask = soundscape(every_cast[k], site, np.random.default_rng([seed, kind, k]))
         when = datetime(2025, 5, 1, 4) + timedelta(days=k, minutes=97 * k)
         stem = f"{prefix}{place + 1:02d}_{when:%Y%m%d_%H%M%S}"
         write_ogg(folder / f"{stem}.ogg", sound, RATE_HZ)
         return stem, truth, mask
 
     folder.mkdir(parents=True)
-    every_cast = casts(n_files, np.random.default_rng([seed, kind]))
-    with ThreadPoolExecutor(4) as pool:
-        stems, truths, masks = zip(*pool.map(write, range(n_files), every_cast), strict=True)
+    stems, truths, masks = zip(*in_threads(write, range(n_files), "soundscapes"), strict=True)
     return list(stems), np.stack(truths), np.stack(masks)
 
 

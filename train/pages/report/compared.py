@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tqdm import tqdm
-
 from birdkit.errors import UserError
-from train.data.progress import bar
 from train.pages.report import made_by
 from train.pages.report.run_folder import Run
 from train.pages.tables import Column, Table
@@ -31,7 +28,7 @@ def compare(first: Run, second: Run) -> Compared:
     names = first.name, second.name
     rows: list[tuple[object, ...]] = []
     unpaired = []
-    for set_name in tqdm(_sets(first, second), **bar("pairing")):
+    for set_name in _sets(first, second):
         try:
             found = gains([pair(first.folder, set_name, second.folder)])
         except UserError as error:

@@ -198,7 +198,7 @@ def test_the_command_writes_a_page_and_says_which_recordings_it_took(
     assert f"{out}: {out.stat().st_size / 1e6:.1f} MB" in printed
     assert report.main(arguments) == 0
     assert f"All {n_recordings} recordings." in capsys.readouterr().out
-    with pytest.raises(UserError, match="--species: 'Demo Wabler' is no class .* 'demo warbler'"):
+    with pytest.raises(UserError, match=r"--species: 'Demo Wabler' is no class .* 'demo warbler'"):
         report.main([*arguments, "--species", "Demo Wabler"])
 
 
