@@ -15,6 +15,7 @@ import soundfile
 import torch
 from hypothesis import settings
 
+from birdkit import log
 from birdkit.contract import Contract
 from birdkit.engines.layout import usable_cores
 from export import to_onnx, to_openvino
@@ -56,6 +57,12 @@ TINY = [
     "data.n_folds=3",
     "data.cache=false",
 ]
+
+
+@pytest.fixture(autouse=True)
+def said_as_always() -> None:
+    """A test begins with the lines that a command shows by itself, whatever the last one asked for."""
+    log.show(log.DEFAULT)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
 
@@ -9,12 +8,6 @@ from birdkit import log
 from birdkit.commands import command_parser
 from birdkit.log import LOG
 from train.data.progress import bar
-
-
-@pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
-    yield
-    log.show(log.DEFAULT)
 
 
 def say_all(*arguments: str) -> None:

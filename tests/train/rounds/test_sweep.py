@@ -127,7 +127,9 @@ def test_an_interrupted_sweep_leaves_no_training_behind(tmp_path: Path) -> None:
     out.mkdir()
     (out / "hang").touch()
     code = (
-        "import pathlib, sys; from train import sweep; from train.rounds import sweep as s; "
+        "import pathlib, signal; from train import sweep; from train.rounds import sweep as s; "
+        # A shell's background job ignores it, and so would all that it starts.
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "
         f"s.RUN = pathlib.Path({str(script)!r}); sweep.run_command(sweep.main)"
     )
     command_line = [sys.executable, "-c", code, str(write(tmp_path)), "--out", str(out), "--jobs", "2"]
