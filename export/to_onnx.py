@@ -22,8 +22,6 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # in place of this folder, whose rooms have names of packages
     sys.path[0:1] = [str(ROOT), str(ROOT / "submission")]
 
-from tqdm import tqdm
-
 from birdkit.commands import command_parser
 from birdkit.errors import UserError, run_command
 from birdkit.log import LOG, timed
@@ -35,7 +33,6 @@ from export.gates.parity import Parity
 from export.models import members
 from export.models.fuse import group
 from export.models.members import Checkpoints
-from train.data.progress import bar
 from train.rounds import plan
 
 
@@ -73,7 +70,7 @@ def export(
 ) -> dict[str, list[Parity]]:
     """Write every file into `folder`; raises `UserError` where the gate refuses a member."""
     report: dict[str, list[Parity]] = {}
-    for stem, names in tqdm(stems.items(), **bar("exporting")):
+    for stem, names in stems.items():
         LOG.info(f"{stem}: exporting {' + '.join(names)}")
         report |= model_files.export_stem(checkpoints, stem, names, folder, recordings)
         for name in names:

@@ -24,8 +24,6 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # in place of this folder, whose rooms have names of packages
     sys.path[0:1] = [str(ROOT), str(ROOT / "submission")]
 
-from tqdm import tqdm
-
 from birdkit.commands import command_parser
 from birdkit.errors import run_command
 from birdkit.log import LOG
@@ -34,7 +32,6 @@ from export.benchmark import machine
 from export.folder import model_card, model_folder
 from export.gates import lower_precisions, model_files, parity, precision, selection
 from export.models import onnx, openvino
-from train.data.progress import bar
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -54,7 +51,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def convert(folder: Path, recordings: Sequence[Path]) -> None:
     """IR beside every ONNX file of the folder; raises `UserError` where the gate refuses one."""
     report = model_folder.read_parity(folder)
-    for stem in tqdm(Spec.load(folder).stems, **bar("converting")):
+    for stem in Spec.load(folder).stems:
         compared = model_files.convert_stem(folder, stem, recordings)
         for member, comparison in compared.items():
             LOG.info(f"  {member:<24} {comparison}")

@@ -125,7 +125,7 @@ def _print_plan(runner: Runner, stages: Sequence[plan.Stage], done: Set[Path], c
     }
     clock = estimate.Clock(runner.dataset, runner.device, cache)
     for line in estimate.describe(stages, clock, n_windows, done):
-        LOG.info(line)
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

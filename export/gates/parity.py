@@ -118,11 +118,13 @@ def answers(engine: Engine, inputs: NDArray[np.float32]) -> Answers:
     """All inputs' answers, asked for in batches of several sizes in turn."""
     batches = STRETCH_BATCHES if engine.contract.stretch_s else BATCHES
     parts: list[Outputs] = []
+    start = 0
     with tqdm(total=len(inputs), **bar("comparing")) as answered:
-        while answered.n < len(inputs):
-            size = batches[len(parts) % len(batches)]
-            parts.append(engine(inputs[answered.n : answered.n + size]))
-            answered.update(len(inputs[answered.n : answered.n + size]))
+        while start < len(inputs):
+            batch = inputs[start : start + batches[len(parts) % len(batches)]]
+            parts.append(engine(batch))
+            start += len(batch)
+            answered.update(len(batch))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

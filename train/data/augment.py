@@ -59,7 +59,7 @@ def equalised(
 
     In dB over log frequency the gains are straight lines; the power stays what it was.
     """
-    n_fft = scipy.fft.next_fast_len(chunk.size, real=True)
+    n_fft = scipy.fft.next_fast_len(2 * chunk.size, real=True)  # or the end would sound at the start
     hz = np.maximum(scipy.fft.rfftfreq(n_fft, 1.0 / sample_rate), 1.0)
     gains_db = rng.uniform(-most_db, most_db, _CORNERS_HZ.size)
     gain = 10 ** (np.interp(np.log(hz), np.log(_CORNERS_HZ), gains_db) / 20)

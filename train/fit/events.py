@@ -1,7 +1,7 @@
 """A model's curves as files that TensorBoard reads, on this machine alone.
 
-tensorboardX (MIT) writes them: it needs nothing that onnx does not, where torch's own writer needs
-TensorBoard with its web server.
+tensorboardX (MIT) writes them: it needs no package that the kit does not, where torch's own writer
+needs TensorBoard with its web server.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ FOLDER = "tensorboard"
 
 
 @contextmanager
-def events(model_folder: Path, *, wanted: bool) -> Iterator[Callable[[Progress], None]]:
-    """Where wanted, what is to be called after each epoch; otherwise a call that does nothing.
+def events(
+    model_folder: Path, steps_an_epoch: int, *, wanted: bool
+) -> Iterator[Callable[[Progress], None]]:
+    """Where wanted, what is to be called with all that is done by then; otherwise a call of nothing.
 
     The loss of each step and the macro-AUCs of each epoch go to the model's `tensorboard/`, which is
     written anew: a training that was interrupted is one curve.
@@ -30,21 +32,21 @@ def events(model_folder: Path, *, wanted: bool) -> Iterator[Callable[[Progress],
         return
     shutil.rmtree(model_folder / FOLDER, ignore_errors=True)
     with closing(SummaryWriter(str(model_folder / FOLDER))) as writer:
-        yield _Events(writer)
+        yield _Events(writer, steps_an_epoch)
 
 
 class _Events:
-    def __init__(self, writer: SummaryWriter) -> None:
-        self._writer, self._step, self._epoch = writer, 0, 0
+    def __init__(self, writer: SummaryWriter, steps_an_epoch: int) -> None:
+        self._writer, self._steps_an_epoch = writer, steps_an_epoch
+        self._step, self._epoch = 0, 0
 
     def __call__(self, progress: Progress) -> None:
-        """Write what there is more of than at the last call. An epoch has just ended."""
+        """Write what there is more of than at the last call."""
         for step in range(self._step, progress.step):
             self._writer.add_scalar("loss", progress.losses[step], step + 1)
-        steps_an_epoch = progress.step // len(progress.epochs)
         for epoch in range(self._epoch, len(progress.epochs)):
             for name, by_output in progress.epochs[epoch]["metrics"].items():
                 for output, auc in by_output.items():
-                    self._writer.add_scalar(f"{name}/{output}", auc, steps_an_epoch * (epoch + 1))
+                    self._writer.add_scalar(f"{name}/{output}", auc, self._steps_an_epoch * (epoch + 1))
         self._step, self._epoch = progress.step, len(progress.epochs)
         self._writer.flush()

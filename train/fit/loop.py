@@ -60,7 +60,7 @@ def run_fit(
     Parameters
     ----------
     validate : called after each epoch with the averaged model
-    watch : called after each epoch with all that there is by then
+    watch : called at the start and after each epoch, with all that is done by then
 
     Raises
     ------
@@ -70,6 +70,7 @@ def run_fit(
     fit = trainer.job.fit
     progress = _resume(trainer, state_path, made_by)
     per_epoch = trainer.total_steps // fit.epochs
+    watch(progress)
     loader = _loader(batches, range(progress.step, trainer.total_steps), trainer)
     saver = _Saver(trainer, progress, state_path, made_by)
     started, first_step = time.monotonic(), progress.step

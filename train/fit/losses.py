@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn.functional import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
-    logsigmoid,
     softplus,
 )
 
@@ -58,7 +57,8 @@ def clipwise_loss(
         known &= (target == 0.0) | (target == 1.0)
     if as_logits:
         return _known_bce(clipwise, target, known)
-    return binary_cross_entropy(clipwise.float(), torch.nan_to_num(target), known.float())
+    probability = clipwise.float().clamp(0.0, 1.0)  # a mean by attention exceeds 1 by rounding
+    return binary_cross_entropy(probability, torch.nan_to_num(target), known.float())
 
 
 def bce(logit: Tensor, target: Tensor, fit: Fit) -> Tensor:
@@ -69,23 +69,25 @@ def bce(logit: Tensor, target: Tensor, fit: Fit) -> Tensor:
 def focal(logit: Tensor, target: Tensor, fit: Fit) -> Tensor:
     """BCE in which cells that are nearly right count less, by the exponents of `fit.focal_…`.
 
-    Two exponents of one size are the focal loss (Lin et al. 2017, https://arxiv.org/abs/1708.02002), a
-    larger one of the absent classes is the asymmetric loss without its margin (Ridnik et al. 2021,
+    A cell counts by |target − probability| to the power of an exponent, which a soft target takes from
+    between both: the quality focal loss (Li et al. 2020, https://arxiv.org/abs/2006.04388). For hard
+    labels one exponent is the focal loss (Lin et al. 2017, https://arxiv.org/abs/1708.02002), a larger
+    one of the absent classes the asymmetric loss without its margin (Ridnik et al. 2021,
     https://arxiv.org/abs/2009.14119).
     """
-    known, logit = ~torch.isnan(target), logit.float()
-    given = torch.nan_to_num(target)
-    present = given * torch.sigmoid(-logit) ** fit.focal_positive * logsigmoid(logit)
-    absent = (1 - given) * torch.sigmoid(logit) ** fit.focal_negative * logsigmoid(-logit)
-    return -((present + absent) * known).mean()
+    known, given, logit = ~torch.isnan(target), torch.nan_to_num(target), logit.float()
+    exponent = given * fit.focal_positive + (1 - given) * fit.focal_negative
+    wrong = (given - torch.sigmoid(logit)).abs().clamp(min=1e-6)  # of 0 a small power has no gradient
+    of_cells = binary_cross_entropy_with_logits(logit, given, reduction="none")
+    return (wrong**exponent * of_cells * known).mean()
 
 
 def soft_auc(logit: Tensor, target: Tensor, fit: Fit) -> Tensor:
     """For each class, how far pairs of a present and an absent chunk are from being in order.
 
-    A pair costs softplus(absent − present), a smooth bound of 1 − AUC (Yan et al. 2003, ICML). A soft
-    target is present by its value and absent by the rest. Classes without a pair in the batch don't
-    count.
+    A pair costs softplus(absent − present), as in RankNet (Burges et al. 2005, ICML); over ln 2 that
+    is a bound of 1 − AUC. A soft target is present by its value and absent by the rest. Classes without
+    a pair in the batch don't count.
     """
     known, logit = (~torch.isnan(target)).float(), logit.float()
     present = torch.nan_to_num(target) * known
@@ -103,17 +105,14 @@ def bce_and_soft_auc(logit: Tensor, target: Tensor, fit: Fit) -> Tensor:
 
 
 def cross_entropy(logit: Tensor, target: Tensor, fit: Fit) -> Tensor:
-    """Softmax over the known classes against the targets made to add up to 1, of chunks with a label.
+    """Softmax over the known classes against the targets, whose sum counts as 1 where it is larger.
 
-    Inference takes the sigmoid of the same logits all the same: only their order is ranked.
+    A mean over cells, as BCE is, so that both are of one size. Inference takes the sigmoid of the same
+    logits; softmax leaves a chunk's level free, from which macro-AUC, an order of chunks, may suffer.
     """
-    known = ~torch.isnan(target)
-    given = torch.nan_to_num(target)
+    known, given = ~torch.isnan(target), torch.nan_to_num(target)
     log_shares = logit.float().masked_fill(~known, -1e4).log_softmax(dim=1)
-    total = given.sum(dim=1)
-    of_sample = -(given * log_shares).sum(dim=1) / total.clamp(min=1e-6)
-    labelled = total > 0
-    return of_sample[labelled].sum() / labelled.sum().clamp(min=1)
+    return -(given / given.sum(dim=1, keepdim=True).clamp(min=1.0) * log_shares).mean()
 
 
 LOSSES: dict[str, Loss] = {

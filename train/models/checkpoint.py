@@ -26,6 +26,7 @@ from train.models.sed import Predictor, over_stretches
 VERSION = 4  # 3 is read, too: it held a recipe with one model where this one holds a job
 STATE_NAME = "state.pt"
 FINAL_NAME = "final.pt"
+HISTORY_NAME = "history.json"  # losses and figures of each epoch
 RECIPE_NAME = "recipe.json"  # the run's recipe, written once all its models are final
 ROUND_NAME = "round{}"  # folder of a round in a run
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 from tqdm import tqdm
 
 from birdkit.errors import UserError
@@ -127,8 +128,9 @@ def _gain(pairs: Sequence[Pair], row: str, models: Sequence[str], output: str) -
 def over_runs(draws: NDArray[np.float64], seed: int = 0) -> NDArray[np.float64]:
     """The mean over runs of each resample, whose runs are resampled, too: seeds differ as files do.
 
-    The runs' deviations are stretched by √(n / (n − 1)), since a few runs are too alike in a resample
-    (Rao and Wu 1988, JASA 83). One run stays as it is: nothing tells how seeds differ.
+    A few runs are too alike in a resample, and tell little of how runs spread. So their deviations are
+    stretched by √(n / (n − 1)) (Rao and Wu 1988, JASA 83), and by how much wider Student's interval of
+    so many is than the normal one. One run stays as it is: nothing tells how seeds differ.
 
     Parameters
     ----------
@@ -140,7 +142,8 @@ def over_runs(draws: NDArray[np.float64], seed: int = 0) -> NDArray[np.float64]:
     picked = np.random.default_rng(seed).integers(n_runs, size=(n_runs, n_draws))
     mean = draws.mean(axis=0)
     deviation = np.take_along_axis(draws, picked, axis=0).mean(axis=0) - mean
-    return np.asarray(mean + deviation * np.sqrt(n_runs / (n_runs - 1)))
+    student = float(stats.t.ppf(0.95, n_runs - 1) / stats.norm.ppf(0.95))
+    return np.asarray(mean + deviation * student * np.sqrt(n_runs / (n_runs - 1)))
 
 
 def markdown(gains: Sequence[Gain], before: str = "round 0") -> str:

@@ -172,6 +172,7 @@ class Runner:
         done = self._load_if_done(member, made_by)
         if done is not None:
             LOG.info(f"{member.final}: done already")
+            _write_events(member, wanted=self.tensorboard)
             return done
         member.folder.mkdir(parents=True, exist_ok=True)
         commit = checkpoint.commit()  # now, since the code may be edited while it trains
@@ -190,7 +191,8 @@ class Runner:
 
         batches = Batches(sources, contract, job)
         state_path = member.folder / checkpoint.STATE_NAME
-        with events(member.folder, wanted=self.tensorboard) as watch:
+        per_epoch = trainer.total_steps // job.fit.epochs
+        with events(member.folder, per_epoch, wanted=self.tensorboard) as watch:
             progress = run_fit(trainer, batches, validate, state_path, made_by, watch)
         _write_history(progress, member)
         final = Final(
@@ -288,7 +290,16 @@ def _initial(job: Job, first: Model, contract: Contract) -> tuple[Predictor, str
 
 def _write_history(progress: Progress, member: Member) -> None:
     curves.draw_curves(progress, member.folder / "curves.png", member.job.model.encoder)
-    write_whole(member.folder / "history.json", f"{json.dumps(asdict(progress))}\n".encode())
+    write_whole(member.folder / checkpoint.HISTORY_NAME, f"{json.dumps(asdict(progress))}\n".encode())
+
+
+def _write_events(member: Member, *, wanted: bool) -> None:
+    """Write a finished model's curves from its history, if that is there."""
+    history = member.folder / checkpoint.HISTORY_NAME
+    if wanted and history.is_file():
+        progress = Progress(**json.loads(history.read_text()))
+        with events(member.folder, progress.step // len(progress.epochs), wanted=True) as write:
+            write(progress)
 
 
 def macro_aucs(

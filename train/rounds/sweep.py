@@ -22,14 +22,16 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from statistics import median
 from typing import Annotated
 
 from birdkit.engines.layout import usable_cores
 from birdkit.errors import UserError
-from birdkit.files import is_plain
+from birdkit.files import is_plain, write_whole
 from train.config import recipe as recipes
 from train.config.build import build
 from train.config.settings.ranges import LARGEST_SEED, Range
@@ -71,6 +73,7 @@ class Training:
 
     @property
     def is_finished(self) -> bool:
+        """Whether it was finished; train/run.py says whether as it would be now."""
         return (self.folder / checkpoint.RECIPE_NAME).is_file()
 
     @property
@@ -104,8 +107,13 @@ def read(path: Path) -> Sweep:
     for name in names:
         if not is_plain(name) or names.count(name) > 1:
             raise UserError(f"{path}: variant '{name}': needs a name of its own, one for a folder")
+    if len({*sweep.seeds}) < len(sweep.seeds):
+        raise UserError(f"{path}: seeds {list(sweep.seeds)}: each may be there once")
     for variant in sweep.variants:
-        recipes.load(variant.recipe or sweep.recipe, [*sweep.set, *variant.set])
+        try:
+            recipes.load(variant.recipe or sweep.recipe, [*sweep.set, *variant.set])
+        except UserError as error:
+            raise UserError(f"{path}: variant '{variant.name}': {error}") from error
     return sweep
 
 
@@ -133,7 +141,8 @@ def _training(sweep: Sweep, variant: Variant, seed: int, out: Path, more: Sequen
 
 def most_at_once(gib_a_training: float) -> int:
     """One for each core that there is memory for: many on a thread each train more than one on all."""
-    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+    available = next(int(kib) for name, kib, *_ in lines if name == "MemAvailable:") / 2**20
     return max(1, min(usable_cores(), int(available / gib_a_training)))
 
 
@@ -144,22 +153,24 @@ class Table:
     Parameters
     ----------
     set_name : the set that judges
+    failed : names of trainings that have no row, since they failed
     """
 
     sweep: Sweep
     out: Path
     set_name: str
-    minutes: dict[str, float] = field(default_factory=dict)  # run → what it took, all starts together
+    failed: set[str] = field(default_factory=set)
+    minutes: dict[str, float] = field(default_factory=dict)  # run → what it took, interruptions aside
 
     def __post_init__(self) -> None:
         path = self.out / TIMES_NAME
-        self.minutes |= json.loads(path.read_text()) if path.is_file() else {}
+        with suppress(OSError, ValueError):  # times of a damaged file are no loss
+            self.minutes |= json.loads(path.read_text())
 
     def took(self, training: Training, minutes: float) -> None:
         """Count what a training took."""
-        name = training.folder.name
-        self.minutes[name] = self.minutes.get(name, 0.0) + minutes
-        (self.out / TIMES_NAME).write_text(json.dumps(self.minutes, indent=2) + "\n")
+        self.minutes[training.folder.name] = minutes
+        write_whole(self.out / TIMES_NAME, (json.dumps(self.minutes, indent=2) + "\n").encode())
 
     def markdown(self) -> str:
         """A row for each variant and output, of the seeds of which both runs are finished."""
@@ -179,17 +190,18 @@ class Table:
             if not seeds:
                 yield f"| {name} | | | | | not finished | |"
                 continue
-            runs = [(self.out / f"{name}-{seed}", self.out / f"{first}-{seed}") for seed in seeds]
-            pairs = [comparison.pair(run, self.set_name, against) for run, against in runs]
-            found = comparison.gains(pairs)
-            minutes = [self.minutes[run.name] for run, _ in runs if run.name in self.minutes]
+            runs = [self.out / f"{name}-{seed}" for seed in seeds]
+            firsts = [self.out / f"{first}-{seed}" for seed in seeds]
+            gains = comparison.gains(list(map(comparison.pair, runs, repeat(self.set_name), firsts)))
+            minutes = [self.minutes[run.name] for run in runs if run.name in self.minutes]
             cost = f"{median(minutes):.0f}" if minutes else ""
             # The last rows are the ensembles', or those of the only model.
-            for gain in (gain for gain in found if gain.model == found[-1].model):
+            for gain in (gain for gain in gains if gain.model == gains[-1].model):
                 yield f"| {name} | {gain.output} | {_cells(gain, is_first=name == first)} | {cost} |"
 
-    def _is_there(self, name: str, seed: int) -> bool:
-        return (self.out / f"{name}-{seed}" / checkpoint.RECIPE_NAME).is_file()
+    def _is_there(self, variant: str, seed: int) -> bool:
+        name = f"{variant}-{seed}"
+        return name not in self.failed and (self.out / name / checkpoint.RECIPE_NAME).is_file()
 
 
 def _cells(gain: comparison.Gain, *, is_first: bool) -> str:

@@ -185,7 +185,7 @@ def member_scores(
             score,
             ensemble.contract,
             streams=streams,
-            report=lambda done, total, elapsed_s: files.update(done - files.n),
+            report=lambda done, total, elapsed_s: files.update(),
         )
     if prediction.failures:
         name, why = next(iter(prediction.failures.items()))

@@ -29,7 +29,7 @@ ROUNDS = 3
 
 @dataclass(frozen=True)
 class Calibration:
-    """The ensemble in its fastest layout; `measured` maps every layout to its windows a second.
+    """The ensemble in its fastest layout; `measured` maps each measured layout to its windows a second.
 
     `failed` has a line for each layout that could not be measured, as where memory holds fewer streams.
     """

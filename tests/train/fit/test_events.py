@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def progress(n_epochs: int) -> Progress:
 
 
 def test_each_step_s_loss_and_each_epoch_s_figures_are_written_once(tmp_path: Path) -> None:
-    with events(tmp_path, wanted=True) as watch:
+    with events(tmp_path, 3, wanted=True) as watch:
         watch(progress(1))
         watch(progress(2))
     assert curves(tmp_path) == {
@@ -46,16 +47,18 @@ def test_each_step_s_loss_and_each_epoch_s_figures_are_written_once(tmp_path: Pa
 
 
 def test_a_training_that_goes_on_is_one_curve(tmp_path: Path) -> None:
-    with events(tmp_path, wanted=True) as watch:
+    with events(tmp_path, 3, wanted=True) as watch:
         watch(progress(1))
-    with events(tmp_path, wanted=True) as watch:  # the next process begins with two epochs done
+    with events(tmp_path, 3, wanted=True) as watch:  # the next process begins in the third epoch
+        begun = progress(2)
+        watch(Progress(7, [*begun.losses, 0.0], begun.epochs))
         watch(progress(3))
     assert list(curves(tmp_path)["loss"]) == list(range(1, 10))
     assert list(curves(tmp_path)["held_out/clipwise"]) == [3, 6, 9]
 
 
 def test_nothing_is_written_where_nobody_asks(tmp_path: Path) -> None:
-    with events(tmp_path, wanted=False) as watch:
+    with events(tmp_path, 3, wanted=False) as watch:
         watch(progress(1))
     assert not list(tmp_path.iterdir())
 
@@ -75,3 +78,6 @@ def test_a_quiet_training_says_nothing_and_leaves_its_curves(
     for name, by_output in figures["epochs"][-1]["metrics"].items():
         for output, auc in by_output.items():
             assert drawn[f"{name}/{output}"][len(figures["losses"])] == pytest.approx(auc)
+    shutil.rmtree(history.parent / FOLDER)
+    assert train_run.main([*arguments, "--tensorboard", "--quiet"]) == 0  # of what is finished, too
+    assert curves(history.parent) == drawn

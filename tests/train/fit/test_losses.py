@@ -37,7 +37,8 @@ def slow_focal(logits: Tensor, positive: float, negative: float) -> float:
     total = 0.0
     for x, t in known_cells(logits):
         p = sigmoid(x)
-        total -= t * (1 - p) ** positive * math.log(p) + (1 - t) * p**negative * math.log(1 - p)
+        wrong = abs(t - p) ** (t * positive + (1 - t) * negative)
+        total -= wrong * (t * math.log(p) + (1 - t) * math.log(1 - p))
     return total / logits.numel()
 
 
@@ -55,8 +56,8 @@ def slow_cross_entropy(logits: Tensor) -> float:
     for x, t in zip(logits.tolist(), TARGETS.tolist(), strict=True):
         known = [(a, b) for a, b in zip(x, t, strict=True) if not math.isnan(b)]
         norm = math.log(sum(math.exp(a) for a, _ in known))
-        of_samples.append(sum(b * (norm - a) for a, b in known) / sum(b for _, b in known))
-    return float(np.mean(of_samples))
+        of_samples.append(sum(b * (norm - a) for a, b in known) / max(1.0, sum(b for _, b in known)))
+    return float(np.mean(of_samples)) / logits.shape[1]
 
 
 REFERENCES: dict[str, Callable[[Tensor], float]] = {
@@ -81,10 +82,23 @@ def test_a_loss_is_its_definition_of_known_cells(name: str, scale: float) -> Non
 @pytest.mark.parametrize("name", LOSSES)
 def test_an_unknown_cell_teaches_nothing_and_gradients_are_finite_everywhere(name: str) -> None:
     logits = torch.linspace(-90, 90, TARGETS.numel()).reshape(TARGETS.shape).requires_grad_()
-    LOSSES[name](logits, TARGETS, FIT).backward()
+    LOSSES[name](logits, TARGETS, replace(FIT, focal_positive=0.5)).backward()
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
     assert not logits.grad[torch.isnan(TARGETS)].any()
+
+
+@pytest.mark.parametrize("exponents", [(2.0, 2.0), (0.0, 2.0), (0.5, 4.0)])
+@pytest.mark.parametrize("target", [0.1, 0.3, 0.9])
+def test_the_focal_loss_of_a_soft_target_is_lowest_at_it(
+    target: float, exponents: tuple[float, float]
+) -> None:
+    fit = replace(FIT, focal_positive=exponents[0], focal_negative=exponents[1])
+    grid = torch.linspace(0.02, 0.98, 97)
+    of_grid = [
+        float(LOSSES["focal"](p.logit()[None, None], torch.tensor([[target]]), fit)) for p in grid
+    ]
+    assert float(grid[int(np.argmin(of_grid))]) == pytest.approx(target, abs=0.011)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -136,6 +150,11 @@ def test_proper_bce_of_clipwise_is_lowest_at_the_targets() -> None:
     assert right.isclose(torch.tensor(-(0.3 * math.log(0.3) + 0.7 * math.log(0.7)) / 3))
     assert clipwise_loss(torch.tensor([[0.1, 0.3, 0.9]]), target, as_logits=False) > right
     assert clipwise_loss(torch.tensor([[0.0, 0.5, 1.0]]), target, as_logits=False) > right
+
+
+def test_a_probability_above_1_by_rounding_is_no_fault() -> None:
+    above = torch.tensor([[1.0 + 3e-7, 0.5]])
+    assert torch.isfinite(clipwise_loss(above, torch.tensor([[1.0, 0.0]]), as_logits=False))
 
 
 def test_soft_labels_can_be_left_to_segmentwise_and_unknown_ones_count_for_neither() -> None:

@@ -25,6 +25,9 @@ import pathlib, sys, time
 arguments = sys.argv[1:]
 out = pathlib.Path(arguments[arguments.index("--out") + 1])
 out.mkdir(exist_ok=True)
+if (out / "recipe.json").exists():
+    print("done already")
+    sys.exit(2 if (out.parent / "changed").exists() else 0)
 with (out / "starts").open("a") as starts:
     print(*arguments, file=starts)
 print("the last word")
@@ -55,7 +58,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def sweep(path: Path, out: Path, *arguments: str) -> int:
-    return command.main([str(path), "--out", str(out), *arguments])
+    return command.main([str(path), "--out", str(out), "--device", "cpu", *arguments])
 
 
 @pytest.mark.parametrize(
@@ -65,6 +68,7 @@ def sweep(path: Path, out: Path, *arguments: str) -> int:
         (TWO, "[]", '["d"]', "needs data, seeds"),
         (TWO, "[0]", "[]", "needs data, seeds"),
         (TWO, "[-1]", '["d"]', "seeds"),
+        (TWO, "[1, 1]", '["d"]', "each may be there once"),
         (
             TWO + '[[variants]]\nname = "other"',
             "[0]",
@@ -76,7 +80,7 @@ def sweep(path: Path, out: Path, *arguments: str) -> int:
             TWO + '[[variants]]\nname = "x"\nset = ["fit.epoch=3"]',
             "[0]",
             '["d"]',
-            "did you mean 'epochs'",
+            "variant 'x': .*did you mean 'epochs'",
         ),
         (TWO + '[[variants]]\nname = "x"\nsets = []', "[0]", '["d"]', "did you mean 'set'"),
         (TWO + "[[variants", "[0]", '["d"]', "losses.toml: "),
@@ -89,6 +93,13 @@ def test_a_sweep_that_can_t_be_is_refused_before_anything_trains(
         sweep(write(tmp_path, variants, seeds, data), tmp_path / "out")
     with pytest.raises(UserError, match="nothing there"):
         sweep(tmp_path / "nothing there", tmp_path / "out")
+    good, page = write(tmp_path), tmp_path / "page.md"
+    page.write_text("no marks")
+    with pytest.raises(UserError, match="give the folder with --validation"):
+        sweep(good, tmp_path / "out", "--score", "validation")
+    with pytest.raises(UserError, match="needs a line <!-- sweep losses -->"):
+        sweep(good, tmp_path / "out", "--into", str(page))
+    assert not (tmp_path / "out").exists()
 
 
 def test_each_variant_trains_with_each_seed_and_what_is_finished_is_left(
@@ -100,7 +111,7 @@ def test_each_variant_trains_with_each_seed_and_what_is_finished_is_left(
     assert sorted(starts) == ["other-0", "other-1", "plain-0", "plain-1"]
     given = " ".join(starts["other-1"])
     assert given.startswith(f"--recipe demo --out {fake / 'other-1'} --data data --set fit.epochs=2")
-    assert given.endswith("--set fit.lr=0.01 --set fit.seed=1")
+    assert given.endswith("--set fit.lr=0.01 --set fit.seed=1 --device cpu")
     assert sweep(write(tmp_path, seeds="[0, 1, 2]"), fake) == 0
     assert all(len((folder / "starts").read_text().splitlines()) == 1 for folder in fake.glob("*-?"))
     assert len(list(fake.glob("*-?"))) == 6
@@ -119,9 +130,13 @@ def test_a_training_that_fails_is_named_and_ends_no_other(
     assert f"failed: other-1: the last word ({fake / 'other-1.log'})" in said.err
     (fake / "fail").unlink()
     assert sweep(write(tmp_path), fake, "--jobs", "1") == 0
+    (fake / "changed").touch()  # the settings of what is finished
+    assert sweep(write(tmp_path), fake, "--jobs", "1") == 1
+    assert capsys.readouterr().err.count("failed: ") == 4
 
 
-def test_an_interrupted_sweep_leaves_no_training_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_sweep_leaves_no_training_behind(number: int, tmp_path: Path) -> None:
     script, out = tmp_path / "fake.py", tmp_path / "out"
     script.write_text(FAKE)
     out.mkdir()
@@ -132,14 +147,25 @@ def test_an_interrupted_sweep_leaves_no_training_behind(tmp_path: Path) -> None:
         "signal.signal(signal.SIGINT, signal.default_int_handler); "
         f"s.RUN = pathlib.Path({str(script)!r}); sweep.run_command(sweep.main)"
     )
-    command_line = [sys.executable, "-c", code, str(write(tmp_path)), "--out", str(out), "--jobs", "2"]
+    command_line = [
+        sys.executable,
+        "-c",
+        code,
+        str(write(tmp_path)),
+        "--out",
+        str(out),
+        "--jobs",
+        "2",
+        "--device",
+        "cpu",
+    ]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'submission'}"}
     running = subprocess.Popen(command_line, env=environment, stderr=subprocess.PIPE, text=True)
     for _ in range(600):
         if len(list(out.glob("*/starts"))) == 2:
             break
         time.sleep(0.1)
-    running.send_signal(signal.SIGINT)
+    running.send_signal(number)
     _, said = running.communicate(timeout=60)
     assert running.returncode == 130
     assert said == "interrupted; run the same command again to go on\n"
@@ -155,9 +181,12 @@ def test_the_table_has_seeds_of_which_both_are_there_and_says_what_can_be_told(
     assert "| other | | | | | not finished | |" in table.markdown()
     for name in ("plain-0", "other-0", "plain-1"):
         shutil.copytree(run_dir, out / name)
-    for name, minutes in (("plain-0", 10.0), ("plain-0", 2.0), ("plain-1", 30.0), ("other-0", 4.0)):
+    for name, minutes in (("plain-0", 12.0), ("plain-1", 30.0), ("other-0", 4.0)):
         table.took(sweeps.Training("", 0, out / name, ()), minutes)
     again = sweeps.Table(table.sweep, out, "soundscapes").markdown().splitlines()
+    (out / "times.json").write_text('{"plain')  # cut off
+    failed = sweeps.Table(table.sweep, out, "soundscapes", failed={"other-0"}).markdown()
+    assert "| other | | | | | not finished | |" in failed
     plain, other = again[2:4], again[4:]
     assert [row.split(" | ")[1] for row in other] == ["clipwise", "segmentwise"]
     assert all(row.startswith("| plain | ") and row.endswith("| compared with | 21 |") for row in plain)

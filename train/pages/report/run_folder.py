@@ -22,7 +22,6 @@ from train.rounds.plan import Member, Stage
 from train.scoring import summary
 from train.scoring.summary import KEYS, Scored
 
-HISTORY_NAME = "history.json"
 ROUND = re.compile(checkpoint.ROUND_NAME.format(r"(\d+)"))
 # Columns of the tables that the report reads, and those that hold text whatever they look like.
 COLUMNS = {
@@ -191,7 +190,7 @@ def _round(
 def _holds_model(folder: Path) -> bool:
     return any(
         (folder / name).is_file()
-        for name in (checkpoint.STATE_NAME, checkpoint.FINAL_NAME, HISTORY_NAME)
+        for name in (checkpoint.STATE_NAME, checkpoint.FINAL_NAME, checkpoint.HISTORY_NAME)
     )
 
 
@@ -211,7 +210,7 @@ def _model(folder: Path, member: Member | None, teachers: tuple[str, ...], notes
 
 def _progress(folder: Path, notes: list[str]) -> dict[str, Any]:
     """The losses and figures of a training, of one that was interrupted, too."""
-    if (path := folder / HISTORY_NAME).is_file():
+    if (path := folder / checkpoint.HISTORY_NAME).is_file():
         return _noted(notes, path, lambda path: dict(json.loads(path.read_text()))) or {}
     if (path := folder / checkpoint.STATE_NAME).is_file():
         return _noted(notes, path, lambda path: dict(checkpoint.read(path)["progress"])) or {}
