@@ -50,7 +50,7 @@ MODES = {
         *("--most", "--species", "--spread"),
     ),
     "--marks": ("--precision",),
-    "--data": ("--cache",),
+    "--data": ("--cache", "--no-call"),
     "RUN_DIR": ("OTHER_RUN_DIR", "--model"),
 }
 
@@ -114,6 +114,11 @@ def add_audit(group: argparse._ArgumentGroup) -> None:
         type=Path,
         help="folder of decoded waveforms that an audit reads and keeps its own in",
     )
+    group.add_argument(
+        "--no-call",
+        action="store_true",
+        help="search recordings without a bird, too, where easybird is installed; it takes its time",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -163,7 +168,7 @@ def fit_thresholds(args: argparse.Namespace) -> int:
 def audit_data(args: argparse.Namespace) -> int:
     """Write the audit of a folder, and print how many recordings have which finding."""
     out = writable(args.out or Path("audit.html"))
-    done = audit.write(out, args.data, args.cache)
+    done = audit.write(out, args.data, args.cache, calls=args.no_call)
     LOG.info(f"{len(done.rows)} recordings of {len(done.folder.classes)} classes")
     for finding in done.findings:
         LOG.info(f"{finding.title.lower()}: {len(finding.rows)}")

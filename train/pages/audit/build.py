@@ -20,9 +20,12 @@ from train.pages.audit.folder import read
 TEMPLATE = "audit.html.j2"
 
 
-def write(out: Path, root: Path, cache: Path | None = None) -> Audit:
-    """Write the page. Raises `UserError` for a folder without recordings, and `OSError`."""
-    done = audit(read(root), cache)
+def write(out: Path, root: Path, cache: Path | None = None, *, calls: bool = False) -> Audit:
+    """Write the page. Raises `UserError` for a folder without recordings, and `OSError`.
+
+    With `calls` easybird listens for birds.
+    """
+    done = audit(read(root), cache, calls=calls)
     rows = done.rows
     places = world.draw(
         rows["latitude"].to_numpy(float), rows["longitude"].to_numpy(float), rows["class"].tolist()
@@ -67,6 +70,7 @@ def _data(done: Audit, formats: pd.Series, places: world.Map | None, out: Path) 
         "clipped": _rounded(100 * rows["clipped"], 3),
         "peak": _rounded(20 * np.log10(rows["peak"].clip(lower=1e-5)), 1),
         "spoken": _rounded(speech_s(rows), 1),
+        "noCall": _rounded(100 * rows["no_call"], 0) if rows["no_call"].notna().any() else None,
         "speech": {row: np.round(stretches, 1) for row, stretches in spoken},
         "faults": {row: why for row, why in enumerate(rows["fault"]) if isinstance(why, str)},
         "class": _indexed(rows["class"]),

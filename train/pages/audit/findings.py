@@ -15,12 +15,12 @@ from birdkit.files import sha256
 from train.data import duplicates
 from train.data.competition import Recording
 from train.data.progress import bar
-from train.pages.audit import sound
+from train.pages.audit import no_call, sound
 from train.pages.audit.folder import Folder
 from train.pages.audit.sound import Heard, Listener
 
 # Shares from which a recording is named, and seconds up to which.
-SILENT, CLIPPED, SHORT_S = 0.1, 1e-4, 1.0
+SILENT, CLIPPED, SHORT_S, NO_CALL = 0.1, 1e-4, 1.0, 0.5
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,20 @@ class Audit:
     findings: list[Finding]
 
 
-def audit(folder: Folder, cache: Path | None = None) -> Audit:
-    """Hear every recording once. Raises `UserError` for a cache folder that is none."""
+def audit(folder: Folder, cache: Path | None = None, *, calls: bool = False) -> Audit:
+    """Hear every recording once, or with `calls` again for the birds that call in it.
+
+    Raises `UserError` for a cache folder that is none, and where easybird is not there for `calls`.
+    """
     listener = Listener(cache)
     sources = _sources(folder.rows)
     heard = listener.listen([r.path for r in sources], set(duplicates.candidates(sources)))
     decoded = [recording for recording in sources if not heard[recording.path].fault]
     found = duplicates.find_duplicates(decoded, listener.waveform, sound.RATE_HZ, listener.prints)
     rows = _with_sound(folder.rows, heard)
+    paths = [recording.path for recording in decoded] if calls else []
+    without = no_call.shares(paths, listener.waveform, sound.RATE_HZ, cache) if calls else {}
+    rows["no_call"] = rows["path"].map(without).astype(float)
     groups = _groups(rows, [{recording.path for recording in group} for group in found])
     return Audit(folder, rows, groups, _findings(rows, groups))
 
@@ -121,6 +127,7 @@ def _findings(rows: pd.DataFrame, groups: Sequence[Sequence[int]]) -> list[Findi
             f"Silero VAD hears speech in {first_s}; it takes some song for speech, so listen",
             _worst(spoken, spoken > 0),
         ),
+        *_no_call(rows["no_call"], first_s),
         Finding(
             "silence",
             "Silence",
@@ -140,6 +147,17 @@ def _findings(rows: pd.DataFrame, groups: Sequence[Sequence[int]]) -> list[Findi
             _worst(-rows["duration_s"], rows["duration_s"] < SHORT_S),
         ),
     ]
+
+
+def _no_call(shares: pd.Series, first_s: str) -> list[Finding]:
+    """The recordings without a bird, where that was asked for."""
+    if not shares.notna().any():
+        return []
+    rule = (
+        f"easybird hears none in {NO_CALL:.0%} or more of the windows of {first_s}; of five pairs of a "
+        "window with a bird and one without it orders four, so listen"
+    )
+    return [Finding("no-call", "No bird", rule, _worst(shares, shares >= NO_CALL))]
 
 
 def _worst(values: pd.Series, found: pd.Series) -> list[int]:

@@ -19,6 +19,7 @@ const COLUMNS = [
   { title: "clipped", value: (row) => data.clipped[row], text: percent(3) },
   { title: "peak dBFS", value: (row) => data.peak[row], text: number(1) },
   { title: "speech", value: (row) => data.spoken[row], cell: speechCell },
+  ...(data.noCall ? [{ title: "no bird", value: (row) => data.noCall[row], text: percent(0) }] : []),
   { title: "author and licence", value: (row) => textOf("author", row), cell: peopleCell },
 ];
 
