@@ -312,7 +312,7 @@ def test_an_alarm_warns_or_stops_as_the_recipe_says(
     ):
         train_run.main(arguments(competition, tmp_path / "run", recipe, *more, *stop))
     assert train_run.main(arguments(competition, tmp_path / "run", recipe, *more)) == 0
-    assert capsys.readouterr().out.count("alarm: ") == 16
+    assert capsys.readouterr().err.count("alarm: ") == 16
 
 
 def test_a_warm_round_goes_on_from_the_last_rounds_model_and_falls_with_it(
