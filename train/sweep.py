@@ -125,7 +125,7 @@ class Running:
     """A training at work in a process of its own."""
 
     def __init__(self, training: Training, threads: int) -> None:
-        self.training, self.is_new = training, not training.is_finished
+        self.training, self.is_new = training, not plan.is_finished(training.folder)
         self.since, self.process = time.monotonic(), training.start(threads)
 
     @property

@@ -56,16 +56,21 @@ def load(name_or_file: str, overrides: Iterable[str] = ()) -> Recipe:
         For a missing file, broken TOML, an unknown or removed key, or a value that is out of range.
     """
     path = _find(name_or_file)
-    try:
-        table = tomllib.loads(path.read_text())
-    except ValueError as error:  # not UTF-8, or not TOML
-        raise UserError(f"{path}: not valid TOML ({error})") from error
+    table = read_toml(path)
     table.setdefault("name", path.stem)
     for override in overrides:
         _apply(table, override)
     recipe = build(Recipe, table, str(path))
     rounds_of(recipe)  # raises where a round names an unknown model
     return recipe
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The table of a file. Raises `UserError` where it is no TOML, and `OSError`."""
+    try:
+        return tomllib.loads(path.read_text())
+    except ValueError as error:  # not UTF-8, or not TOML
+        raise UserError(f"{path}: not valid TOML ({error})") from error
 
 
 def pseudo_of(overrides: Iterable[str]) -> Pseudo:

@@ -49,7 +49,7 @@ def from_afar(
     low_pass = 1.0 / np.sqrt(1.0 + (scipy.fft.rfftfreq(n_fft, 1.0 / sample_rate) / cutoff_hz) ** 2)
     spectrum = scipy.fft.rfft(chunk, n_fft) * scipy.fft.rfft(echo.astype(np.float32), n_fft)
     distant = scipy.fft.irfft(spectrum * low_pass.astype(np.float32), n_fft)[: chunk.size]
-    return np.asarray(distant * (rms(chunk) / max(rms(distant), 1e-6)), dtype=np.float32)
+    return _at_power_of(chunk, distant)
 
 
 def equalised(
@@ -65,7 +65,12 @@ def equalised(
     gain = 10 ** (np.interp(np.log(hz), np.log(_CORNERS_HZ), gains_db) / 20)
     spectrum = scipy.fft.rfft(chunk, n_fft) * gain.astype(np.float32)
     coloured = scipy.fft.irfft(spectrum, n_fft)[: chunk.size]
-    return np.asarray(coloured * (rms(chunk) / max(rms(coloured), 1e-6)), dtype=np.float32)
+    return _at_power_of(chunk, coloured)
+
+
+def _at_power_of(chunk: NDArray[np.float32], changed: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What was made of a chunk, with the power of the chunk."""
+    return np.asarray(changed * (rms(chunk) / max(rms(changed), 1e-6)), dtype=np.float32)
 
 
 def at_speed(chunk: NDArray[np.float32], n_samples: int) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from train.data.progress import bar
 from train.models import checkpoint
 from train.rounds import plan
 from train.scoring import summary
-from train.scoring.auc import Difference
+from train.scoring.auc import TAIL, Difference
 from train.scoring.summary import ENSEMBLE, Scored
 
 MEAN = "mean of the models"
@@ -142,7 +142,7 @@ def over_runs(draws: NDArray[np.float64], seed: int = 0) -> NDArray[np.float64]:
     picked = np.random.default_rng(seed).integers(n_runs, size=(n_runs, n_draws))
     mean = draws.mean(axis=0)
     deviation = np.take_along_axis(draws, picked, axis=0).mean(axis=0) - mean
-    student = float(stats.t.ppf(0.95, n_runs - 1) / stats.norm.ppf(0.95))
+    student = float(stats.t.ppf(TAIL, n_runs - 1) / stats.norm.ppf(TAIL))
     return np.asarray(mean + deviation * student * np.sqrt(n_runs / (n_runs - 1)))
 
 

@@ -113,6 +113,11 @@ def latest_run() -> Path:
     return finished[-1].parent
 
 
+def is_finished(run: Path) -> bool:
+    """Whether a run was finished: its recipe is written last."""
+    return (run / checkpoint.RECIPE_NAME).is_file()
+
+
 def finished(folder: Path) -> Stage:
     """The last round of a finished run, or the round whose folder is given.
 
@@ -121,7 +126,7 @@ def finished(folder: Path) -> Stage:
     is_round = re.fullmatch(checkpoint.ROUND_NAME.format(r"\d+"), folder.name) is not None
     run = folder.parent if is_round else folder
     path = run / checkpoint.RECIPE_NAME
-    if not path.is_file():
+    if not is_finished(run):
         raise UserError(
             f"{run}: no {checkpoint.RECIPE_NAME}, so no finished run; finish it with "
             "train/run.py, or give another RUN_DIR"

@@ -20,7 +20,6 @@ import json
 import os
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -35,8 +34,7 @@ from birdkit.files import is_plain, write_whole
 from train.config import recipe as recipes
 from train.config.build import build
 from train.config.settings.ranges import LARGEST_SEED, Range
-from train.models import checkpoint
-from train.rounds import comparison
+from train.rounds import comparison, plan
 
 RUN = Path(__file__).resolve().parents[1] / "run.py"
 TABLE_NAME, TIMES_NAME = "sweep.md", "times.json"
@@ -72,11 +70,6 @@ class Training:
     arguments: tuple[str, ...]
 
     @property
-    def is_finished(self) -> bool:
-        """Whether it was finished; train/run.py says whether as it would be now."""
-        return (self.folder / checkpoint.RECIPE_NAME).is_file()
-
-    @property
     def log(self) -> Path:
         return self.folder.with_name(f"{self.folder.name}.log")
 
@@ -96,11 +89,9 @@ class Training:
 def read(path: Path) -> Sweep:
     """Read a sweep. Raises `UserError` for what it can't be, before anything trains."""
     try:
-        sweep = build(Sweep, tomllib.loads(path.read_text()), str(path))
+        sweep = build(Sweep, recipes.read_toml(path), str(path))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give the TOML file of a sweep") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {error}") from error
     names = [variant.name for variant in sweep.variants]
     if len(names) < 2 or not sweep.seeds or not sweep.data:
         raise UserError(f"{path}: needs data, seeds and at least two [[variants]]")
@@ -129,8 +120,13 @@ def trainings(sweep: Sweep, out: Path, more: Sequence[str]) -> list[Training]:
     ]
 
 
+def folder_of(out: Path, variant: str, seed: int) -> Path:
+    """The run's folder of a variant and a seed."""
+    return out / f"{variant}-{seed}"
+
+
 def _training(sweep: Sweep, variant: Variant, seed: int, out: Path, more: Sequence[str]) -> Training:
-    folder = out / f"{variant.name}-{seed}"
+    folder = folder_of(out, variant.name, seed)
     arguments = ["--recipe", variant.recipe or sweep.recipe, "--out", str(folder)]
     for data in sweep.data:
         arguments += ["--data", data]
@@ -190,8 +186,7 @@ class Table:
             if not seeds:
                 yield f"| {name} | | | | | not finished | |"
                 continue
-            runs = [self.out / f"{name}-{seed}" for seed in seeds]
-            firsts = [self.out / f"{first}-{seed}" for seed in seeds]
+            runs, firsts = ([folder_of(self.out, of, seed) for seed in seeds] for of in (name, first))
             gains = comparison.gains(list(map(comparison.pair, runs, repeat(self.set_name), firsts)))
             minutes = [self.minutes[run.name] for run in runs if run.name in self.minutes]
             cost = f"{median(minutes):.0f}" if minutes else ""
@@ -200,8 +195,8 @@ class Table:
                 yield f"| {name} | {gain.output} | {_cells(gain, is_first=name == first)} | {cost} |"
 
     def _is_there(self, variant: str, seed: int) -> bool:
-        name = f"{variant}-{seed}"
-        return name not in self.failed and (self.out / name / checkpoint.RECIPE_NAME).is_file()
+        run = folder_of(self.out, variant, seed)
+        return run.name not in self.failed and plan.is_finished(run)
 
 
 def _cells(gain: comparison.Gain, *, is_first: bool) -> str:

@@ -14,7 +14,8 @@ from train.scoring.truth import Truth
 
 # The bootstrap holds a few arrays of this many float64 (2 MiB each, a cache's worth) at a time.
 CELLS_AT_ONCE = 2**18
-# Standard normal quantiles: one side of a 90 % interval, and a power of 80 %.
+# Beyond each end of a 90 % interval; and standard normal quantiles, of that and of a power of 80 %.
+TAIL = 0.05
 Z_INTERVAL, Z_POWER = 1.645, 0.842
 
 
@@ -47,11 +48,15 @@ class Difference:
         return self.draws[~np.isnan(self.draws)]
 
     @property
+    def interval(self) -> tuple[float, float]:
+        """The two ends of the 90 % interval."""
+        return self.bound(TAIL), self.bound(1 - TAIL)
+
+    @property
     def verdict(self) -> str:
-        """ "better" or "worse" where the 90 % interval leaves no doubt, else "can't tell"."""
-        if self.bound(0.05) > 0:
-            return "better"
-        return "worse" if self.bound(0.95) < 0 else "can't tell"
+        """ "better" or "worse" where the 90 % interval lies on one side of 0, else "can't tell"."""
+        low, high = self.interval
+        return "better" if low > 0 else "worse" if high < 0 else "can't tell"
 
     @property
     def detectable(self) -> float:
@@ -64,7 +69,8 @@ class Difference:
         return (Z_INTERVAL + Z_POWER) * float(np.std(known)) if known.size else float("nan")
 
     def __str__(self) -> str:
-        text = f"{self.estimate:+.4f} [90 % {self.bound(0.05):+.4f} … {self.bound(0.95):+.4f}]"
+        low, high = self.interval
+        text = f"{self.estimate:+.4f} [90 % {low:+.4f} … {high:+.4f}]"
         return text.replace("-", "−")
 
 

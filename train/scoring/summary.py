@@ -186,11 +186,8 @@ def _gain(scored: Scored, last: Scored | None, output: str, model: str) -> dict[
     if last is None or model not in last.header.models or not scored.truth.same_as(last.truth):
         return {}
     gain = scored.gain(last, output, model)
-    return {
-        "gain": gain.estimate,
-        "gain_low": gain.bound(0.05),
-        "gain_high": gain.bound(0.95),
-    }
+    low, high = gain.interval
+    return {"gain": gain.estimate, "gain_low": low, "gain_high": high}
 
 
 def write(rounds: Sequence[Tables], out: Path) -> None:

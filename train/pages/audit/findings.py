@@ -53,13 +53,16 @@ def audit(folder: Folder, cache: Path | None = None, *, calls: bool = False) -> 
     Raises `UserError` for a cache folder that is none, and where easybird is not there for `calls`.
     """
     listener = Listener(cache)
+    detector = no_call.CallDetector() if calls else None  # complains before anything is heard
     sources = _sources(folder.rows)
     heard = listener.listen([r.path for r in sources], set(duplicates.candidates(sources)))
     decoded = [recording for recording in sources if not heard[recording.path].fault]
     found = duplicates.find_duplicates(decoded, listener.waveform, sound.RATE_HZ, listener.prints)
     rows = _with_sound(folder.rows, heard)
-    paths = [recording.path for recording in decoded] if calls else []
-    without = no_call.shares(paths, listener.waveform, sound.RATE_HZ, cache) if calls else {}
+    without: dict[Path, float] = {}
+    if detector:
+        paths = [recording.path for recording in decoded]
+        without = no_call.shares(detector, paths, listener.waveform, sound.RATE_HZ, cache)
     rows["no_call"] = rows["path"].map(without).astype(float)
     groups = _groups(rows, [{recording.path for recording in group} for group in found])
     return Audit(folder, rows, groups, _findings(rows, groups))

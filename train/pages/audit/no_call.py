@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +62,13 @@ class CallDetector:
 
 
 def shares(
+    detector: CallDetector,
     paths: Sequence[Path],
     waveform_of: Callable[[Path], NDArray[np.float32]],
     rate_hz: int,
     cache: Path | None,
 ) -> dict[Path, float]:
     """The share of windows without a call in each file; a cache folder keeps them for the next time."""
-    detector = CallDetector()
     content = provenance.read_store(cache / STORE_NAME) if cache else {}
     kept = provenance.can_be_kept(MADE_BY, content.get("made_by"))
     known: dict[str, float] = dict(content["shares"]) if kept else {}
@@ -83,4 +84,5 @@ def shares(
         return dict(zip(paths, in_threads(share, paths, "searching for calls"), strict=True))
     finally:
         if cache:
-            provenance.write_store(cache / STORE_NAME, {"made_by": MADE_BY, "shares": known})
+            with suppress(OSError):  # without it, the next audit searches again
+                provenance.write_store(cache / STORE_NAME, {"made_by": MADE_BY, "shares": known})

@@ -10,7 +10,6 @@ from train.pages.report.run_folder import Run
 from train.pages.tables import Column, Table
 from train.rounds.comparison import Gain, gains, pair
 
-SURE = 0.05  # beyond each end of the interval
 VERDICTS = {"better": "first is better", "worse": "second is better", "can't tell": "can't tell"}
 
 
@@ -61,6 +60,5 @@ def _sets(first: Run, second: Run) -> list[str]:
 def _figures(gain: Gain) -> tuple[object, ...]:
     """Of the first run, of the second, their difference, interval, detectable gain, verdict."""
     mean = gain.mean
-    interval = mean.bound(SURE), mean.bound(1 - SURE)
     verdict = VERDICTS[mean.verdict]
-    return gain.after[0], gain.before[0], mean.estimate, *interval, mean.detectable, verdict
+    return gain.after[0], gain.before[0], mean.estimate, *mean.interval, mean.detectable, verdict
