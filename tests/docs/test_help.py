@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import shlex
 import subprocess
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from tests.docs import commands
 from tests.docs.commands import ROOT
+
+MAKES_OWN = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")
 
 
 @pytest.mark.parametrize("command", commands.commands())
@@ -35,6 +38,15 @@ def test_a_wrong_option_is_one_line(command: str, capsys: pytest.CaptureFixture[
     assert line.startswith("error: ")
 
 
+def _commands_of_demo(data: Path) -> str:
+    """What `make demo` would run on this folder, as on a terminal: `make test` is a make, too."""
+    outside = {name: value for name, value in os.environ.items() if name not in MAKES_OWN}
+    return subprocess.run(
+        ["make", "--dry-run", "demo", f"DATA={data}"],
+        cwd=ROOT, env=outside, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_make_demo_submits_nothing_where_there_are_no_soundscapes(tmp_path: Path, there: bool) -> None:
     (tmp_path / "my birds" / "wren").mkdir(parents=True)
@@ -42,10 +54,7 @@ def test_make_demo_submits_nothing_where_there_are_no_soundscapes(tmp_path: Path
     if there:
         (tmp_path / "my birds" / "train_soundscapes").mkdir()
         (tmp_path / "my birds" / "train_soundscapes" / "a.ogg").touch()
-    printed = subprocess.run(
-        ["make", "--dry-run", "demo", f"DATA={tmp_path / 'my birds'}"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
+    printed = _commands_of_demo(tmp_path / "my birds")
     assert ("submission/run.py" in printed) == there
     assert ("nothing to submit; next: python submission/detect.py" in printed) != there
     assert printed.rstrip().splitlines()[-1].startswith(".venv/bin/python train/report.py")
@@ -54,10 +63,7 @@ def test_make_demo_submits_nothing_where_there_are_no_soundscapes(tmp_path: Path
 def test_make_quotes_a_data_folder_whatever_its_name_holds(tmp_path: Path) -> None:
     data = tmp_path / "a b's"
     (data / "validation").mkdir(parents=True)
-    printed = subprocess.run(
-        ["make", "--dry-run", "demo", f"DATA={data}"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
+    printed = _commands_of_demo(data)
     lines = printed.replace("\\\n", " ").splitlines()
     calls = [shlex.split(line) for line in lines if ".py" in line]
     named = {word for call in calls for word in call if str(tmp_path) in word}
