@@ -79,15 +79,15 @@ def job_of(recipe: Recipe, index: int, name: str) -> Job:
     entry = recipe.models[member_names(recipe).index(name)]
     where = f"models.{name}"
     _refuse_settings_of_the_run(entry.__dict__, where)
-    this_round = rounds_of(recipe)[index]
-    fit = _override(_override(recipe.fit, entry.fit, where), this_round.fit, f"rounds.{index}")
+    this_round, of_round = rounds_of(recipe)[index], f"rounds.{index}"
+    _refuse_settings_of_the_run({"data": this_round.data}, of_round)
     job = Job(
         recipe=recipe.name,
         frontend=_override(recipe.frontend, entry.frontend, where),
         model=entry.model(name),
-        data=_override(recipe.data, entry.data, where),
+        data=_override(_override(recipe.data, entry.data, where), this_round.data, of_round),
         augment=_override(recipe.augment, entry.augment, where),
-        fit=fit,
+        fit=_override(_override(recipe.fit, entry.fit, where), this_round.fit, of_round),
         postprocess=recipe.postprocess,
     )
     return job if index == 0 else _later(job, this_round, index, entry.pseudo)
@@ -114,7 +114,7 @@ def _override(section: Section, overrides: Mapping[str, Any], where: str) -> Sec
 def _refuse_settings_of_the_run(entry: Mapping[str, Any], where: str) -> None:
     for section, keys in FOR_THE_RUN.items():
         for key in keys:
-            if key in entry[section]:
+            if key in entry.get(section, {}):
                 of_all = "the round's pseudo settings" if section == "pseudo" else f"[{section}]"
                 raise UserError(
                     f"{where}.{section}.{key}: has one value for all models; set it in {of_all}"

@@ -82,10 +82,13 @@ fit.batch = 8
     assert job_of(base, 0, "b").pseudo == Pseudo()
 
 
-def test_a_rounds_fit_stands_above_a_models_own(tmp_path: Path) -> None:
-    text = "[[models]]\nfit.lr = 0.5\n[[rounds]]\n[[rounds]]\nfit.lr = 0.1\n"
+def test_a_rounds_fit_and_data_stand_above_a_models_own(tmp_path: Path) -> None:
+    text = (
+        "[[models]]\nfit.lr = 0.5\ndata.chunk_s = 8.0\n"
+        "[[rounds]]\n[[rounds]]\nfit.lr = 0.1\ndata.chunk_s = 10.0\n"
+    )
     jobs = every_job(recipe.load(write(tmp_path, text)))
-    assert [job.fit.lr for job in jobs] == [0.5, 0.1]
+    assert [(job.fit.lr, job.data.chunk_s) for job in jobs] == [(0.5, 8.0), (0.1, 10.0)]
 
 
 @pytest.mark.parametrize(
@@ -99,6 +102,7 @@ def test_a_rounds_fit_stands_above_a_models_own(tmp_path: Path) -> None:
         ("[[models]]\nfrontend.mels = 3\n", r"unknown key 'mels'; did you mean 'n_mels'"),
         ("[[models]]\nframewise.x = 3\n", "unknown key 'framewise'"),
         ("[[models]]\ndata.window_s = 3.0\n", r"data\.window_s: has one value for all models"),
+        ("[[rounds]]\ndata.labelled = 'train'\n", r"rounds\.0\.data\.labelled: has one value"),
         ("[[models]]\nfrontend.sample_rate = 16000\n", r"set it in \[frontend\]"),
         ("[[models]]\npseudo.output = 'clipwise'\n", "set it in the round's pseudo settings"),
     ],

@@ -67,6 +67,8 @@ class Round:
     """So many equal rounds, each taught by the one before it."""
     warm: bool = False
     """Students start from the round before's model of their name, in place of models.weights."""
+    data: Annotated[dict[str, Any], Data] = field(default_factory=dict)
+    """Overrides of [data] for this round, such as a longer chunk; they stand above a model's own."""
     fit: Annotated[dict[str, Any], Fit] = field(default_factory=dict)
     """Overrides of [fit] for this round; they stand above a model's own."""
     pseudo: Pseudo = field(default_factory=Pseudo)
