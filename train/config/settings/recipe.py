@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
-from birdkit.contract import whole_windows
 from birdkit.errors import UserError
 from train.config.settings.augment import Augment
 from train.config.settings.data import Data
@@ -48,6 +47,8 @@ class ModelEntry(Model):
     """Overrides of [fit] for this model."""
     pseudo: Annotated[dict[str, Any], Pseudo] = field(default_factory=dict)
     """Overrides of a round's pseudo settings for this model."""
+    postprocess: Annotated[dict[str, Any], Postprocess] = field(default_factory=dict)
+    """Overrides of [postprocess] for this model: what it hears at once."""
 
     def model(self, name: str) -> Model:
         """The model alone, under this name."""
@@ -99,8 +100,3 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.models or not self.rounds:
             raise UserError(f"recipe {self.name}: needs at least one of [[models]] and [[rounds]]")
-        stretch_s, window_s = self.postprocess.stretch_s, self.data.window_s
-        if stretch_s and not whole_windows(stretch_s, window_s):
-            raise UserError(
-                f"postprocess.stretch_s {stretch_s:g} is no multiple of data.window_s {window_s:g}"
-            )
