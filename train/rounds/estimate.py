@@ -169,7 +169,8 @@ def _headline(stage: Stage, n_windows: int) -> str:
         windows = f" and {n_windows:,} pseudo-labelled windows ({pseudo.share:g} of samples{into})"
     fold = ", out of fold" if pseudo.out_of_fold else ""
     teachers = " + ".join(stage.round.teacher)
-    return f"round {stage.index}: labelled data{windows}, {pseudo.output} of {teachers}{fold}"
+    kept = "; must gain, or the run ends before it" if stage.round.must_gain else ""
+    return f"round {stage.index}: labelled data{windows}, {pseudo.output} of {teachers}{fold}{kept}"
 
 
 def _training(stage: Stage, member: Member, clock: Clock) -> str:
