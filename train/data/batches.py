@@ -32,7 +32,7 @@ from train.data.augment import (
 from train.data.competition import Recording
 from train.data.soundscapes import LabelledSoundscape, window_truth
 from train.data.speech import Stretches, without_speech
-from train.data.waveforms import Waveforms, to_float
+from train.data.waveforms import Source, Waveforms, to_float
 
 # Speech is cut from a recording only where at least this much of it remains.
 LEAST_WITHOUT_SPEECH_S = 1.0
@@ -125,10 +125,12 @@ class Sources:
     speech: Mapping[Path, Stretches]
     truth: LabelledWindows | None = None
     pseudo: LabelledWindows | None = None
+    background: Sequence[Source] = ()
 
     def soundscapes(self) -> tuple[str, ...]:
         """Names of the soundscapes that are drawn from."""
-        names = set()
+        # A whole file among the backgrounds is a soundscape: of noise the first seconds are drawn.
+        names = {path.name for path, first_s in self.background if first_s is None}
         for windows in (self.truth, self.pseudo):
             if windows is not None:
                 names |= {windows.paths[index].name for index in windows.file[windows.chance > 0]}
@@ -168,6 +170,9 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
             window = self._window(pseudo, rng)
             levels_db = (mixing.level_db - mixing.gain_db, mixing.level_db + mixing.gain_db)
             chunk, target = _joined((chunk, target), window, levels_db, rng)
+        # What is off draws nothing, so that its setting changes no other draw.
+        if self.augment.background and rng.random() < self.augment.background:
+            chunk = self._over_background(chunk, rng)
         if rng.random() < self.augment.noise:
             chunk = add_noise(chunk, self.noise, self.augment.noise_snr_db, rng)
         return to_full_scale(chunk), target
@@ -197,13 +202,22 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
             rate = self.contract.sample_rate
             waveform = without_speech(waveform, speech, rate, LEAST_WITHOUT_SPEECH_S)
         chunk = self._crop(waveform, rng)
-        # What is off draws nothing, so that its setting changes no other draw.
         if self.augment.equalise and rng.random() < self.augment.equalise:
             rate = self.contract.sample_rate
             chunk = equalised(chunk, rate, self.augment.equalise_db, rng)
         if rng.random() < self.augment.afar:
             chunk = from_afar(chunk, self.contract.sample_rate, rng)
         return chunk, self.targets[index]
+
+    def _over_background(
+        self, chunk: NDArray[np.float32], rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        """The chunk with a crop of a soundscape or of a recording of noise under it."""
+        backgrounds = self.sources.background
+        path, first_s = backgrounds[int(rng.integers(len(backgrounds)))]
+        crop = random_crop(self.sources.waveforms(path, first_s), chunk.size, rng)
+        lowest_db, highest_db = self.augment.background_snr_db
+        return mix(chunk, to_float(crop), (-highest_db, -lowest_db), rng)
 
     def _crop(self, waveform: Samples, rng: np.random.Generator) -> NDArray[np.float32]:
         """A chunk from a random place, played at a random speed where that is asked for."""

@@ -51,6 +51,7 @@ class Clock:
             "machine": [*platform.uname(), torch.__version__, torch.get_num_threads()],
             "device": torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu",
             "job": [job.model.encoder, asdict(job.frontend), job.fit.batch, job.fit.amp],
+            **({"mixmax": True} if job.fit.mixmax else {}),
             "contract": [contract.chunk_s, len(contract.classes)],
         }
         key = provenance.key(made_by)

@@ -69,6 +69,7 @@ class Runner:
         """The inputs of a model's checkpoint. All files among them must be there."""
         parents = {START: checkpoint.sha256(member.start)} if member.start else {}
         parents |= pretrained.parents(member.job.model)
+        parents |= self.dataset.background_parents(member.job)
         if stage.index and member.job.pseudo.share:
             parents[LABELS] = checkpoint.sha256(stage.folder / pseudo_labels.NAME)
         return checkpoint.made_by(member.job, self.dataset.fingerprint, parents)
