@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +98,26 @@ class LabelledWindows:
     def __len__(self) -> int:
         return len(self.targets)
 
+    def over_chunks(self, contract: Contract) -> LabelledWindows:
+        """The same windows with the targets of what their chunks hold: those of neighbours, too.
+
+        A chunk that is longer than its window takes the higher target of all windows that lie in it by
+        half or more. What is unknown in one stays so, unless it is 1 in another. Before a file's first
+        window and behind its last there is silence; windows between that have no labels are unknown.
+        """
+        reach = int((contract.chunk_s - contract.window_s) / 2 / contract.window_s + 0.5)
+        if not reach:
+            return self
+        places = list(zip(self.file.tolist(), self.window.tolist(), strict=True))
+        rows, last = {place: row for row, place in enumerate(places)}, dict(sorted(places))
+        targets = self.targets.copy()
+        for row, (file, window) in enumerate(places):
+            for neighbour in range(max(0, window - reach), min(last[file], window + reach) + 1):
+                other = rows.get((file, neighbour))
+                beside = np.float32(np.nan) if other is None else self.targets[other]
+                targets[row] = _union(targets[row], beside)
+        return replace(self, targets=targets)
+
 
 def true_windows(
     soundscapes: Sequence[LabelledSoundscape], contract: Contract
@@ -141,7 +161,9 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
     """Item `step` is a whole training batch: waveforms (batch, samples), targets (batch, classes)."""
 
     def __init__(self, sources: Sources, contract: Contract, job: Job) -> None:
-        self.sources = sources
+        of_windows = {"truth": sources.truth, "pseudo": sources.pseudo}
+        of_chunks = {name: w.over_chunks(contract) for name, w in of_windows.items() if w is not None}
+        self.sources = replace(sources, **of_chunks)
         self.contract = contract
         self.batch = job.fit.batch
         self.seed = job.seed
@@ -235,6 +257,10 @@ def _joined(
 
     A target that is NaN in one stays NaN, unless the other is 1.
     """
-    target = np.maximum(first[1], second[1])
-    target[(first[1] == 1.0) | (second[1] == 1.0)] = 1.0
-    return mix(first[0], second[0], levels_db, rng), target
+    return mix(first[0], second[0], levels_db, rng), _union(first[1], second[1])
+
+
+def _union(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
+    target = np.maximum(first, second)
+    target[(first == 1.0) | (second == 1.0)] = 1.0
+    return target

@@ -301,6 +301,26 @@ def opinion(path: Path) -> LabelledWindows:
     return LabelledWindows((path,), zeros, np.arange(2), targets, np.array([0.0, 1.0]))
 
 
+@pytest.mark.parametrize(("chunk_s", "reach"), [(5.0, 0), (9.0, 0), (10.0, 1), (15.0, 1), (20.0, 2)])
+def test_a_chunk_that_is_longer_than_its_window_is_taught_all_that_it_holds(
+    contract: Contract, chunk_s: float, reach: int
+) -> None:
+    """Against the maximum over each chunk's windows, of two files of which one has a gap."""
+    rng = np.random.default_rng(0)
+    places = [(0, window) for window in range(6)] + [(1, window) for window in (0, 1, 4, 5)]
+    file, window = np.array(places).T
+    targets = rng.choice(np.array([0.0, 0.3, 0.7, 1.0], dtype=np.float32), (len(places), 3))
+    labelled = LabelledWindows((Path("a"), Path("b")), file, window, targets, np.full(10, 0.1))
+    found = labelled.over_chunks(replace(contract, chunk_s=chunk_s)).targets
+    for row, (of, at) in enumerate(places):
+        near = [i for i, (f, w) in enumerate(places) if f == of and abs(w - at) <= reach]
+        expected = targets[near].max(axis=0)
+        in_gap = of == 1 and any(0 < abs(w - at) <= reach for w in (2, 3))
+        expected = np.where(in_gap & (expected < 1.0), np.nan, expected)
+        np.testing.assert_array_equal(found[row], expected)
+    np.testing.assert_array_equal(labelled.targets, targets)  # they stay as they were
+
+
 def test_pseudo_windows_are_samples_of_their_own_at_their_share(
     tones: Paths, contract: Contract
 ) -> None:
