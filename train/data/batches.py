@@ -110,12 +110,11 @@ class LabelledWindows:
             return self
         places = list(zip(self.file.tolist(), self.window.tolist(), strict=True))
         rows, last = {place: row for row, place in enumerate(places)}, dict(sorted(places))
-        targets = self.targets.copy()
+        targets, unknown = self.targets.copy(), np.full_like(self.targets[0], np.nan)
         for row, (file, window) in enumerate(places):
             for neighbour in range(max(0, window - reach), min(last[file], window + reach) + 1):
                 other = rows.get((file, neighbour))
-                beside = np.float32(np.nan) if other is None else self.targets[other]
-                targets[row] = _union(targets[row], beside)
+                targets[row] = _union(targets[row], unknown if other is None else self.targets[other])
         return replace(self, targets=targets)
 
 
@@ -161,9 +160,11 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
     """Item `step` is a whole training batch: waveforms (batch, samples), targets (batch, classes)."""
 
     def __init__(self, sources: Sources, contract: Contract, job: Job) -> None:
-        of_windows = {"truth": sources.truth, "pseudo": sources.pseudo}
-        of_chunks = {name: w.over_chunks(contract) for name, w in of_windows.items() if w is not None}
-        self.sources = replace(sources, **of_chunks)
+        truth, pseudo = (
+            None if windows is None else windows.over_chunks(contract)
+            for windows in (sources.truth, sources.pseudo)
+        )
+        self.sources = replace(sources, truth=truth, pseudo=pseudo)
         self.contract = contract
         self.batch = job.fit.batch
         self.seed = job.seed

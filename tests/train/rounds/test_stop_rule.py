@@ -14,6 +14,7 @@ from birdkit.errors import UserError
 from export.models import members
 from tests.conftest import TINY, tiny_recipe
 from train import run as train_run
+from train.models.checkpoint import Final
 from train.rounds import plan, stop_rule
 from train.scoring.auc import macro_auc
 from train.scoring.summary import Header, Scored
@@ -132,3 +133,26 @@ def test_a_run_that_stops_exports_its_best_round_and_stops_again(
     assert "does not, so the run ends with round 0" in capsys.readouterr().out
     assert plan.finished(out).index == 0
     assert trained == {path: path.stat().st_mtime_ns for path in out.rglob("final.pt")}
+
+
+@pytest.mark.slow
+def test_the_noisy_students_recipe_runs_until_a_round_gains_nothing(
+    competition: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    arguments = ["--recipe", "noisy_student", "--data", str(competition), "--out", str(out)]
+    for override in (*TINY, "fit.batch=4", "fit.epochs=1", "fit.steps_per_epoch=3"):
+        arguments += ["--set", override]
+    assert train_run.main([*arguments, "--device", "cpu"]) == 0
+    table = pd.read_csv(out / "summary.csv")
+    rows = table[(table["set"] == "soundscapes") & (table["model"] == "ensemble")]
+    best = rows.groupby("round")["macro_auc"].max().to_numpy()  # of the better output
+    last = plan.finished(out).index
+    assert (np.diff(best[: last + 1]) > 0).all()
+    assert len(best) == min(5, last + 2)
+    assert len(best) == 5 or best[-1] <= best[last]
+    for index in range(1, len(best)):
+        (path,) = out.glob(f"round{index}/*/final.pt")
+        job = Final.load(path).job
+        assert (job.pseudo.mixing, job.pseudo.share, job.pseudo.weighting) == ("mixed", 1.0, "sum")
+        assert job.pseudo.power == (1.0, 1.54, 1.82, 1.67)[index - 1]
