@@ -142,7 +142,8 @@ def describe(
     for name, need_s in _times(stages, clock, n_windows, done):
         left_s += need_s
         yield f"{name}: about {_range(need_s)}"
-    yield f"left to do: about {_range(left_s)} on {clock.device}"
+    at_most = "at most " if any(stage.round.must_gain for stage in stages) and left_s.any() else ""
+    yield f"left to do: {at_most}about {_range(left_s)} on {clock.device}"
 
 
 def _times(
