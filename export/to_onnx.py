@@ -6,7 +6,8 @@ RUN_DIR is the latest of `runs/` where none is given; its last round is exported
 folder (RUN_DIR/round0) is named. The members of several runs stand in one ensemble. With --data the
 gate compares answers on real soundscapes too, and the ensemble is scored, and its output chosen, on the
 labelled ones that trained no member. --fuse makes one graph of the members that share a front end,
---fit chooses their weights. The model folder is replaced as a whole, once every checkpoint has passed.
+--fit chooses their weights, --soup mixes those that went on from one model. The model folder is
+replaced as a whole, once every checkpoint has passed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from shlex import quote
 
@@ -30,10 +32,12 @@ from export.benchmark import machine
 from export.folder import model_card, model_folder
 from export.gates import model_files, parity, selection
 from export.gates.parity import Parity
-from export.models import members
+from export.gates.selection import Labelled
+from export.models import members, soup
 from export.models.fuse import group
 from export.models.members import Checkpoints
 from train.rounds import plan
+from train.scoring.evaluate import TruthSet
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -44,6 +48,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--fuse", action="store_true", help="one graph for a shared front end")
     parser.add_argument(
         "--fit", action="store_true", help="choose weights and averaging on labelled soundscapes"
+    )
+    parser.add_argument(
+        "--soup",
+        choices=soup.HOW,
+        help="one model with the mean of the weights of members that went on from one another",
     )
     parser.add_argument("--output", help="clipwise or segmentwise (default: the better one)")
     parser.add_argument(
@@ -84,6 +93,27 @@ def export(
     return report
 
 
+def _refuse_unlabelled(args: argparse.Namespace, labelled: Labelled) -> None:
+    """Raise `UserError` where something is to be chosen on labelled soundscapes, and there are none."""
+    asked = "--fit" if args.fit else "--soup greedy" if args.soup == "greedy" else ""
+    if asked and labelled.truth_set is None:
+        raise UserError(
+            f"{asked} has nothing to choose on, since {labelled.note}; it needs --data with labelled "
+            "soundscapes (train_soundscapes_labels.csv) that trained no member"
+        )
+
+
+def _mixed(checkpoints: Checkpoints, how: str | None, labelled: TruthSet | None) -> Checkpoints:
+    """The members, or their soups where those are asked for."""
+    if how is None:
+        return checkpoints
+    score = partial(selection.macro_of, labelled) if how == "greedy" and labelled else None
+    checkpoints, lines = soup.cook(checkpoints, score)
+    for line in lines:
+        LOG.info(line)
+    return checkpoints
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     model_folder.refuse_foreign(args.out)
@@ -97,11 +127,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.output not in (None, *outputs):
         raise UserError(f"--output {args.output}: the models have {' and '.join(outputs)}")
     labelled = selection.labelled_set(args.data, checkpoints.contract, checkpoints.trained_on)
-    if args.fit and labelled.truth_set is None:
-        raise UserError(
-            f"--fit has nothing to fit to, since {labelled.note}; it needs --data with labelled "
-            "soundscapes (train_soundscapes_labels.csv) that trained no member"
-        )
+    _refuse_unlabelled(args, labelled)
+    checkpoints = _mixed(checkpoints, args.soup, labelled.truth_set)
     stems = group(checkpoints.finals, args.fuse)
     spec, judgement = selection.untested(checkpoints.finals, stems, labelled.note, args.output)
     args.out.parent.mkdir(parents=True, exist_ok=True)

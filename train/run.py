@@ -28,7 +28,7 @@ from birdkit.log import LOG, timed
 from train.config import recipe as recipes
 from train.data import dataset as data
 from train.fit.precision import add_device_option, choose_device
-from train.rounds import estimate, plan, record
+from train.rounds import estimate, plan, record, stop_rule
 from train.rounds.runner import Runner
 from train.scoring.evaluate import validation_set
 from train.synthetic.competition import make_competition
@@ -78,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with timed("tables and headers read"):
         dataset, notes = data.read(folders, recipe, args.cache)
     recipe, stages, left_out = plan.without_soundscapes(recipe, stages, dataset)
+    stop_rule.refuse_unjudged(stages, dataset)
     jobs = [member.job for stage in stages for member in stage.members]
     _print_data(folders, dataset, [*notes, *left_out, *data.fold_notes(dataset, jobs)])
     contract = dataset.contract(jobs[0])
@@ -95,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         dataset, lines = data.prepare(dataset, jobs, args.cache, unlabelled=unlabelled)
         for line in [*lines, *record.write(dataset, jobs, out)]:
             LOG.info(line)
-        replace(runner, dataset=dataset, _files={}).run(stages, out)
+        stages = replace(runner, dataset=dataset, _files={}).run(stages, out)
     n_models = len(stages[-1].members)
     LOG.info(f"\n{out}: {n_models} final checkpoints; next: python export/to_onnx.py {quote(str(out))}")
     return 0

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from birdkit.contract import Contract
@@ -25,7 +26,13 @@ from export.gates.order import further_passes, members_in_order
 from train.data.competition import class_groups, read_labelled
 from train.models.checkpoint import Final
 from train.scoring.auc import MacroAuc, macro_auc
-from train.scoring.evaluate import TruthSet, member_scores, soundscape_set
+from train.scoring.evaluate import (
+    TorchEngine,
+    TruthSet,
+    evaluate,
+    member_scores,
+    soundscape_set,
+)
 
 NAME = "evaluation.json"
 ASKED_FOR = "asked for with --output"
@@ -139,6 +146,14 @@ def labelled_set(data: Path | None, contract: Contract, trained_on: Collection[s
         return Labelled(None, f"{left_out}, and {others} no class both present and absent")
     note = f"{left_out} and are left out" if len(chosen) < len(every) else ""
     return Labelled(truth_set, (note + bad).removeprefix("; "))
+
+
+def macro_of(labelled: TruthSet, final: Final) -> float:
+    """Macro-AUC of a checkpoint's better output, post-processed as its job says."""
+    postprocess = final.job.postprocess
+    spec = Spec({"model": 1.0}, smoothing=postprocess.smoothing, pooling=postprocess.pooling)
+    engine = TorchEngine(final.predictor(), torch.device("cpu"))
+    return max(auc.macro for auc in evaluate({"model": engine}, spec, labelled).values())
 
 
 def judge(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from birdkit.contract import Contract
 from birdkit.errors import UserError
 from birdkit.kaggle import table
 from birdkit.scoring.ensemble import common_contract
+from train.config import provenance
 from train.models import checkpoint
 from train.models.checkpoint import Final
 from train.rounds import plan
@@ -27,7 +28,8 @@ class Checkpoints:
     """Member → its final checkpoint, and the file that it was read from."""
 
     finals: dict[str, Final]
-    paths: dict[str, Path]
+    paths: dict[str, Path]  # of a soup the file of its first member
+    soups: dict[str, dict[str, str]] = field(default_factory=dict)  # soup → its members' sha256
 
     @property
     def contract(self) -> Contract:
@@ -43,6 +45,13 @@ class Checkpoints:
     def smoothing(self) -> tuple[float, ...]:
         """That of all members; `load` refuses others."""
         return next(iter(self.finals.values())).job.postprocess.smoothing
+
+    def made_by(self, name: str) -> dict[str, Any]:
+        """The metadata of a model file on this member; a soup names those that it was mixed of."""
+        table = made_by(self.finals[name], self.paths[name])
+        if soup := self.soups.get(name):
+            return table | {"checkpoint_sha256": provenance.key(soup), "soup_of": soup}
+        return table
 
     def over_stretches(self, *stretches_s: float) -> Checkpoints:
         """The members where they hear so many seconds at once, or windows at 0.

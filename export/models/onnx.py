@@ -13,7 +13,7 @@ import torch
 from birdkit.contract import INPUT_NAME, LOG_MEL_NAME, Contract
 from birdkit.errors import UserError
 from export.models.fuse import Fused, contract_of
-from export.models.members import Checkpoints, made_by
+from export.models.members import Checkpoints
 from train.models.sed import Predictor
 
 OPSET = 18
@@ -24,7 +24,7 @@ def write_members(checkpoints: Checkpoints, names: Sequence[str], path: Path) ->
     """One file of one or more members of a run, with the metadata that belongs to them."""
     predictors = [checkpoints.finals[name].predictor() for name in names]
     contract = contract_of(checkpoints.finals, names)
-    provenance = {name: made_by(checkpoints.finals[name], checkpoints.paths[name]) for name in names}
+    provenance = {name: checkpoints.made_by(name) for name in names}
     metadata = {**contract.to_metadata(), MADE_BY_KEY: json.dumps(provenance)}
     write(predictors, contract, path, metadata)
 

@@ -104,6 +104,12 @@ def _later(job: Job, this_round: Round, index: int, own_pseudo: Mapping[str, Any
     """The same job in a round that has a teacher."""
     # Alarms look at the labels and change nothing in a student.
     pseudo = replace(_override(this_round.pseudo, own_pseudo, "models"), alarms=Alarms())
+    augment = job.augment
+    if pseudo.out_of_fold and augment.background and not augment.background_folder:
+        raise UserError(
+            f"rounds.{index}.pseudo.out_of_fold: augment.background draws from all unlabelled "
+            "soundscapes, so every model would be trained on each; set augment.background_folder"
+        )
     fit = job.fit
     if this_round.warm:  # another seed, or the student would see the batches of its first weights again
         fit = replace(fit, seed=(fit.seed + SEEDS_APART * index) % (LARGEST_SEED + 1))

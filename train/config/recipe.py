@@ -126,6 +126,8 @@ def rounds_of(recipe: Recipe) -> list[Round]:
         models = tuple(listed.models) or tuple(known)
         _all_known(f"round {len(expanded)}: model", models, known)
         for _ in range(listed.repeat):
+            if listed.must_gain and not expanded:
+                raise UserError("rounds.0.must_gain: there is no round before it; set it in later ones")
             before = expanded[-1].models if expanded else ()
             teacher = listed.teacher or before
             _all_known(f"round {len(expanded)}: teacher", teacher, before)

@@ -8,6 +8,7 @@ import soxr
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from train.config.settings import Augment
 
@@ -108,6 +109,14 @@ def mix(
     return first + np.float32(level) * second
 
 
+def mixed_evenly(first: Tensor, second: Tensor) -> Tensor:
+    """Sums of two batches of chunks (batch, samples), both of the same power, within [-1, 1]."""
+    powers = (part.square().mean(dim=1, keepdim=True) for part in (first, second))
+    one, other = (power.sqrt().clamp(min=1e-6) for power in powers)
+    mixed = first / one + second / other
+    return mixed / mixed.abs().amax(dim=1, keepdim=True).clamp(min=1.0)
+
+
 def rms(chunk: NDArray[np.float32]) -> float:
     return float(np.sqrt(np.mean(np.square(chunk, dtype=np.float64)) + 1e-12))
 
@@ -134,6 +143,27 @@ def spec_augment(log_mel: Tensor, config: Augment, generator: torch.Generator) -
         masked |= _stretches(batch, n_frames, config.time_mask_share, generator)[:, None, :]
     mean = log_mel.mean(dim=(2, 3), keepdim=True)
     return torch.where(masked[:, None].to(log_mel.device), mean, log_mel)
+
+
+def band_contrast(log_mel: Tensor, config: Augment, generator: torch.Generator) -> Tensor:
+    """Stretch or flatten the deviations of a log-mel from its bands' means, in some of the chunks.
+
+    In dB that is a power of the energies: a gain in dB cancels where the mean is subtracted, this
+    doesn't.
+
+    Parameters
+    ----------
+    log_mel : (batch, 1, mels, frames)
+    generator : on the CPU, as for `spec_augment`
+    """
+    batch, _, n_mels, _ = log_mel.shape
+    chosen = torch.rand(batch, generator=generator) < config.contrast
+    lowest, highest = config.contrast_range
+    corners = lowest + (highest - lowest) * torch.rand(batch, 1, _CORNERS_HZ.size, generator=generator)
+    factor = interpolate(corners, n_mels, mode="linear", align_corners=True)
+    factor[~chosen] = 1.0
+    mean = log_mel.mean(dim=3, keepdim=True)
+    return mean + (log_mel - mean) * factor[..., None].to(log_mel.device)
 
 
 def _stretches(batch: int, length: int, share: float, generator: torch.Generator) -> Tensor:

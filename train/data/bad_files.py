@@ -9,6 +9,7 @@ from pathlib import Path
 
 from birdkit import audio
 from birdkit.errors import UserError
+from birdkit.recordings.folders import FIELD_SUFFIXES, sound_files
 from train.config import provenance
 from train.data.progress import in_threads
 
@@ -37,6 +38,16 @@ def _look_at(path: Path, state: str) -> Look:
 def look_at_all(paths: Sequence[Path]) -> list[Look]:
     """`look_at` each of many files."""
     return in_threads(look_at, paths, "reading headers")
+
+
+def sounds_below(folder: Path) -> list[Path]:
+    """The sound files of a folder and of all below it, sorted. Raises `UserError` where it has none."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give one that holds recordings")
+    paths = sorted(sound_files(folder, FIELD_SUFFIXES))
+    if not paths:
+        raise UserError(f"{folder}: no recordings there ({', '.join(sorted(FIELD_SUFFIXES))})")
+    return paths
 
 
 def undecodable(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,7 @@ from train.data.augment import (
 from train.data.competition import Recording
 from train.data.soundscapes import LabelledSoundscape, window_truth
 from train.data.speech import Stretches, without_speech
-from train.data.waveforms import Waveforms, to_float
+from train.data.waveforms import Source, Waveforms, to_float
 
 # Speech is cut from a recording only where at least this much of it remains.
 LEAST_WITHOUT_SPEECH_S = 1.0
@@ -98,6 +98,25 @@ class LabelledWindows:
     def __len__(self) -> int:
         return len(self.targets)
 
+    def over_chunks(self, contract: Contract) -> LabelledWindows:
+        """The same windows with the targets of what their chunks hold: those of neighbours, too.
+
+        A chunk that is longer than its window takes the higher target of all windows that lie in it by
+        half or more. What is unknown in one stays so, unless it is 1 in another. Before a file's first
+        window and behind its last there is silence; windows between that have no labels are unknown.
+        """
+        reach = int((contract.chunk_s - contract.window_s) / 2 / contract.window_s + 0.5)
+        if not reach:
+            return self
+        places = list(zip(self.file.tolist(), self.window.tolist(), strict=True))
+        rows, last = {place: row for row, place in enumerate(places)}, dict(sorted(places))
+        targets, unknown = self.targets.copy(), np.full_like(self.targets[0], np.nan)
+        for row, (file, window) in enumerate(places):
+            for neighbour in range(max(0, window - reach), min(last[file], window + reach) + 1):
+                other = rows.get((file, neighbour))
+                targets[row] = _union(targets[row], unknown if other is None else self.targets[other])
+        return replace(self, targets=targets)
+
 
 def true_windows(
     soundscapes: Sequence[LabelledSoundscape], contract: Contract
@@ -125,10 +144,12 @@ class Sources:
     speech: Mapping[Path, Stretches]
     truth: LabelledWindows | None = None
     pseudo: LabelledWindows | None = None
+    background: Sequence[Source] = ()
 
     def soundscapes(self) -> tuple[str, ...]:
         """Names of the soundscapes that are drawn from."""
-        names = set()
+        # A whole file among the backgrounds is a soundscape: of noise the first seconds are drawn.
+        names = {path.name for path, first_s in self.background if first_s is None}
         for windows in (self.truth, self.pseudo):
             if windows is not None:
                 names |= {windows.paths[index].name for index in windows.file[windows.chance > 0]}
@@ -139,7 +160,11 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
     """Item `step` is a whole training batch: waveforms (batch, samples), targets (batch, classes)."""
 
     def __init__(self, sources: Sources, contract: Contract, job: Job) -> None:
-        self.sources = sources
+        truth, pseudo = (
+            None if windows is None else windows.over_chunks(contract)
+            for windows in (sources.truth, sources.pseudo)
+        )
+        self.sources = replace(sources, truth=truth, pseudo=pseudo)
         self.contract = contract
         self.batch = job.fit.batch
         self.seed = job.seed
@@ -168,6 +193,9 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
             window = self._window(pseudo, rng)
             levels_db = (mixing.level_db - mixing.gain_db, mixing.level_db + mixing.gain_db)
             chunk, target = _joined((chunk, target), window, levels_db, rng)
+        # What is off draws nothing, so that its setting changes no other draw.
+        if self.augment.background and rng.random() < self.augment.background:
+            chunk = self._over_background(chunk, rng)
         if rng.random() < self.augment.noise:
             chunk = add_noise(chunk, self.noise, self.augment.noise_snr_db, rng)
         return to_full_scale(chunk), target
@@ -197,13 +225,22 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
             rate = self.contract.sample_rate
             waveform = without_speech(waveform, speech, rate, LEAST_WITHOUT_SPEECH_S)
         chunk = self._crop(waveform, rng)
-        # What is off draws nothing, so that its setting changes no other draw.
         if self.augment.equalise and rng.random() < self.augment.equalise:
             rate = self.contract.sample_rate
             chunk = equalised(chunk, rate, self.augment.equalise_db, rng)
         if rng.random() < self.augment.afar:
             chunk = from_afar(chunk, self.contract.sample_rate, rng)
         return chunk, self.targets[index]
+
+    def _over_background(
+        self, chunk: NDArray[np.float32], rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        """The chunk with a crop of a soundscape or of a recording of noise under it."""
+        backgrounds = self.sources.background
+        path, first_s = backgrounds[int(rng.integers(len(backgrounds)))]
+        crop = random_crop(self.sources.waveforms(path, first_s), chunk.size, rng)
+        lowest_db, highest_db = self.augment.background_snr_db
+        return mix(chunk, to_float(crop), (-highest_db, -lowest_db), rng)
 
     def _crop(self, waveform: Samples, rng: np.random.Generator) -> NDArray[np.float32]:
         """A chunk from a random place, played at a random speed where that is asked for."""
@@ -221,6 +258,10 @@ def _joined(
 
     A target that is NaN in one stays NaN, unless the other is 1.
     """
-    target = np.maximum(first[1], second[1])
-    target[(first[1] == 1.0) | (second[1] == 1.0)] = 1.0
-    return mix(first[0], second[0], levels_db, rng), target
+    return mix(first[0], second[0], levels_db, rng), _union(first[1], second[1])
+
+
+def _union(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
+    target = np.maximum(first, second)
+    target[(first == 1.0) | (second == 1.0)] = 1.0
+    return target

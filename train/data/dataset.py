@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -23,11 +24,12 @@ from train.data.competition import Competition, Recording, read_competitions
 from train.data.folds import split_recordings, split_soundscapes
 from train.data.soundscapes import LabelledSoundscape, window_counts
 from train.data.speech import Stretches
-from train.data.waveforms import Waveforms, to_float
+from train.data.waveforms import Source, Waveforms, to_float
 
 Fold = tuple[list[Recording], list[Recording], str]
 
 # Speech is searched in the first seconds of a recording that training uses; the name has their number.
+BACKGROUNDS = "backgrounds"  # name of a checkpoint's parent
 SPEECH_NAME, DUPLICATES_NAME = "speech-{:g}s.json", "duplicates.json"
 
 
@@ -44,6 +46,7 @@ class Dataset:
     waveforms: Waveforms
     seed: int  # for the folds; the same in every round
     speech: Mapping[float, Mapping[Path, Stretches]] = field(default_factory=dict)  # by data.first_s
+    bad_noise: frozenset[Path] = frozenset()  # files that no background can be cut from
     _folds: dict[tuple[int, int], Fold] = field(default_factory=dict, repr=False, compare=False)
 
     def contract(self, job: Job) -> Contract:
@@ -63,7 +66,30 @@ class Dataset:
         train, _, _ = self.recordings_of(job.data)
         truth = true_windows(self.training, self.contract(job))
         stretches = {} if job.data.speech == "keep" else self.speech[job.data.first_s]
-        return Sources(train, self.waveforms, stretches, truth)
+        background = [s for s in self.background(job) if s[0] not in self.bad_noise]
+        return Sources(train, self.waveforms, stretches, truth, background=background)
+
+    def background(self, job: Job) -> list[Source]:
+        """What backgrounds are cut from, bad files among it. Raises `UserError` where there is nothing.
+
+        Of a recording of noise it is the first seconds, as of any other, of a soundscape all of it.
+        """
+        if not job.augment.background:
+            return []
+        if folder := job.augment.background_folder:
+            return [(path, job.data.first_s) for path in bad_files.sounds_below(Path(folder))]
+        if not self.unlabelled:
+            raise UserError(
+                "augment.background: there are no unlabelled soundscapes to cut it from; set "
+                "augment.background_folder, or augment.background to 0"
+            )
+        return [(path, None) for path in self.unlabelled]
+
+    def background_parents(self, job: Job) -> dict[str, str]:
+        """What a checkpoint keeps of its backgrounds: a hash of their files' names and sizes."""
+        files = [path for path, _ in self.background(job)]
+        listed = [f"{path.name} {path.stat().st_size if path.exists() else 0}" for path in files]
+        return {BACKGROUNDS: hashlib.sha256("\n".join(listed).encode()).hexdigest()} if files else {}
 
     def soundscapes(self, *, validating: bool) -> list[Path]:
         """The soundscapes that a teacher labels, sorted; `validating` adds the validating ones."""
@@ -157,6 +183,9 @@ def prepare(
     if data.duplicates != "unsearched":
         dataset, lines = _without_duplicates(dataset, jobs, cache)
     decoded, faults = _decode(dataset, jobs, cache, unlabelled=unlabelled)
+    dataset, noise_lines = _without_bad_noise(dataset, jobs, faults)
+    faults = {path: why for path, why in faults.items() if path not in dataset.bad_noise}
+    lines += noise_lines
     if faults:
         left_out = bad_files.left_out(faults, data.skip_bad)
         dataset = _without(dataset, faults)
@@ -226,7 +255,7 @@ def _decode(
     rate = dataset.waveforms.sample_rate
     lengths_s = dict.fromkeys(job.data.first_s for job in jobs)
     drawn = _drawn(dataset, jobs, unlabelled=unlabelled)
-    others: list[waveforms.Source] = [(s.path, None) for s in dataset.validating]
+    others: list[Source] = [(s.path, None) for s in dataset.validating]
     others += [(r.path, first_s) for first_s in lengths_s for r in dataset.recordings]
     known = set(drawn)
     others = [source for source in dict.fromkeys(others) if source not in known]
@@ -234,6 +263,28 @@ def _decode(
         return [], bad_files.undecodable([*drawn, *others], rate, cache)
     line, faults = waveforms.fill(cache, drawn, rate)
     return [line], faults | bad_files.undecodable(others, rate, cache)
+
+
+def _without_bad_noise(
+    dataset: Dataset, jobs: Sequence[Job], faults: bad_files.Faults
+) -> tuple[Dataset, list[str]]:
+    """The data without bad files of noise folders, and a line on each: they never end a training.
+
+    Raises `UserError` where none of a folder's files is left.
+    """
+    bad: dict[Path, str] = {}
+    for job in jobs:
+        files = [path for path, _ in dataset.background(job)]
+        of_job = {path: faults[path] for path in files if path in faults}
+        if files and len(of_job) == len(files):
+            path, why = next(iter(of_job.items()))
+            raise UserError(
+                f"augment.background: none of {len(files)} files can be decoded; the first, {path}, "
+                f"{why}; give other recordings in augment.background_folder"
+            )
+        bad |= of_job if job.augment.background_folder else {}
+    lines = [f"background: left out: {line}" for line in bad_files.left_out(bad, skip_bad=True)]
+    return replace(dataset, bad_noise=frozenset(bad)), lines
 
 
 def _without(dataset: Dataset, faults: bad_files.Faults) -> Dataset:
@@ -246,19 +297,22 @@ def _without(dataset: Dataset, faults: bad_files.Faults) -> Dataset:
         recordings=recordings,
         training=tuple(s for s in dataset.training if s.path not in faults),
         validating=tuple(s for s in dataset.validating if s.path not in faults),
+        bad_noise=dataset.bad_noise | set(faults),
         _folds={},
     )
 
 
-def _drawn(dataset: Dataset, jobs: Sequence[Job], *, unlabelled: bool) -> list[waveforms.Source]:
+def _drawn(dataset: Dataset, jobs: Sequence[Job], *, unlabelled: bool) -> list[Source]:
     """What batches are drawn from: recordings by their first seconds, and whole soundscapes."""
     lengths_s = dict.fromkeys(job.data.first_s for job in jobs)
     soundscapes = [soundscape.path for soundscape in dataset.training]
     soundscapes += dataset.soundscapes(validating=False) if unlabelled else []
-    return [
+    sources: list[Source] = [
         *((r.path, first_s) for first_s in lengths_s for r in _training(dataset, jobs, first_s)),
         *((path, None) for path in soundscapes),
+        *(s for job in jobs for s in dataset.background(job) if s[0] not in dataset.bad_noise),
     ]
+    return list(dict.fromkeys(sources))
 
 
 def _training(dataset: Dataset, jobs: Sequence[Job], first_s: float) -> list[Recording]:

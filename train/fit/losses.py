@@ -19,6 +19,7 @@ from torch.nn.functional import (
 from train.config.settings import Fit
 
 Loss = Callable[[Tensor, Tensor, Fit], Tensor]
+Answers = tuple[Tensor, Tensor]  # clipwise probabilities and framewise logits
 
 
 def sed_loss(
@@ -113,6 +114,27 @@ def cross_entropy(logit: Tensor, target: Tensor, fit: Fit) -> Tensor:
     known, given = ~torch.isnan(target), torch.nan_to_num(target)
     log_shares = logit.float().masked_fill(~known, -1e4).log_softmax(dim=1)
     return -(given / given.sum(dim=1, keepdim=True).clamp(min=1.0) * log_shares).mean()
+
+
+def mixmax(mix: Answers, first: Answers, second: Answers, fit: Fit) -> Tensor:
+    """BCE of what is said of mixes against the maximum of what is said of their two parts.
+
+    A mix holds what is in either part, so a model that hears well says of it the maximum. The parts
+    are the target and get no gradient: the mix is to be heard as the clean parts are.
+
+    Parameters
+    ----------
+    mix, first, second : clipwise probabilities (mixes, classes), and framewise logits (mixes, classes,
+        frames), of the mixes and of their two parts
+    """
+    clipwise, framewise = (
+        torch.maximum(one.detach(), other.detach()).float()
+        for one, other in zip(first, second, strict=True)
+    )
+    logit = framewise.amax(dim=2)
+    on_clipwise = clipwise_loss(mix[0], clipwise.clamp(0.0, 1.0), as_logits=False)
+    on_segmentwise = binary_cross_entropy_with_logits(mix[1].float().amax(dim=2), logit.sigmoid())
+    return fit.clipwise_weight * on_clipwise + (1.0 - fit.clipwise_weight) * on_segmentwise
 
 
 LOSSES: dict[str, Loss] = {

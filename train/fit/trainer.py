@@ -15,8 +15,8 @@ from timm.utils import ModelEmaV3
 from torch import Tensor
 
 from train.config.job import Job
-from train.data.augment import spec_augment
-from train.fit.losses import sed_loss
+from train.data.augment import band_contrast, mixed_evenly, spec_augment
+from train.fit.losses import Answers, mixmax, sed_loss
 from train.fit.precision import Precision
 from train.models.sed import Predictor
 
@@ -55,16 +55,35 @@ class Trainer:
         waveforms = waveforms.to(self.device, non_blocking=True)
         targets = targets.to(self.device, non_blocking=True)
         self.predictor.train()
-        with torch.no_grad():
-            generator = torch.Generator().manual_seed(seed)
-            masked = spec_augment(self._log_mel(waveforms), self.job.augment, generator)
-            masked = masked.contiguous(memory_format=torch.channels_last)
-        with self.precision.autocast():
-            clipwise, framewise = self.predictor.network.over_time(masked)
-        loss = sed_loss(clipwise, framewise, targets, fit, self.job.pseudo.soft_clipwise)
+        generator = torch.Generator().manual_seed(seed)
+        answers = self._answers(waveforms, generator)
+        loss = sed_loss(*answers, targets, fit, self.job.pseudo.soft_clipwise)
+        if fit.mixmax:
+            loss = loss + fit.mixmax * self._mixmax(waveforms, answers, generator)
         self._update(loss, fit.grad_clip)
         self._average(step)
         return float(loss.detach())
+
+    def _answers(self, waveforms: Tensor, generator: torch.Generator) -> Answers:
+        """Clipwise and framewise of (batch, samples), whose log-mels are augmented."""
+        augment = self.job.augment
+        with torch.no_grad():
+            log_mel = self._log_mel(waveforms)
+            if augment.contrast:
+                log_mel = band_contrast(log_mel, augment, generator)
+            masked = spec_augment(log_mel, augment, generator)
+            masked = masked.contiguous(memory_format=torch.channels_last)
+        with self.precision.autocast():
+            return self.predictor.network.over_time(masked)
+
+    def _mixmax(self, waveforms: Tensor, answers: Answers, generator: torch.Generator) -> Tensor:
+        """The consistency of the batch: each chunk of its first half with one of the second."""
+        n_mixes = len(waveforms) // 2
+        one, other = slice(n_mixes), slice(n_mixes, 2 * n_mixes)
+        of_mixes = self._answers(mixed_evenly(waveforms[one], waveforms[other]), generator)
+        clipwise, framewise = answers
+        parts = (clipwise[one], framewise[one]), (clipwise[other], framewise[other])
+        return mixmax(of_mixes, *parts, self.job.fit)
 
     def _log_mel(self, waveforms: Tensor) -> Tensor:
         """(batch, samples) → (batch, 1, mels, frames)."""

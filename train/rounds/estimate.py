@@ -51,6 +51,7 @@ class Clock:
             "machine": [*platform.uname(), torch.__version__, torch.get_num_threads()],
             "device": torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu",
             "job": [job.model.encoder, asdict(job.frontend), job.fit.batch, job.fit.amp],
+            **({"mixmax": True} if job.fit.mixmax else {}),
             "contract": [contract.chunk_s, len(contract.classes)],
         }
         key = provenance.key(made_by)
@@ -141,7 +142,8 @@ def describe(
     for name, need_s in _times(stages, clock, n_windows, done):
         left_s += need_s
         yield f"{name}: about {_range(need_s)}"
-    yield f"left to do: about {_range(left_s)} on {clock.device}"
+    at_most = "at most " if any(stage.round.must_gain for stage in stages) and left_s.any() else ""
+    yield f"left to do: {at_most}about {_range(left_s)} on {clock.device}"
 
 
 def _times(
@@ -169,7 +171,8 @@ def _headline(stage: Stage, n_windows: int) -> str:
         windows = f" and {n_windows:,} pseudo-labelled windows ({pseudo.share:g} of samples{into})"
     fold = ", out of fold" if pseudo.out_of_fold else ""
     teachers = " + ".join(stage.round.teacher)
-    return f"round {stage.index}: labelled data{windows}, {pseudo.output} of {teachers}{fold}"
+    kept = "; must gain, or the run ends before it" if stage.round.must_gain else ""
+    return f"round {stage.index}: labelled data{windows}, {pseudo.output} of {teachers}{fold}{kept}"
 
 
 def _training(stage: Stage, member: Member, clock: Clock) -> str:

@@ -30,7 +30,7 @@ from train.fit.trainer import Trainer
 from train.models import checkpoint, pretrained
 from train.models.checkpoint import Final
 from train.models.sed import Predictor
-from train.rounds import class_table, pseudo_labels, teachers
+from train.rounds import class_table, pseudo_labels, stop_rule, teachers
 from train.rounds.alarms import alarms
 from train.rounds.plan import Member, Stage
 from train.rounds.pseudo_labels import Summary
@@ -69,6 +69,7 @@ class Runner:
         """The inputs of a model's checkpoint. All files among them must be there."""
         parents = {START: checkpoint.sha256(member.start)} if member.start else {}
         parents |= pretrained.parents(member.job.model)
+        parents |= self.dataset.background_parents(member.job)
         if stage.index and member.job.pseudo.share:
             parents[LABELS] = checkpoint.sha256(stage.folder / pseudo_labels.NAME)
         return checkpoint.made_by(member.job, self.dataset.fingerprint, parents)
@@ -258,8 +259,12 @@ class Runner:
             sets.append((held_out_set(held_out, contract, name), [member.name for member in members]))
         return [(truth_set, names) for truth_set, names in sets if truth_set is not None]
 
-    def run(self, stages: Sequence[Stage], out: Path) -> None:
-        """Run all rounds in order, and write the figures after each."""
+    def run(self, stages: list[Stage], out: Path) -> list[Stage]:
+        """Run all rounds in order, and write the figures after each.
+
+        A round that must gain and does not ends the run: the recipe that is written, and so all that
+        reads the run, ends with the round before. Returns the rounds up to there.
+        """
         table = class_table.class_table(self.dataset, self.recipe.data.window_s)
         write_whole(out / class_table.NAME, table.to_csv(index=False).encode())
         labelled: Summary | None = None
@@ -274,11 +279,18 @@ class Runner:
                 finals[member.name] = self.train(member, stage)
             scored = self.score(stage, finals)
             tables.append(summary.of_round(stage.index, scored, last))
-            last = scored
             summary.write(tables, out)
             for line in summary.lines(tables[-1].models):
                 LOG.info(line)
-        write_whole(out / checkpoint.RECIPE_NAME, f"{recipes.to_json(self.recipe)}\n".encode())
+            if stage.round.must_gain and not stop_rule.goes_on(stage.index, last, scored):
+                stages = stages[: stage.index]
+                break
+            last = scored
+        recipe = self.recipe
+        if len(stages) < len(recipes.rounds_of(recipe)):
+            recipe = replace(recipe, rounds=tuple(stage.round for stage in stages))
+        write_whole(out / checkpoint.RECIPE_NAME, f"{recipes.to_json(recipe)}\n".encode())
+        return stages
 
 
 def _initial(job: Job, first: Model, contract: Contract) -> tuple[Predictor, str]:

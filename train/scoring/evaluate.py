@@ -31,7 +31,8 @@ from train.scoring.truth import Truth, read_truth
 
 # Seconds of a held-out recording that are scored: enough for its species, and validation stays short.
 HELD_OUT_S = 20.0
-HELD_OUT = "held_out"
+# Names of sets: held-out recordings, and labelled soundscapes.
+HELD_OUT, LABELLED = "held_out", "soundscapes"
 
 
 class TorchEngine:
@@ -111,7 +112,7 @@ def soundscape_set(labelled: Sequence[LabelledSoundscape], contract: Contract) -
     truth = np.concatenate([truth for truth, _ in truths])
     known = np.concatenate([known for _, known in truths])
     decided = np.repeat(known[:, None], truth.shape[1], axis=1)
-    return TruthSet.of("soundscapes", files, truth, decided)
+    return TruthSet.of(LABELLED, files, truth, decided)
 
 
 def validation_set(folder: Path, contract: Contract) -> TruthSet:

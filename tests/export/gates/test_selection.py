@@ -159,7 +159,7 @@ def test_where_all_trained_a_member_nothing_is_chosen_and_it_says_so(
     assert f"not scored, {why}" in capsys.readouterr().out
     assert why in (out / "card.md").read_text()
     assert json.loads((out / selection.NAME).read_text())["outputs"] == {}
-    with pytest.raises(UserError, match=f"--fit has nothing to fit to, {why}"):
+    with pytest.raises(UserError, match=f"--fit has nothing to choose on, {why}"):
         to_onnx.main([str(out.parent / "run"), "--data", str(competition), "--fit"])
 
 

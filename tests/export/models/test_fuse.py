@@ -156,7 +156,7 @@ def test_fitted_weights_are_taken_where_they_help_others_than_they_were_fitted_o
 
 
 def test_fit_without_labelled_soundscapes_is_refused(run_dir: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--fit has nothing to fit to"):
+    with pytest.raises(UserError, match="--fit has nothing to choose on"):
         to_onnx.main([str(run_dir), "--fit", "--out", str(tmp_path / "model")])
     assert not (tmp_path / "model").exists()
 

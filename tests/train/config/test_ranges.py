@@ -21,14 +21,14 @@ from train.rounds import plan
 
 Place = tuple[str | int, ...]
 TAKE_MINUS_ONE = {
-    "fold", "secondary_target", "workers", "level_db", "noise_snr_db",
+    "fold", "secondary_target", "workers", "level_db", "noise_snr_db", "background_snr_db",
 }  # fmt: skip
 # There is at least one of these, or they are longer or larger than 0.
 REFUSE_ZERO = {
     "sample_rate", "n_fft", "hop", "n_mels", "fmax_hz", "chunk_s", "window_s", "n_folds", "first_s",
     "epochs", "batch", "repeat", "power", "explode", "smoothing", "speed_range",
 }  # fmt: skip
-TAKE_ANY_TEXT = {"name", "encoder", "weights"}
+TAKE_ANY_TEXT = {"name", "encoder", "weights", "background_folder"}
 TAKE_AN_EMPTY_LIST = {"models", "teacher", "shifts", "unsure"}
 
 

@@ -85,7 +85,8 @@ def batches(tmp_path: Path, contract: Contract) -> Batches:
         for label in ("a", "b", "1234")
         for i in range(2)
     ]
-    return make_batches(recordings, contract, "augment.mixup=0.5")
+    noise = [(write_sound(tmp_path / "noise.wav", 1.0), 60.0)]
+    return make_batches(recordings, contract, "augment.mixup=0.5", background=noise)
 
 
 def make_batches(
@@ -199,7 +200,7 @@ def test_a_faster_recording_is_higher_and_as_long_as_asked_for(speed: float) -> 
     assert augment.rms(played) == pytest.approx(0.5 / np.sqrt(2), rel=0.02)
 
 
-@pytest.mark.parametrize("setting", ["equalise", "speed"])
+@pytest.mark.parametrize("setting", ["equalise", "speed", "background"])
 def test_what_is_off_changes_no_other_draw_and_what_is_on_changes_the_sound_alone(
     setting: str, batches: Batches
 ) -> None:
@@ -212,6 +213,45 @@ def test_what_is_off_changes_no_other_draw_and_what_is_on_changes_the_sound_alon
     again, same = batches[3]
     assert torch.equal(again, plain)
     assert torch.equal(same, targets)
+
+
+@pytest.mark.parametrize("snr_db", [0.0, 12.0])
+def test_a_background_lies_under_the_chunk_by_its_ratio_and_changes_no_label(
+    tones: Paths, tmp_path: Path, contract: Contract, snr_db: float
+) -> None:
+    plain, noise = tones[0], tmp_path / "noise.wav"
+    rate = contract.sample_rate
+    soundfile.write(noise, 0.1 * np.sin(2 * np.pi * 6000 * np.arange(9 * rate) / rate), rate)
+    batches = make_batches(
+        [recording("a", "x", path=plain)], contract, *PLAIN, "augment.background=0.5",
+        f"augment.background_snr_db=[{snr_db}, {snr_db}]", background=[(noise, None)],
+    )  # fmt: skip
+    chunks, targets = (np.concatenate(x) for x in zip(*(batches[s] for s in range(8)), strict=True))
+    np.testing.assert_array_equal(targets, np.tile([1.0, 0.0, 0.0], (len(targets), 1)))
+    hz = np.fft.rfftfreq(chunks.shape[1], 1 / contract.sample_rate)
+    power = np.abs(np.fft.rfft(chunks)) ** 2
+    of_tones = [power[:, abs(hz - tone) < 100].sum(axis=1) for tone in (1000, 6000)]
+    ratios_db = 10 * np.log10(of_tones[0] / np.maximum(of_tones[1], 1e-9))
+    over = ratios_db < 40
+    assert 0.35 < over.mean() < 0.65
+    np.testing.assert_allclose(ratios_db[over], snr_db, atol=0.5)
+    assert batches.sources.soundscapes() == (noise.name,)  # it was heard whole, so it has trained
+
+
+def test_contrast_scales_what_deviates_from_a_bands_mean_by_a_smooth_factor() -> None:
+    config = Augment(contrast=0.5, contrast_range=(0.5, 2.0))
+    log_mel = torch.rand(64, 1, 48, 30, generator=torch.Generator().manual_seed(1))
+    changed = augment.band_contrast(log_mel, config, torch.Generator().manual_seed(2))
+    again = augment.band_contrast(log_mel, config, torch.Generator().manual_seed(2))
+    assert torch.equal(changed, again)
+    torch.testing.assert_close(changed.mean(dim=3), log_mel.mean(dim=3))
+    factors = (changed.std(dim=3) / log_mel.std(dim=3))[:, 0]
+    is_plain = (factors - 1).abs().amax(dim=1) < 1e-4
+    assert 0.3 < is_plain.float().mean() < 0.7
+    assert factors.min() >= 0.5 - 1e-4
+    assert factors.max() <= 2.0 + 1e-4
+    # Between six corners over 48 bands, so that neighbours differ by a fifth of the range at most.
+    assert factors.diff(dim=1).abs().max() < 1.5 / 5
 
 
 def test_spec_augment_masks_bands_and_stretches_and_repeats_by_its_generator() -> None:
@@ -259,6 +299,26 @@ def opinion(path: Path) -> LabelledWindows:
     targets = np.array([[0, 0, 0], [0, 0.7, 0]], dtype=np.float32)
     zeros = np.zeros(2, dtype=np.int64)
     return LabelledWindows((path,), zeros, np.arange(2), targets, np.array([0.0, 1.0]))
+
+
+@pytest.mark.parametrize(("chunk_s", "reach"), [(5.0, 0), (9.0, 0), (10.0, 1), (15.0, 1), (20.0, 2)])
+def test_a_chunk_that_is_longer_than_its_window_is_taught_all_that_it_holds(
+    contract: Contract, chunk_s: float, reach: int
+) -> None:
+    """Against the maximum over each chunk's windows, of two files of which one has a gap."""
+    rng = np.random.default_rng(0)
+    places = [(0, window) for window in range(6)] + [(1, window) for window in (0, 1, 4, 5)]
+    file, window = np.array(places).T
+    targets = rng.choice(np.array([0.0, 0.3, 0.7, 1.0], dtype=np.float32), (len(places), 3))
+    labelled = LabelledWindows((Path("a"), Path("b")), file, window, targets, np.full(10, 0.1))
+    found = labelled.over_chunks(replace(contract, chunk_s=chunk_s)).targets
+    for row, (of, at) in enumerate(places):
+        near = [i for i, (f, w) in enumerate(places) if f == of and abs(w - at) <= reach]
+        expected = targets[near].max(axis=0)
+        in_gap = of == 1 and any(0 < abs(w - at) <= reach for w in (2, 3))
+        expected = np.where(in_gap & (expected < 1.0), np.nan, expected)
+        np.testing.assert_array_equal(found[row], expected)
+    np.testing.assert_array_equal(labelled.targets, targets)  # they stay as they were
 
 
 def test_pseudo_windows_are_samples_of_their_own_at_their_share(

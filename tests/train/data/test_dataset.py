@@ -6,6 +6,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from birdkit import audio
 from birdkit.errors import UserError
-from tests.conftest import tiny_job, tiny_recipe
+from tests.conftest import tiny_job, tiny_recipe, write_sound
 from train.data import dataset, duplicates, speech
 from train.data.batches import Batches
 from train.data.folds import site_of
@@ -331,3 +332,75 @@ def test_a_class_without_recordings_is_counted_in_labelled_windows(
         'data.labelled = "train" or "split" trains on them'
     )
     assert "have no recording" not in " ".join(notes(competition, tmp_path))
+
+
+@pytest.fixture
+def noise(tmp_path: Path) -> Path:
+    """Two good recordings, one of them below, and three that no background can be cut from."""
+    folder = tmp_path / "noise"
+    write_sound(folder / "rain.wav", 2.0)
+    write_sound(folder / "surf" / "surf.flac", 70.0)
+    write_sound(folder / "no-samples.wav", 0.0)
+    (folder / "empty.ogg").write_bytes(b"")
+    (folder / "text.mp3").write_text("no sound")
+    (folder / "notes.txt").write_text("no recording either")
+    return folder
+
+
+@pytest.mark.parametrize("cached", ["true", "false"])
+def test_a_folder_of_noise_is_drawn_from_without_its_bad_files_which_are_named(
+    competition: Path, tmp_path: Path, noise: Path, cached: str
+) -> None:
+    settings = f"augment.background_folder={noise}", "augment.background=1.0"
+    found, lines, jobs = prepare(competition, tmp_path, *settings, f"data.cache={cached}")
+    sources = found.sources(jobs[0])
+    assert {path.name for path, _ in sources.background} == {"rain.wav", "surf.flac"}
+    assert sources.soundscapes() == ()
+    named = [line for line in lines if line.startswith("background: left out: ")]
+    assert [line.split(":")[2].split("/")[-1] for line in sorted(named)] == [
+        "empty.ogg", "no-samples.wav", "text.mp3",
+    ]  # fmt: skip
+    batch, _ = Batches(sources, found.contract(jobs[0]), jobs[0])[0]
+    assert np.isfinite(batch.numpy()).all()
+
+
+def test_what_a_model_is_trained_over_is_part_of_what_made_it(
+    competition: Path, tmp_path: Path, noise: Path
+) -> None:
+    found = read(competition, tmp_path)
+    over = tiny_job("augment.background=0.5", f"augment.background_folder={noise}")
+    before = found.background_parents(over)
+    write_sound(noise / "wind.wav", 1.0)
+    after = found.background_parents(over)
+    assert before.keys() == after.keys() == {"backgrounds"}
+    assert before != after
+    assert found.background_parents(tiny_job()) == {}
+    soundscapes = found.sources(tiny_job("augment.background=0.5"))
+    assert {path for path, _ in soundscapes.background} == set(found.unlabelled)
+    assert soundscapes.soundscapes() == tuple(sorted(path.name for path in found.unlabelled))
+
+
+def test_a_background_that_is_not_there_is_named(
+    competition: Path, tmp_path: Path, noise: Path
+) -> None:
+    found = read(competition, tmp_path)
+    for folder, why in ((tmp_path / "nowhere", "no such folder"), (tmp_path / "bare", "no recordings")):
+        (tmp_path / "bare").mkdir(exist_ok=True)
+        job = tiny_job("augment.background=0.5", f"augment.background_folder={folder}")
+        with pytest.raises(UserError, match=why):
+            found.background_parents(job)
+    with pytest.raises(UserError, match="there are no unlabelled soundscapes to cut it from"):
+        replace(found, unlabelled=()).background(tiny_job("augment.background=0.5"))
+    for good in ("rain.wav", "surf/surf.flac"):
+        (noise / good).unlink()
+    settings = f"augment.background_folder={noise}", "augment.background=1.0"
+    with pytest.raises(UserError, match="none of 3 files can be decoded; the first"):
+        prepare(competition, tmp_path, *settings)
+
+
+def test_soundscapes_as_background_leave_none_out_of_fold() -> None:
+    rounds = "rounds=[{}, {pseudo={out_of_fold=true}}]"
+    models = "models=[{encoder='test_resnet', name='a'}, {encoder='test_resnet', name='b'}]"
+    recipe = tiny_recipe(models, rounds, "augment.background=0.5")
+    with pytest.raises(UserError, match=r"rounds\.1\.pseudo\.out_of_fold: augment\.background draws"):
+        plan.stages(recipe, Path("run"))

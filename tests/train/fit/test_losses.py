@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from train.config.settings import Fit
-from train.fit.losses import LOSSES, clipwise_loss, sed_loss
+from train.fit.losses import LOSSES, clipwise_loss, mixmax, sed_loss
 
 FIT = Fit()
+Answered = tuple[Tensor, Tensor]
 TARGETS = torch.tensor(
     [[1.0, 0.0, torch.nan], [0.3, 1.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.8, 0.0], [torch.nan, 0.0, 0.5]]
 )
@@ -168,3 +169,51 @@ def test_soft_labels_can_be_left_to_segmentwise_and_unknown_ones_count_for_neith
 
     assert heeded(False) == heeded(False, False) == [True, False, True, False]
     assert heeded() == heeded(True, False) == [True, True, True, False]
+
+
+def slow_mixmax(mix: Answered, first: Answered, second: Answered, weight: float) -> float:
+    """BCE by its definition, cell by cell, with loops over chunks, classes and frames."""
+
+    def bce(p: float, target: float) -> float:
+        return -(target * math.log(p) + (1 - target) * math.log(1 - p))
+
+    def loudest(answer: Answered, chunk: int, name: int) -> float:
+        return sigmoid(max(answer[1][chunk][name].tolist()))
+
+    cells = [(chunk, name) for chunk in range(len(mix[0])) for name in range(mix[0].shape[1])]
+    on_clipwise = [
+        bce(float(mix[0][cell]), max(float(first[0][cell]), float(second[0][cell]))) for cell in cells
+    ]
+    on_segmentwise = [
+        bce(loudest(mix, *cell), max(loudest(first, *cell), loudest(second, *cell))) for cell in cells
+    ]
+    return float(weight * np.mean(on_clipwise) + (1 - weight) * np.mean(on_segmentwise))
+
+
+def answered(seed: int) -> Answered:
+    generator = torch.Generator().manual_seed(seed)
+    framewise = 2 * torch.randn(4, 3, 6, generator=generator)
+    return torch.rand(4, 3, generator=generator), framewise
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+def test_mixmax_is_the_bce_of_a_mix_against_the_maximum_of_its_parts(weight: float) -> None:
+    mix, first, second = map(answered, range(3))
+    fit = replace(FIT, clipwise_weight=weight)
+    expected = slow_mixmax(mix, first, second, weight)
+    assert float(mixmax(mix, first, second, fit)) == pytest.approx(expected, rel=1e-5)
+    assert mixmax(mix, second, first, fit).isclose(mixmax(mix, first, second, fit))
+
+
+def test_mixmax_teaches_the_mix_alone_and_nothing_where_it_is_the_maximum() -> None:
+    first, second = answered(1), answered(2)
+    for tensor in (*first, *second):
+        tensor.requires_grad_()
+    mix = tuple(
+        torch.maximum(a, b).detach().requires_grad_() for a, b in zip(first, second, strict=True)
+    )
+    mixmax((mix[0], mix[1]), first, second, FIT).backward()
+    assert all(tensor.grad is None for tensor in (*first, *second))
+    for tensor in mix:
+        assert tensor.grad is not None
+        assert tensor.grad.abs().max() < 1e-6

@@ -22,6 +22,7 @@ from tests.train.config.test_job import version_3
 from train import run as train_run
 from train.config.job import Job
 from train.config.provenance import differences
+from train.data.augment import mixed_evenly
 from train.fit import trainer as fit
 from train.fit.precision import Precision
 from train.fit.trainer import lr_factor
@@ -389,3 +390,38 @@ def test_each_step_draws_masks_of_its_own(contract: Contract, monkeypatch: pytes
     for step in (0, 1, 1):
         trainer.step(torch.zeros(2, contract.chunk_samples), torch.zeros(2, 3), step)
     assert seeds[0] != seeds[1] == seeds[2]
+
+
+def test_mixmax_hears_each_pair_of_the_batch_mixed_and_adds_its_weight(
+    contract: Contract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = []
+
+    def recorded(mix: Any, first: Any, second: Any, config: Any) -> Tensor:
+        heard.append([tuple(answer.shape[0] for answer in of) for of in (mix, first, second)])
+        return torch.tensor(10.0)
+
+    monkeypatch.setattr(fit, "mixmax", recorded)
+    chunks, targets = torch.randn(5, contract.chunk_samples), torch.zeros(5, 3)
+
+    def loss(weight: float) -> float:
+        job = tiny_job(f"fit.mixmax={weight}")
+        trainer = fit.Trainer(tiny_predictor(contract), job, 8, torch.device("cpu"))
+        return trainer.step(chunks, targets, 0)
+
+    plain = loss(0.0)
+    assert not heard
+    assert loss(0.5) == pytest.approx(plain + 5.0, rel=1e-5)
+    assert heard == [[(2, 2), (2, 2), (2, 2)]]  # of five chunks two pairs
+
+
+def test_a_pair_is_mixed_evenly_and_stays_within_full_scale() -> None:
+    t = torch.arange(3200) / 3200
+    first, second = (torch.sin(2 * torch.pi * hz * t)[None] for hz in (50, 300))
+    mixed = mixed_evenly(first, 0.01 * second)
+    power = torch.fft.rfft(mixed).abs()[0]
+    assert power[50] == pytest.approx(float(power[300]), rel=1e-3)
+    assert mixed.abs().max() == pytest.approx(1.0)
+    silence = torch.zeros_like(first)
+    torch.testing.assert_close(mixed_evenly(first, silence), first, atol=2e-3, rtol=2e-3)
+    assert not mixed_evenly(silence, silence).any()

@@ -46,6 +46,18 @@ def class_rows(page: object, column: int) -> dict[str, str]:
     return dict(rows)
 
 
+def test_a_round_that_did_not_gain_is_no_last_round(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "made", CLASSES)
+    recipe = json.loads((folder / "recipe.json").read_text())
+    whole = run_folder.read(folder)
+    assert class_figures.last_scored(whole, ("soundscapes", "clipwise")) == 1
+    (folder / "recipe.json").write_text(json.dumps(recipe | {"rounds": recipe["rounds"][:1]}))
+    stopped = run_folder.read(folder)
+    assert class_figures.last_scored(stopped, ("soundscapes", "clipwise")) == 0
+    assert [note for note in stopped.notes if "round 1 is no part of the finished run" in note]
+    assert [of.index for of in stopped.rounds] == [0, 1]  # its figures are shown all the same
+
+
 @pytest.mark.parametrize("view", [(s, o) for s in ("validation", "soundscapes") for o in OUTPUTS])
 def test_the_figures_of_each_set_and_output_are_those_of_the_tables(
     made: Path, open_page: Open, view: tuple[str, str]

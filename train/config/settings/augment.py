@@ -10,6 +10,7 @@ from train.config.settings.ranges import Range, Share
 
 Decibels = Annotated[float, Range(-60, 100)]
 Speed = Annotated[float, Range(0.5, 2)]
+Contrast = Annotated[float, Range(0, 4)]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,19 @@ class Augment:
     """Share of the chunks with coloured noise added."""
     noise_snr_db: tuple[Decibels, Decibels] = (0.0, 30.0)
     """Range of that noise's signal-to-noise ratio."""
+    background: Share = 0.0
+    """Share of the chunks with a background added: a crop of an unlabelled soundscape, or of a
+    recording in background_folder. The target stays what it was."""
+    background_folder: str = ""
+    """A folder of recordings without any of the classes, searched with all folders below it; the
+    unlabelled soundscapes where empty, whose own birds then have no label."""
+    background_snr_db: tuple[Decibels, Decibels] = (3.0, 20.0)
+    """Range of the chunk's level over the background's."""
+    contrast: Share = 0.0
+    """Share of the chunks whose log-mel deviates more or less from each band's mean, by a random factor
+    that is smooth over the bands; other than a gain it also acts under frontend.subtract_mean."""
+    contrast_range: tuple[Contrast, Contrast] = (0.6, 1.4)
+    """Range of that factor; 1 changes nothing."""
     freq_masks: Annotated[int, Range(0, 100)] = 2
     """Masks over mel bands (SpecAugment)."""
     freq_mask_share: Share = 0.12
@@ -44,7 +58,7 @@ class Augment:
     """Largest share of the frames under one mask."""
 
     def __post_init__(self) -> None:
-        for name in ("noise_snr_db", "speed_range"):
+        for name in ("noise_snr_db", "speed_range", "background_snr_db", "contrast_range"):
             lowest, highest = getattr(self, name)
             if lowest > highest:
                 raise UserError(f"augment.{name} {[lowest, highest]}: put the lower one first")

@@ -45,6 +45,9 @@ class Fit:
     framewise: Share = 0.0
     """Share of the loss on segmentwise that is put on every frame, each with the labels of the whole
     chunk; the maximum over time alone teaches only the loudest frame."""
+    mixmax: Annotated[float, Range(0, 10)] = 0.0
+    """Weight of the MixMax consistency: halves of the batch are mixed in pairs, in a forward pass of
+    their own, and what is said of a mix should be the maximum of what is said of its two parts."""
     grad_clip: Annotated[float, Range(0, 1000)] = 5.0
     """Largest norm of the gradient; 0: no limit."""
     amp: Literal["auto", "bf16", "fp16", "f32"] = "auto"

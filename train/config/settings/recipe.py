@@ -70,10 +70,20 @@ class Round:
     """Students start from the round before's model of their name, in place of models.weights."""
     data: Annotated[dict[str, Any], Data] = field(default_factory=dict)
     """Overrides of [data] for this round, such as a longer chunk; they stand above a model's own."""
+    must_gain: bool = False
+    """Where the round's ensemble gains no macro-AUC over the round before on labelled soundscapes (on
+    held-out recordings where there are none), the run ends with the round before."""
     fit: Annotated[dict[str, Any], Fit] = field(default_factory=dict)
     """Overrides of [fit] for this round; they stand above a model's own."""
     pseudo: Pseudo = field(default_factory=Pseudo)
     """The round's pseudo labels."""
+
+    def __post_init__(self) -> None:
+        if self.must_gain and self.pseudo.validating:
+            raise UserError(
+                "rounds.must_gain judges a round by soundscapes that pseudo.validating trains it on; "
+                "set one of the two alone"
+            )
 
 
 @dataclass(frozen=True)

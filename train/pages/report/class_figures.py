@@ -28,8 +28,8 @@ def aucs(run: Run, view: View, index: int) -> pd.DataFrame:
 
 
 def last_scored(run: Run, view: View) -> int:
-    """The last round that was scored on a set in an output; -1 where none was."""
-    table = run.models
+    """The last round of the run that was scored on a set in an output; -1 where none was."""
+    table = run.models[~run.models["round"].isin(run.without_gain)]
     rows = table[(table["set"] == view[0]) & (table["output"] == view[1])]
     return int(rows["round"].max()) if len(rows) else -1
 

@@ -85,6 +85,9 @@ def _checkpoints_of(folder: Path) -> set[str]:
                 model = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
                 made_by = json.loads(onnx_graphs.metadata(model).get(MADE_BY_KEY, "{}"))
                 found |= {str(of.get("checkpoint_sha256")) for of in made_by.values()}
+                found |= {
+                    sha256 for of in made_by.values() for sha256 in of.get("soup_of", {}).values()
+                }
             except (ValueError, IndexError, KeyError, AttributeError):
                 continue  # no ONNX file of this kit
     return found

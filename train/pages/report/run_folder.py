@@ -83,6 +83,7 @@ class Run:
     classes: pd.DataFrame  # per_class.csv
     names: pd.DataFrame | None  # classes.csv; kits before it wrote none
     notes: list[str]
+    without_gain: tuple[int, ...] = ()  # rounds that had to gain and did not: the run ends before them
 
     def auc(self, index: int, model: str, view: View) -> dict[str, float]:
         """A row of summary.csv; empty where that model was not scored on that set and output."""
@@ -116,8 +117,17 @@ def read(folder: Path) -> Run:
         for name in (summary.SUMMARY_NAME, summary.PER_CLASS_NAME)
         for table in [tables[name]]
     )
-    name = folder.resolve().name
-    return Run(folder, name, recipe, rounds, models, classes, tables[class_table.NAME], notes)
+    # What was scored, and is no round of the recipe that the run was finished with.
+    without_gain = tuple(sorted(set(models["round"]) - set(stages))) if recipe else ()
+    if without_gain:
+        notes.append(
+            f"round {without_gain[0]} is no part of the finished run, which ends with round "
+            f"{len(stages) - 1}: a round that must gain (rounds.must_gain) and does not ends it"
+        )
+    names = tables[class_table.NAME]
+    return Run(
+        folder, folder.resolve().name, recipe, rounds, models, classes, names, notes, without_gain
+    )
 
 
 def read_all(folders: Sequence[Path]) -> list[Run]:
