@@ -16,6 +16,7 @@ from torch import Tensor
 
 from train.config.job import Job
 from train.data.augment import spec_augment
+from train.fit.distil import Projection, cosine_loss
 from train.fit.losses import sed_loss
 from train.fit.precision import Precision
 from train.models.sed import Predictor
@@ -27,7 +28,15 @@ CPU_CHUNKS = 8
 class Trainer:
     """A predictor, its optimiser and its moving average, one step at a time."""
 
-    def __init__(self, predictor: Predictor, job: Job, total_steps: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        job: Job,
+        total_steps: int,
+        device: torch.device,
+        n_embedding: int = 0,
+    ) -> None:
+        """`n_embedding` is the size of the teacher's embeddings; 0 where none are learnt."""
         fit = job.fit
         self.job = job
         self.total_steps = total_steps
@@ -38,13 +47,23 @@ class Trainer:
         self.predictor.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = ModelEmaV3(self.predictor, decay=fit.ema_decay, use_warmup=True)
         groups = param_groups_weight_decay(self.predictor, fit.weight_decay)
+        self.projection: Projection | None = None
+        if n_embedding:
+            n_features: int = predictor.network.encoder.num_features  # type: ignore[assignment]
+            self.projection = Projection(n_features, n_embedding).to(device)
+            groups += param_groups_weight_decay(self.projection, fit.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=fit.lr)
         self.scaler = self.precision.grad_scaler()
 
-    def step(self, waveforms: Tensor, targets: Tensor, step: int) -> float:
+    def step(
+        self, waveforms: Tensor, targets: Tensor, step: int, embeddings: Tensor | None = None
+    ) -> float:
         """One optimiser step on waveforms (batch, samples), targets (batch, classes). Returns the loss.
 
-        `step` seeds all that is random in it.
+        Parameters
+        ----------
+        step : seeds all that is random in it
+        embeddings : (batch, embedding) of the teacher, where the trainer has a size for them
         """
         fit = self.job.fit
         seed = self.job.seed * 1_000_003 + step
@@ -59,12 +78,24 @@ class Trainer:
             generator = torch.Generator().manual_seed(seed)
             masked = spec_augment(self._log_mel(waveforms), self.job.augment, generator)
             masked = masked.contiguous(memory_format=torch.channels_last)
-        with self.precision.autocast():
-            clipwise, framewise = self.predictor.network.over_time(masked)
-        loss = sed_loss(clipwise, framewise, targets, fit, self.job.pseudo.soft_clipwise)
+        loss = self._loss(masked, targets, embeddings)
         self._update(loss, fit.grad_clip)
         self._average(step)
         return float(loss.detach())
+
+    def _loss(self, log_mel: Tensor, targets: Tensor, embeddings: Tensor | None) -> Tensor:
+        """The loss on the labels and, by its weight, that on the teacher's embeddings."""
+        fit, network = self.job.fit, self.predictor.network
+        with self.precision.autocast():
+            encoded = network.encoded(log_mel)
+            clipwise, framewise = network.answers_over_time(encoded)
+        on_labels = sed_loss(clipwise, framewise, targets, fit, self.job.pseudo.soft_clipwise)
+        if self.projection is None or embeddings is None:
+            return on_labels
+        projected = self.projection(encoded.float())
+        on_embeddings = cosine_loss(projected, embeddings.to(self.device, non_blocking=True))
+        weight = fit.distil_weight
+        return on_embeddings if weight == 1.0 else (1 - weight) * on_labels + weight * on_embeddings
 
     def _log_mel(self, waveforms: Tensor) -> Tensor:
         """(batch, samples) → (batch, 1, mels, frames)."""
@@ -78,7 +109,8 @@ class Trainer:
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
         if grad_clip > 0:
-            torch.nn.utils.clip_grad_norm_(self.predictor.parameters(), grad_clip)
+            projection = self.projection.parameters() if self.projection is not None else ()
+            torch.nn.utils.clip_grad_norm_([*self.predictor.parameters(), *projection], grad_clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
@@ -95,7 +127,8 @@ class Trainer:
         return module.eval()
 
     def state(self) -> dict[str, Any]:
-        return {
+        projection = {"projection": self.projection.state_dict()} if self.projection else {}
+        return projection | {
             "model": self.predictor.state_dict(),
             "ema": self.ema.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -107,6 +140,8 @@ class Trainer:
         self.ema.module.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+        if self.projection is not None:
+            self.projection.load_state_dict(state["projection"])
 
 
 def lr_factor(step: int, total: int, warmup: float) -> float:

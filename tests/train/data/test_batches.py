@@ -21,6 +21,7 @@ from train.data import augment
 from train.data.batches import (
     Batches,
     LabelledWindows,
+    Sample,
     Sources,
     _joined,
     crop_notes,
@@ -73,8 +74,9 @@ def test_a_crop_is_a_stretch_of_the_recording_or_its_repetition(
     size: int, wanted: int, seed: int
 ) -> None:
     waveform = np.arange(size, dtype=np.int16)
-    crop = random_crop(waveform, wanted, np.random.default_rng(seed))
+    crop, (first, last) = random_crop(waveform, wanted, np.random.default_rng(seed))
     assert crop.shape == (wanted,)
+    assert set(crop.tolist()) == set(range(first, last))
     np.testing.assert_array_equal(np.diff(crop) % size, np.full(wanted - 1, 1 % size))
 
 
@@ -124,8 +126,8 @@ def test_a_mix_takes_the_higher_of_two_soft_labels_and_keeps_what_is_unknown() -
     first = np.array([0.3, 0.0, 0.2, np.nan, np.nan], dtype=np.float32)
     second = np.array([0.0, 0.8, 0.6, 0.4, 1.0], dtype=np.float32)
     for one, other in ((first, second), (second, first)):
-        _, target = _joined((chunk, one), (chunk, other), (0.0, 0.0), np.random.default_rng(0))
-        np.testing.assert_array_equal(target, np.array([0.3, 0.8, 0.6, np.nan, 1.0], np.float32))
+        joined = _joined(Sample(chunk, one), Sample(chunk, other), (0.0, 0.0), np.random.default_rng(0))
+        np.testing.assert_array_equal(joined.target, np.array([0.3, 0.8, 0.6, np.nan, 1.0], np.float32))
 
 
 @pytest.mark.parametrize("levels_db", [(-6.0, 6.0), (-20.0, -3.0)])
@@ -134,7 +136,8 @@ def test_a_mix_is_a_sum_within_the_levels(levels_db: tuple[float, float]) -> Non
     first = np.array([0.5, -0.5] * 50, dtype=np.float32)
     second = np.full(100, 0.01, dtype=np.float32)
     for _ in range(20):
-        added = augment.mix(first, second, levels_db, rng) - first
+        silent = Sample(first, np.zeros(1, np.float32)), Sample(second, np.zeros(1, np.float32))
+        added = _joined(*silent, levels_db, rng).chunk - first
         ratio_db = 20 * np.log10(augment.rms(added) / augment.rms(first))
         assert levels_db[0] - 1e-3 <= ratio_db <= levels_db[1] + 1e-3
         np.testing.assert_allclose(added, added[0], rtol=1e-5)
