@@ -40,10 +40,11 @@ TRAIN = {
     "synthetic": {"config", "data"},
     "data": {"config"},
     "models": {"config"},
+    "outside": {"config", "data"},
     "scoring": {"config", "data", "models"},
     "fit": {"config", "data", "models"},
-    "rounds": {"config", "data", "models", "scoring", "fit"},
-    "pages": {"config", "data", "models", "scoring", "fit", "rounds"},
+    "rounds": {"config", "data", "outside", "models", "scoring", "fit"},
+    "pages": {"config", "data", "outside", "models", "scoring", "fit", "rounds"},
 }
 EXPORT = {
     "models": set[str](),

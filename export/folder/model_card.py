@@ -269,9 +269,20 @@ def provenance(members: Sequence[Member]) -> str:
         rows.append((member.name, made_by["weights_from"], licence(member), *checkpoint))
     return f"""\
 {table(header, rows)}
-
+{taught_by(members)}
 Weights trained on recordings of a competition come under the licences of those recordings too, often
 CC BY-NC: check them before you use or share these files."""
+
+
+def taught_by(members: Sequence[Member]) -> str:
+    """A paragraph on teachers from outside, whose licences may bind what they taught; or nothing."""
+    teachers = dict.fromkeys(name for member in members for name in member.made_by.get("taught_by", ()))
+    if not teachers:
+        return ""
+    listed = "; ".join(plain([*teachers]))
+    return f"""
+Taught by models of others: {listed}. Check what these licences say of models that were taught so.
+"""
 
 
 def licence(member: Member) -> str:

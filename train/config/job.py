@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 from birdkit.errors import UserError
 from train.config.build import build, without_removed
-from train.config.recipe import member_names, rounds_of
+from train.config.recipe import member_names, rounds_of, teachers_of
 from train.config.settings import (
     Alarms,
     Augment,
@@ -81,6 +81,7 @@ def job_of(recipe: Recipe, index: int, name: str) -> Job:
     _refuse_settings_of_the_run(entry.__dict__, where)
     this_round = rounds_of(recipe)[index]
     fit = _override(_override(recipe.fit, entry.fit, where), this_round.fit, f"rounds.{index}")
+    fit = _with_teacher(fit, tuple(teachers_of(recipe)), where)
     job = Job(
         recipe=recipe.name,
         frontend=_override(recipe.frontend, entry.frontend, where),
@@ -90,7 +91,20 @@ def job_of(recipe: Recipe, index: int, name: str) -> Job:
         fit=fit,
         postprocess=recipe.postprocess,
     )
-    return job if index == 0 else _later(job, this_round, index, entry.pseudo)
+    return _later(job, this_round, index, entry.pseudo) if this_round.teacher else job
+
+
+def _with_teacher(fit: Fit, outside: Sequence[str], where: str) -> Fit:
+    """The settings with the name of the teacher whose embeddings are learnt, where any are."""
+    if not fit.distil_weight:
+        return replace(fit, distil_from="")
+    name = fit.distil_from or next(iter(outside), "")
+    if name not in outside:
+        raise UserError(
+            f"{where}: fit.distil_weight needs one of [[teachers]], and fit.distil_from '{name}' is "
+            f"none of {', '.join(outside) or 'them: the recipe has none'}"
+        )
+    return replace(fit, distil_from=name)
 
 
 def _later(job: Job, this_round: Round, index: int, own_pseudo: Mapping[str, Any]) -> Job:

@@ -150,7 +150,7 @@ def _times(
     """What there is to do, and how long it takes."""
     for stage in stages:
         if stage.draws_soundscapes and stage.folder not in done:
-            teachers = stage.teachers(stages[stage.index - 1])
+            teachers = stage.teachers(stages[stage.index - 1] if stage.index else None)
             n_passes = 1 + len(stage.round.pseudo.shifts)
             need_s = clock.label_s(teachers, n_windows[stage.index], n_passes)
             yield f"round {stage.index}, {LABELS}", need_s
@@ -160,7 +160,7 @@ def _times(
 
 
 def _headline(stage: Stage, n_windows: int) -> str:
-    if stage.index == 0:
+    if not stage.round.teacher:
         return "round 0: labelled data"
     pseudo = stage.round.pseudo
     windows = ""
