@@ -87,9 +87,9 @@ def _directions(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
 class KeptEmbeddings:
     """A teacher's embeddings of recordings, by the windows of the kit's grid.
 
-    A stretch of a recording gets the mean of the windows that it overlaps, each weighted by the overlap,
-    as the rows of time-shifted windows are made. The nearest window alone could hold as little as half
-    of what the student hears.
+    A stretch of a recording gets the mean of the windows that it overlaps, weighted by the overlap, as
+    the rows of time-shifted windows are made. The nearest window alone could hold as little as half of
+    what the student hears.
     """
 
     entries: Mapping[Path, Path]  # recording → its entry

@@ -66,7 +66,8 @@ class AnswersTable:
             for row_id in self._ids(file):
                 if row_id not in known:
                     raise UserError(
-                        f"{self.path}: lacks the row {row_id}; windows of {self.window_s:g} s have one each"
+                        f"{self.path}: lacks the row {row_id}; give one for each window of "
+                        f"{self.window_s:g} s"
                     )
 
     def scores_of(self, files: Sequence[SoundFile]) -> tuple[list[Scores], dict[str, str]]:
@@ -90,15 +91,15 @@ class AnswersTable:
         """
         table = _read(path)
         if ROW_ID not in table.columns:
-            raise UserError(f"{path}: lacks the column {ROW_ID}; a teacher's table is like a submission")
+            raise UserError(f"{path}: lacks the column {ROW_ID}; name the column of row ids so")
         table = table.set_index(table[ROW_ID].astype(str)).drop(columns=ROW_ID)
         table.columns = table.columns.astype(str).str.strip()
         _check_rows(table, path)
         known = [name for name in classes if name in table.columns]
         if not known:
             raise UserError(
-                f"{path}: has none of the {len(classes)} classes, but {', '.join(table.columns[:LISTED])}; "
-                "columns are named as in taxonomy.csv"
+                f"{path}: has none of the {len(classes)} classes, but "
+                f"{', '.join(table.columns[:LISTED])}; name its columns as taxonomy.csv does"
             )
         _check_values(table[known], path)
         rows = table[known].reindex(columns=list(classes)).astype(np.float32)
@@ -132,7 +133,7 @@ def _check_values(known: pd.DataFrame, path: Path) -> None:
     """Raise `UserError` where a class holds what is no probability."""
     for column in known.columns:
         if not pd.api.types.is_numeric_dtype(known[column]):
-            raise UserError(f"{path}: column {column} is not numeric; it needs probabilities from 0 to 1")
+            raise UserError(f"{path}: column {column} holds texts; give probabilities from 0 to 1")
         bad = ~known[column].between(0.0, 1.0)
         if bad.any():
             value, row_id = known[column][bad].iloc[0], known.index[bad][0]

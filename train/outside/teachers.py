@@ -153,7 +153,7 @@ class Model:
         embeddings = (answers.read(entry).embeddings for entry in kept.values())
         first = next((each for each in embeddings if each is not None), None)
         if first is None:
-            raise UserError(f"teachers.{self.name}: has an embedding of no recording; see the lines above")
+            raise UserError(f"teachers.{self.name}: no recording could be heard; see the lines above")
         return KeptEmbeddings(kept, self.window_s, first.shape[1])
 
     @property
@@ -191,7 +191,7 @@ def open_teachers(
         teacher: Outside
         if settings.kind == "table":
             if name in distilled:
-                raise UserError(f"teachers.{name}: a table has no embeddings; fit.distil_from needs a model")
+                raise UserError(f"teachers.{name}: a table has no embeddings; distil from a model")
             teacher = AnswersTable.read(
                 name, Path(settings.path), tuple(names), settings.licence, window_s
             )
@@ -213,8 +213,8 @@ def _model(
     known = match(card.labels, names, read_synonyms(_path(settings.synonyms)))
     if not known.known.any():
         raise UserError(
-            f"teachers.{name}: knows none of the {len(names)} classes; taxonomy.csv needs scientific_name, "
-            "and teachers.labels the names of the model"
+            f"teachers.{name}: knows none of the {len(names)} classes; give taxonomy.csv the column "
+            "scientific_name, and teachers.labels the names of the model"
         )
     window_s, cache = where
     model = Model(name, card, file, known, window_s, distilled, cache / answers.FOLDER)

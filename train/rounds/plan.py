@@ -95,8 +95,8 @@ def _know_classes(every: Sequence[Stage]) -> None:
     for teacher in stage.teachers(before) if stage.draws_soundscapes else ():
         if teacher.job.fit.distil_weight == 1.0:
             raise UserError(
-                f"round {stage.index}: its teacher {teacher.name} learns embeddings alone "
-                "(fit.distil_weight = 1) and no class; name one of [[teachers]], or set pseudo.share = 0"
+                f"round {stage.index}: its teacher {teacher.name} learns embeddings alone and no class "
+                "(fit.distil_weight = 1); name one of [[teachers]], or set pseudo.share = 0"
             )
 
 

@@ -16,9 +16,9 @@ from birdkit.files import write_whole
 from birdkit.log import LOG
 from birdkit.scoring.ensemble import Spec
 from birdkit.scoring.parts import SoundFile
+from train.config import provenance
 from train.config import recipe as recipes
 from train.config.job import Job
-from train.config import provenance
 from train.config.provenance import differences
 from train.config.settings import Model, Recipe
 from train.data.batches import Batches, Sources

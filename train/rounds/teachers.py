@@ -40,7 +40,7 @@ BLOCK_FILES = 64
 
 @dataclass(frozen=True)
 class Teacher:
-    """Models of the previous round, with what they need to score soundscapes, and teachers from outside.
+    """Models of the previous round with what they need to score soundscapes, and others from outside.
 
     The models together are one teacher, each from outside is another.
     """
