@@ -30,10 +30,11 @@ RUN_TIME = {"birdkit", "numpy", "pandas", "soundfile", "soxr", "onnxruntime", "o
 BIRDKIT = {
     "": set[str](),  # contract, grid, audio, errors, files
     "engines": {""},
-    "scoring": {"engines", ""},
-    "kaggle": {"scoring", "engines", ""},
-    "recordings": {"scoring", "engines", ""},
-    "detections": {"recordings", "scoring", "engines", ""},
+    "outside": {"engines", ""},
+    "scoring": {"outside", "engines", ""},
+    "kaggle": {"scoring", "outside", "engines", ""},
+    "recordings": {"scoring", "outside", "engines", ""},
+    "detections": {"recordings", "scoring", "outside", "engines", ""},
 }
 TRAIN = {
     "config": set[str](),

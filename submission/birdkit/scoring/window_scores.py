@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from birdkit.activations import sigmoid
 from birdkit.contract import FRAME_OUTPUTS, WINDOW_OUTPUTS, Contract
 from birdkit.engines.engine import Answers, Engine
 from birdkit.errors import UserError
 from birdkit.grid import cut_inputs, frame_middles, n_stretches, onto_rows
-from birdkit.scoring.pooling import Frames, pool, sigmoid
+from birdkit.scoring.pooling import Frames, pool
 
 # Member of a file, or "" where it holds one alone → output → (windows, classes) probabilities.
 WindowScores = dict[str, dict[str, NDArray[np.float32]]]
