@@ -28,7 +28,8 @@ def test_answers_are_read_back_with_embeddings_of_length_1(tmp_path: Path) -> No
 def test_a_damaged_entry_is_named_and_counts_as_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert answers.read_or_none(path := tmp_path / "a.npz") is None
+    path = tmp_path / "a.npz"
+    assert answers.read_or_none(path) is None
     assert capsys.readouterr().err == ""
     answers.write(path, Answers(SCORES, EMBEDDINGS))
     content = bytearray(path.read_bytes())

@@ -73,7 +73,7 @@ def test_a_bad_table_is_refused_where_it_is_read(tmp_path: Path, change: object,
 
 
 def test_a_file_that_is_absent_or_no_table_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="not found; teachers.path names a table"):
+    with pytest.raises(UserError, match=r"not found; teachers\.path names a table"):
         read(tmp_path / "nowhere.csv")
     (junk := tmp_path / "junk.parquet").write_bytes(b"junk")
     with pytest.raises(UserError, match="can't be read as a table"):
