@@ -1,4 +1,4 @@
-"""A run with teachers from outside: labels in both rounds, embeddings, licences, and what is exported."""
+"""A run with teachers from outside: labels in both rounds, embeddings, licences, and its export."""
 
 from __future__ import annotations
 
