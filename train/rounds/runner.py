@@ -196,11 +196,7 @@ class Runner:
         predictor, weights_from = _initial(job, first, contract)
         LOG.info(weights_from)
         sources = self._sources(member, stage)
-        n_steps = total_steps(job.fit, len(sources.recordings))
-        n_embedding = sources.embeddings.size if sources.embeddings else 0
-        trainer = Trainer(predictor, job, n_steps, self.device, n_embedding)
-        steps = f"{trainer.total_steps} steps of {job.fit.batch}"
-        LOG.info(f"{steps} on {self.device}, {trainer.precision}")
+        trainer = self._trainer(predictor, job, sources)
         known = self._validation_sets(job)
 
         def validate(averaged: Predictor) -> Metrics:
@@ -227,6 +223,13 @@ class Runner:
         final.save(member.final)
         return final
 
+    def _trainer(self, predictor: Predictor, job: Job, sources: Sources) -> Trainer:
+        n_steps = total_steps(job.fit, len(sources.recordings))
+        n_embedding = sources.embeddings.size if sources.embeddings else 0
+        trainer = Trainer(predictor, job, n_steps, self.device, n_embedding)
+        LOG.info(f"{n_steps} steps of {job.fit.batch} on {self.device}, {trainer.precision}")
+        return trainer
+
     def _sources(self, member: Member, stage: Stage) -> Sources:
         sources, pseudo = self.dataset.sources(member.job), member.job.pseudo
         if member.job.fit.distil_from:
@@ -246,8 +249,10 @@ class Runner:
         return teacher.embeddings_of([*drawn, *(self.to_label(stage) if stage.draws(member) else ())])
 
     def ask_teachers(self, stages: Sequence[Stage]) -> None:
-        """Have teachers from outside answer for all that they teach, before the first step of all."""
+        """Have teachers from outside answer for all that is yet to be taught, before the first step."""
         for stage, before in zip(stages, [None, *stages], strict=False):
+            if all(member.final.is_file() for member in stage.members):
+                continue
             for name in stage.outside(before) if stage.draws_soundscapes else ():
                 self.outside[name].scores_of(self.to_label(stage))
             for member in stage.members:
