@@ -395,7 +395,8 @@ def test_a_window_s_embedding_is_that_of_the_chunk_around_it(
     tmp_path: Path, contract: Contract
 ) -> None:
     path = write_sound(tmp_path / "S1.ogg", 20.0)
-    one = LabelledWindows((path,), np.zeros(1, int), np.array([2]), np.ones((1, 3)), np.ones(1))
+    targets = np.ones((1, 3), dtype=np.float32)
+    one = LabelledWindows((path,), np.zeros(1, int), np.array([2]), targets, np.ones(1))
     long = replace(contract, chunk_s=8.0)
     settings = ("augment.mixup=0.0", "data.labelled_share=1.0", "rounds=[{}, {}]")
     batches = make_batches([recording("a", "x")], long, *settings, truth=one, embeddings=Places([path]))

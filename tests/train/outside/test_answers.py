@@ -20,6 +20,7 @@ def test_answers_are_read_back_with_embeddings_of_length_1(tmp_path: Path) -> No
     answers.write(tmp_path / "a.npz", Answers(SCORES, EMBEDDINGS))
     found = answers.read(tmp_path / "a.npz")
     np.testing.assert_array_equal(found.scores, SCORES)
+    assert found.embeddings is not None
     np.testing.assert_allclose(found.embeddings, np.eye(3), atol=1e-3)
     answers.write(tmp_path / "b.npz", Answers(SCORES, None))
     assert answers.read(tmp_path / "b.npz").embeddings is None

@@ -39,6 +39,8 @@ def test_rows_are_found_by_id_and_columns_by_class_and_a_class_without_one_is_un
     found = read(path)
     scores, failures = found.scores_of(FILES)
     assert failures == {}
+    assert scores[0] is not None
+    assert scores[1] is not None
     np.testing.assert_allclose(scores[0], [[0.0, 0.1, np.nan], [0.5, 0.2, np.nan]])
     np.testing.assert_allclose(scores[1], [[1.0, 0.3, np.nan]])
     assert found.knows == "2 of 3 classes are among its columns; left out: elsewhere, no classes here"
