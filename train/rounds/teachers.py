@@ -20,7 +20,8 @@ from birdkit.contract import Contract
 from birdkit.errors import UserError
 from birdkit.files import write_whole
 from birdkit.log import LOG
-from birdkit.scoring.ensemble import Ensemble, Spec, average, common_contract
+from birdkit.scoring.averaging import average
+from birdkit.scoring.ensemble import Ensemble, Spec, common_contract
 from birdkit.scoring.parts import SoundFile
 from birdkit.scoring.postprocess import smooth
 from birdkit.scoring.predict import Prediction, Scores, predict
