@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from birdkit.contract import Contract
 from birdkit.engines.layout import Layout, usable_cores
 from birdkit.scoring import ensemble
-from birdkit.scoring.ensemble import AVERAGINGS, Ensemble, Spec, average, combine
+from birdkit.scoring.averaging import AVERAGINGS, average
+from birdkit.scoring.ensemble import Ensemble, Spec, combine
 from birdkit.scoring.pooling import POOLINGS
 from export.gates import weights
 from export.gates.order import further_passes, members_in_order

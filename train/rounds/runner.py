@@ -151,7 +151,8 @@ class Runner:
     def teacher(self, stage: Stage, before: Stage | None) -> Teacher:
         models = {member.name: member.final for member in stage.teachers(before)}
         outside = [self.outside[name] for name in stage.outside(before)]
-        return Teacher.load(models, self.device, outside)
+        weights = {name: each.weight for name, each in recipes.teachers_of(self.recipe).items()}
+        return Teacher.load(models, self.device, outside, weights)
 
     def label(self, stage: Stage, teacher: Teacher, last: Summary | None) -> Summary:
         """Make the round's pseudo labels. Raises `UserError` at an alarm, where the recipe says so."""

@@ -6,7 +6,7 @@ import json
 import math
 from collections import ChainMap, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +21,8 @@ from birdkit.contract import Contract
 from birdkit.errors import UserError
 from birdkit.files import write_whole
 from birdkit.log import LOG
-from birdkit.scoring.ensemble import Ensemble, Spec, average, common_contract
+from birdkit.scoring.averaging import average
+from birdkit.scoring.ensemble import Ensemble, Spec, common_contract
 from birdkit.scoring.parts import SoundFile
 from birdkit.scoring.postprocess import smooth
 from birdkit.scoring.predict import Prediction, Scores, predict
@@ -50,16 +51,21 @@ class Teacher:
     postprocess: Postprocess
     device: torch.device
     outside: tuple[Outside, ...] = ()
+    weights: Mapping[str, float] = field(default_factory=dict)  # of these; 1 where none is given
 
     @classmethod
     def load(
-        cls, checkpoints: Mapping[str, Path], device: torch.device, outside: Sequence[Outside] = ()
+        cls,
+        checkpoints: Mapping[str, Path],
+        device: torch.device,
+        outside: Sequence[Outside] = (),
+        weights: Mapping[str, float] | None = None,
     ) -> Teacher:
         """Models by name, all from one recipe and so with one post-processing."""
         finals = {name: Final.load(path) for name, path in checkpoints.items()}
         postprocess = next((final.job.postprocess for final in finals.values()), Postprocess())
         hashes = {name: sha256(path) for name, path in checkpoints.items()}
-        return cls(finals, hashes, postprocess, device, tuple(outside))
+        return cls(finals, hashes, postprocess, device, tuple(outside), weights or {})
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -70,9 +76,14 @@ class Teacher:
         """The columns of the teachers' scores."""
         return self.contract.classes if self.finals else self.outside[0].classes
 
+    @property
+    def outside_weights(self) -> list[float]:
+        return [self.weights.get(teacher.name, 1.0) for teacher in self.outside]
+
     def made_by(self, files: Sequence[SoundFile], pseudo: Pseudo) -> dict[str, Any]:
         """The inputs that its scores of these files depend on."""
-        outside = {teacher.name: teacher.made_by for teacher in self.outside}
+        weights = zip(self.outside, self.outside_weights, strict=True)
+        outside = {each.name: {**each.made_by, "weight": weight} for each, weight in weights}
         return pseudo_labels.made_by(self.hashes, self.postprocess.smoothing, files, pseudo, outside)
 
     @cached_property
@@ -125,7 +136,8 @@ def label(teacher: Teacher, files: Sequence[SoundFile], pseudo: Pseudo, folder: 
     scores, failures = _by_models(teacher, files, pseudo, folder, provenance.key(wanted)[:12])
     others = [each.scores_of(files) for each in teacher.outside]
     every = [scores, *(scores for scores, _ in others)]
-    in_order = [averaged(of_file) for of_file in zip(*every, strict=True)]
+    weights = [1.0, *teacher.outside_weights]
+    in_order = [averaged(of_file, weights) for of_file in zip(*every, strict=True)]
     failures = dict(ChainMap(failures, *(failed for _, failed in others)))
     metadata = {"made_by": wanted, "failures": failures}
     pseudo_labels.write(path, files, in_order, teacher.classes, metadata)
@@ -134,18 +146,17 @@ def label(teacher: Teacher, files: Sequence[SoundFile], pseudo: Pseudo, folder: 
     return path
 
 
-def averaged(scores: Sequence[Scores]) -> Scores:
-    """The mean of the teachers that scored a file, cell by cell of those that know the class.
+def averaged(scores: Sequence[Scores], weights: Sequence[float]) -> Scores:
+    """The mean of the teachers that scored a file, of each class by those that know it.
 
-    A cell that none knows is NaN. None where no teacher scored the file.
+    By logits, since others are calibrated otherwise: of probabilities the mean hardly hears a teacher
+    whose answers are faint. A cell that none knows is NaN; None where no teacher scored the file.
     """
-    there = [rows for rows in scores if rows is not None]
-    if not there:
-        return None
-    cells = np.stack(there)
-    n_known = (~np.isnan(cells)).sum(axis=0)
-    mean = np.nan_to_num(cells).sum(axis=0) / np.maximum(n_known, 1)
-    return np.where(n_known > 0, mean, np.nan).astype(np.float32)
+    there = [(rows, weight) for rows, weight in zip(scores, weights, strict=True) if rows is not None]
+    if len(there) < 2:
+        return there[0][0] if there else None
+    tables, of_tables = zip(*there, strict=True)
+    return average(np.stack(tables), of_tables, "logit")
 
 
 def _by_models(

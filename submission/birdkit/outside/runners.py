@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +19,9 @@ from birdkit.engines.layout import Layout
 from birdkit.errors import UserError
 from birdkit.outside.card import Card
 
-LITERT = "ai_edge_litert"
+# Names of engines → packages, where they differ.
+PACKAGES = {"litert": "ai_edge_litert"}
+LITERT = PACKAGES["litert"]
 # Inputs of LiteRT at a time: more are slower, since they leave the caches.
 LITERT_BATCH = 4
 NOT_SAID = -1  # a dimension that a file leaves open
@@ -41,7 +44,7 @@ class OnnxRuntimeRunner:
     name = "onnxruntime"
 
     def __init__(self, path: Path, card: Card, layout: Layout, tensors: Sequence[str]) -> None:
-        onnxruntime = wheels.obtain(self.name)
+        onnxruntime = package(self.name)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = layout.threads
         options.inter_op_num_threads = 1
@@ -74,7 +77,7 @@ class OpenVinoRunner:
     name = "openvino"
 
     def __init__(self, path: Path, card: Card, layout: Layout, tensors: Sequence[str]) -> None:
-        core = wheels.obtain(self.name).Core()
+        core = package(self.name).Core()
         model = core.read_model(path)
         shapes = {
             name: [NOT_SAID if d.is_dynamic else d.get_length() for d in one.get_partial_shape()]
@@ -112,7 +115,7 @@ class LiteRtRunner:
     name = "litert"
 
     def __init__(self, path: Path, card: Card, layout: Layout, tensors: Sequence[str]) -> None:
-        wheels.obtain(LITERT)
+        package(self.name)
         interpreter = importlib.import_module(f"{LITERT}.interpreter")
         source: dict[str, Any] = {"model_path": str(path)}
         if card.embedding in tensors:
@@ -172,6 +175,11 @@ RUNNERS: dict[str, tuple[type[OnnxRuntimeRunner | OpenVinoRunner | LiteRtRunner]
     "onnx": (OpenVinoRunner, OnnxRuntimeRunner),
     "tflite": (LiteRtRunner,),
 }
+
+
+def package(engine: str) -> ModuleType:
+    """The package of an engine. Raises `EngineMissing`."""
+    return wheels.obtain(PACKAGES.get(engine, engine))
 
 
 def padded(inputs: NDArray[np.float32], size: int) -> NDArray[np.float32]:

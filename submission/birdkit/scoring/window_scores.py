@@ -51,6 +51,13 @@ def window_scores(
     return scores
 
 
+def refuse_nan(scores: WindowScores) -> None:
+    """Raise `ValueError` where a score is NaN or infinite."""
+    arrays = (values for outputs in scores.values() for values in outputs.values())
+    if not all(np.isfinite(values).all() for values in arrays):
+        raise ValueError("the model answered with NaN or infinite scores")
+
+
 def _frames(answers: Answers, contract: Contract, shift: float) -> Frames:
     """The frames of stretches (stretches, frames, classes), one after another.
 

