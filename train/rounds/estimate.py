@@ -178,6 +178,8 @@ def _training(stage: Stage, member: Member, clock: Clock) -> str:
     n_steps, n_recordings = clock.steps(job), clock.n_recordings(job)
     draws = f"{n_steps * job.fit.batch / n_recordings:.2g} draws for each"
     steps = f"{n_steps:,} steps of {job.fit.batch} ({draws} of {n_recordings:,} recordings)"
+    if job.fit.distil_from:
+        steps += f", {job.fit.distil_weight:g} of the loss on embeddings of {job.fit.distil_from}"
     return f"  {member.name:<20} {job.model.encoder}{start}, {steps}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,19 @@ def test_checkpoints_say_who_taught_them_and_those_whom_they_learnt_from(taught:
     assert last.taught_by == (table, perch)
     assert "embeddings of perch" in last.made_by["parents"]
     assert "embeddings of perch" not in first.made_by["parents"]
+
+
+def test_the_plan_names_the_teachers(
+    taught: Path, competition: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train_run.main(arguments(taught, competition, "--dry-run")) == 0
+    said = capsys.readouterr().out
+    assert "teacher perch: perch (licence of its weights: CC BY-NC); 2 of 8 classes are among" in said
+    assert re.search(
+        r"round 0: labelled data and .* pseudo-labelled windows .*, segmentwise of table", said
+    )
+    assert "segmentwise of test_resnet + perch" in said
+    assert said.count("0.1 of the loss on embeddings of perch, done already") == 1
 
 
 def test_a_rerun_keeps_all_of_it_and_another_table_is_another_parent(
