@@ -89,7 +89,13 @@ def find_finals(model_dir: Path, runs: Path) -> tuple[dict[str, Final], float]:
     """
     wanted: dict[str, str] = {}
     contract: Contract | None = None
-    for stem in Spec.load(model_dir).stems:
+    spec = Spec.load(model_dir)
+    if spec.soft:
+        raise UserError(
+            f"{model_dir}: {spec.soft[0]} comes from outside and has no checkpoint to measure torch "
+            "with; measure the folder as it was before export/add_member.py"
+        )
+    for stem in spec.stems:
         path = model_dir / f"{stem}.onnx"
         before, contract = contract, Contract.from_metadata(read_metadata(path), str(path))
         if before is not None and replace(before, members=()) != replace(contract, members=()):

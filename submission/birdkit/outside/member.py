@@ -1,4 +1,4 @@
-"""A model from outside as a member of an ensemble: it hears the kit's chunks and answers for its classes.
+"""A model from outside as a member of an ensemble, with the kit's chunks and classes.
 
 It never ends a submission. Where an engine fails, the next one takes over, and where none is left it
 answers with NaN, as for classes that it does not know.

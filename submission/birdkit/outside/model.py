@@ -26,6 +26,9 @@ ACTIVATE: dict[str, Activation] = {
     "softmax": softmax,
     "none": lambda values: np.clip(values, 0.0, 1.0),
 }
+# The model's own windows begin at most this share of their length after each other, so that a call that
+# one cuts is heard whole by the next. Further ones gained nothing (docs/experiments.md).
+OWN_HOP = 1 / 3
 # Windows of the grid that are cut at a time, so that memory does not grow with the recording.
 BLOCK_WINDOWS = 24
 
@@ -115,11 +118,13 @@ class OutsideModel:
 def own_starts(window_s: float, own_s: float) -> NDArray[np.float64]:
     """Where the model's own windows begin, in s from the start of a window of the grid.
 
-    As few as cover it, evenly spread within it; one around it where the model hears longer.
+    Evenly spread within it, overlapping by two thirds or more; one around it where the model hears as
+    long or longer.
     """
     if own_s >= window_s:
         return np.array([(window_s - own_s) / 2])
-    return np.linspace(0.0, window_s - own_s, math.ceil(window_s / own_s - 1e-9))
+    room_s = window_s - own_s
+    return np.linspace(0.0, room_s, 1 + math.ceil(room_s / (OWN_HOP * own_s) - 1e-9))
 
 
 def cut(

@@ -8,20 +8,26 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-AVERAGINGS = ("probability", "rank")
+from birdkit.activations import logit, sigmoid
+
+LINEAR_AVERAGINGS = ("probability", "rank")  # a mean of each member's own table
+AVERAGINGS = (*LINEAR_AVERAGINGS, "logit")
 
 
 def average(
     scores: NDArray[np.float32], weights: Sequence[float], averaging: str
 ) -> NDArray[np.float32]:
-    """(members, rows, classes) → (rows, classes): the weighted mean of probabilities, or of ranks.
+    """(members, rows, classes) → (rows, classes): the weighted mean of probabilities, ranks or logits.
 
     A rank is a row's place in its class among all rows, in (0, 1], with ties averaged. With ranks,
-    members need not be calibrated alike. NaN is a class that a member does not know: there the others'
+    members need not be calibrated alike; with logits, whose mean becomes a probability again, a faint
+    answer of one counts, too. NaN is a class that a member does not know: there the others'
     weights make up the mean. It stays NaN where no member knows.
     """
     if averaging == "rank":
         scores = np.stack([pd.DataFrame(member).rank(pct=True).to_numpy() for member in scores])
+    if averaging == "logit":
+        return sigmoid(average(logit(scores), weights, "probability"))
     shares = np.asarray(weights, dtype=np.float64) / sum(weights)
     mean = np.tensordot(shares, scores, axes=1)
     unknown = np.isnan(scores)

@@ -293,7 +293,9 @@ def load(
     outside, faults = _open_outside(model_dir, spec, layout, engine)
     spec = spec.only([name for name in spec.members if name not in faults])
     if not spec.members:
-        raise UserError(f"{model_dir}: none of its members can be opened ({'; '.join(faults.values())})")
+        raise UserError(
+            f"{model_dir}: none of its members can be opened ({'; '.join(faults.values())})"
+        )
     engines = {stem: model.engine for stem, model in opened.items()} | outside
     models = [*opened.values(), *(member.opened for member in outside.values())]
     return Loaded(
