@@ -1,7 +1,7 @@
 """Build what is uploaded to Kaggle: a dataset with the kit, and the notebook that runs it.
 
     python export/bundle.py [--model submission/model] [--out build/kaggle] [--owner NAME]
-                            [--competition SLUG] [--wheels DIR] [--push]
+                            [--competition SLUG] [--wheels DIR] [--push] [--accept-licence]
 
 The same inputs give the same bytes. A preflight names every violation of Kaggle's rules; only what
 passes replaces the last bundle. Missing wheels of the engines are downloaded into `build/wheels`, or
@@ -11,6 +11,7 @@ taken from --wheels. --push uploads with Kaggle's own command line.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from birdkit.commands import command_parser
 from birdkit.errors import UserError, run_command
 from birdkit.kaggle import manifest
 from birdkit.log import LOG
+from birdkit.outside import card as cards
 from birdkit.scoring.ensemble import Spec
 from export.folder import model_folder
 from export.kaggle import bundle, cli, rules, wheels
@@ -31,6 +33,8 @@ from export.kaggle.bundle import Sources
 from export.kaggle.rules import DATASET, KERNEL, KERNEL_METADATA, OWNER, TEMPLATE
 
 WHEELS = ROOT / "build" / "wheels"
+# Licences that allow some uses only, or are not known.
+LIMITED = re.compile(r"\b(NC|ND|non-?commercial|not stated|no licen[cs]e|research)\b", re.IGNORECASE)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -41,9 +45,28 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--competition", help="SLUG of kaggle.com/competitions/SLUG")
     parser.add_argument("--wheels", type=Path, help="folder with the engines' wheels: no download")
     parser.add_argument(
+        "--accept-licence",
+        action="store_true",
+        help="bundle members from outside whose licence limits their use",
+    )
+    parser.add_argument(
         "--push", action="store_true", help="upload it; needs owner, competition, login"
     )
     return parser.parse_args(argv)
+
+
+def refuse_licences(model: Path, spec: Spec, accepted: bool) -> None:
+    """Raise `UserError` for a member from outside that may not be used for everything."""
+    for name in spec.soft:
+        card = cards.load(cards.card_of(model, name))
+        if not LIMITED.search(card.licence):
+            continue
+        if not accepted:
+            raise UserError(
+                f"{model}: {name} ({card.name}) has the licence {card.licence}; see whether the "
+                "competition's rules and your use allow that, then give --accept-licence"
+            )
+        LOG.info(f"{name} ({card.name}): licence {card.licence}, accepted with --accept-licence")
 
 
 def refuse_violations(violations: Sequence[str]) -> None:
@@ -75,8 +98,11 @@ def report(out: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     bundle.refuse_foreign(args.out)
-    Spec.load(args.model)  # complains before anything is downloaded
+    spec = Spec.load(args.model)  # complains before anything is downloaded
+    refuse_licences(args.model, spec, args.accept_licence)
     pins = wheels.pinned(ROOT / "submission" / "requirements.txt")
+    if any((args.model / f"{name}.tflite").is_file() for name in spec.soft):
+        pins |= wheels.pinned(ROOT / "requirements-outside.txt", [wheels.LITERT])
     of_engines = wheels.gather(args.wheels or WHEELS, pins, download_missing=args.wheels is None)
     metadata = bundle.dataset_metadata(ROOT / TEMPLATE, args.owner)
     sources = Sources(ROOT / "submission", args.model, of_engines, metadata, args.competition)

@@ -30,20 +30,22 @@ RUN_TIME = {"birdkit", "numpy", "pandas", "soundfile", "soxr", "onnxruntime", "o
 BIRDKIT = {
     "": set[str](),  # contract, grid, audio, errors, files
     "engines": {""},
-    "scoring": {"engines", ""},
-    "kaggle": {"scoring", "engines", ""},
-    "recordings": {"scoring", "engines", ""},
-    "detections": {"recordings", "scoring", "engines", ""},
+    "outside": {"engines", ""},
+    "scoring": {"outside", "engines", ""},
+    "kaggle": {"scoring", "outside", "engines", ""},
+    "recordings": {"scoring", "outside", "engines", ""},
+    "detections": {"recordings", "scoring", "outside", "engines", ""},
 }
 TRAIN = {
     "config": set[str](),
     "synthetic": {"config", "data"},
     "data": {"config"},
     "models": {"config"},
+    "outside": {"config", "data"},
     "scoring": {"config", "data", "models"},
     "fit": {"config", "data", "models"},
-    "rounds": {"config", "data", "models", "scoring", "fit"},
-    "pages": {"config", "data", "models", "scoring", "fit", "rounds"},
+    "rounds": {"config", "data", "outside", "models", "scoring", "fit"},
+    "pages": {"config", "data", "outside", "models", "scoring", "fit", "rounds"},
 }
 EXPORT = {
     "models": set[str](),

@@ -28,7 +28,8 @@ from birdkit.log import LOG, timed
 from train.config import recipe as recipes
 from train.data import dataset as data
 from train.fit.precision import add_device_option, choose_device
-from train.rounds import estimate, plan, record, stop_rule
+from train.outside.teachers import open_teachers
+from train.rounds import class_table, estimate, plan, record, stop_rule
 from train.rounds.runner import Runner
 from train.scoring.evaluate import validation_set
 from train.synthetic.competition import make_competition
@@ -83,7 +84,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     _print_data(folders, dataset, [*notes, *left_out, *data.fold_notes(dataset, jobs)])
     contract = dataset.contract(jobs[0])
     truth = validation_set(args.validation, contract) if args.validation else None
-    runner = Runner(recipe, dataset, device, truth, args.restart, args.tensorboard)
+    teachers = open_teachers(
+        plan.wanted_teachers(recipe, stages),
+        class_table.scientific_names(dataset.competition),
+        recipe.data.window_s,
+        args.cache,
+        {job.fit.distil_from for job in jobs},
+    )
+    runner = Runner(recipe, dataset, device, truth, args.restart, args.tensorboard, teachers)
     done = runner.done(stages)
     if args.dry_run:
         _print_plan(runner, stages, done, args.cache)

@@ -104,7 +104,13 @@ def find_finals(model_dir: Path, runs: Path) -> tuple[dict[str, Final], dict[str
     """
     wanted: dict[str, str] = {}
     contracts: dict[str, Contract] = {}
-    for stem in Spec.load(model_dir).stems:
+    spec = Spec.load(model_dir)
+    if spec.soft:
+        raise UserError(
+            f"{model_dir}: {spec.soft[0]} comes from outside and has no checkpoint to measure torch "
+            "with; measure the folder as it was before export/add_member.py"
+        )
+    for stem in spec.stems:
         path = model_dir / f"{stem}.onnx"
         contract = Contract.from_metadata(read_metadata(path), str(path))
         for member, origin in made_by(path).items():

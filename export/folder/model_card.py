@@ -16,6 +16,8 @@ from typing import Any
 from birdkit.contract import METADATA_KEY, Contract
 from birdkit.engines import golden
 from birdkit.engines.precision import STORED_PRECISIONS
+from birdkit.outside.card import Card, card_of
+from birdkit.outside.member import read_member
 from birdkit.scoring.ensemble import Spec, common_contract
 from export.folder import model_folder
 from export.gates import parity, precision
@@ -118,14 +120,17 @@ def write(folder: Path, machine: str) -> None:
     spec = Spec.load(folder)
     members = [member for stem in spec.stems for member in read_members(folder / f"{stem}.onnx")]
     judged = precision.read(folder)
+    outside = read_outside(folder, spec)
     sections = {
-        f"# Model card: {' + '.join(plain([*spec.members]))}": what_it_is(folder, spec, members),
+        f"# Model card: {' + '.join(plain([*spec.members]))}": what_it_is(
+            folder, spec, members, outside
+        ),
         "## Training": training(members),
         "## Accuracy": accuracy(Judgement.load(folder), spec),
         "## Parity with torch": parity_with_torch(model_folder.read_parity(folder)),
         "## Lower precisions": lower_precisions(judged),
         "## Speed": speed(judged, spec, machine),
-        "## Provenance and licence": provenance(members),
+        "## Provenance and licence": provenance(members) + from_outside(outside),
     }
     page = "\n\n".join(f"{heading}\n\n{text}" for heading, text in sections.items())
     (folder / NAME).write_text(page + "\n", encoding="utf-8")
@@ -140,7 +145,42 @@ def read_members(path: Path) -> list[Member]:
     return [Member(name, contract, UNKNOWN | _table(made_by.get(name))) for name in names]
 
 
-def what_it_is(folder: Path, spec: Spec, members: Sequence[Member]) -> str:
+@dataclass(frozen=True)
+class Outside:
+    """A member that others trained."""
+
+    name: str
+    card: Card
+    n_known: int
+    n_classes: int
+
+
+def read_outside(folder: Path, spec: Spec) -> list[Outside]:
+    """The members from outside, from their cards."""
+    read = {name: read_member(card_of(folder, name)) for name in spec.soft}
+    return [
+        Outside(name, card, int(classes.known.sum()), len(classes.classes))
+        for name, (card, classes, _) in read.items()
+    ]
+
+
+def from_outside(members: Sequence[Outside]) -> str:
+    """Where members from outside come from, and under which licence; empty where there are none."""
+    if not members:
+        return ""
+    header = ("member from outside", "model", "classes that it knows", "licence", "source")
+    rows = [
+        (m.name, m.card.name, f"{m.n_known} of {m.n_classes}", m.card.licence, m.card.source)
+        for m in members
+    ]
+    return f"""
+
+A member from outside counts for the classes that it knows. Its licence goes for this folder, too.
+
+{table(header, rows)}"""
+
+
+def what_it_is(folder: Path, spec: Spec, members: Sequence[Member], outside: Sequence[Outside]) -> str:
     contract = common_contract({member.name: member.contract for member in members})
     smoothing = ", ".join(f"{weight:g}" for weight in spec.smoothing)
     smoothed = f"smoothed over windows by {smoothing}" if len(spec.smoothing) > 1 else "not smoothed"
@@ -150,6 +190,7 @@ def what_it_is(folder: Path, spec: Spec, members: Sequence[Member]) -> str:
     rows = [
         (m.name, m.say(ENCODER), f"{percent[m.name]:.3g}%", f"{m.contract.chunk_s:g}") for m in members
     ]
+    rows += [(m.name, m.card.name, f"{percent[m.name]:.3g}%", f"{m.card.window_s:g}") for m in outside]
     return f"""\
 Detects which of {len(contract.classes)} classes call in soundscapes, window by window.
 
@@ -183,6 +224,8 @@ def files(folder: Path, spec: Spec) -> str:
     for stem in spec.stems:
         sizes = [_mb(folder, f"{stem}{kind}.xml", f"{stem}{kind}.bin") for kind in ir.values()]
         rows.append((stem, _mb(folder, f"{stem}.onnx"), *sizes))
+    for name in spec.soft:
+        rows.append((name, _mb(folder, f"{name}.onnx", f"{name}.tflite"), *["–"] * len(ir)))
     return table(("file", "ONNX f32, MB", *(f"OpenVINO {name}, MB" for name in ir)), rows)
 
 
@@ -269,9 +312,20 @@ def provenance(members: Sequence[Member]) -> str:
         rows.append((member.name, made_by["weights_from"], licence(member), *checkpoint))
     return f"""\
 {table(header, rows)}
-
+{taught_by(members)}
 Weights trained on recordings of a competition come under the licences of those recordings too, often
 CC BY-NC: check them before you use or share these files."""
+
+
+def taught_by(members: Sequence[Member]) -> str:
+    """A paragraph on teachers from outside, whose licences may bind what they taught; or nothing."""
+    teachers = dict.fromkeys(name for member in members for name in member.made_by.get("taught_by", ()))
+    if not teachers:
+        return ""
+    listed = "; ".join(plain([*teachers]))
+    return f"""
+Taught by models of others: {listed}. Check what these licences say of models that were taught so.
+"""
 
 
 def licence(member: Member) -> str:

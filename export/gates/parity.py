@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from birdkit import audio
+from birdkit.activations import sigmoid
 from birdkit.contract import Contract
 from birdkit.engines.engine import Answers, Engine
 from birdkit.engines.golden import SATURATED_LOGIT, rounding_scale
 from birdkit.errors import UserError
 from birdkit.grid import MINUTE_S, cut_inputs, n_windows
-from birdkit.scoring.pooling import of_span, sigmoid
+from birdkit.scoring.pooling import of_span
 from birdkit.scoring.window_scores import probabilities
 from train.data.progress import bar
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from birdkit.contract import Contract
 from birdkit.engines.layout import Layout, usable_cores
 from birdkit.scoring import ensemble
-from birdkit.scoring.ensemble import AVERAGINGS, Ensemble, Spec, average, combine
+from birdkit.scoring.averaging import LINEAR_AVERAGINGS, average
+from birdkit.scoring.ensemble import Ensemble, Spec, combine
 from birdkit.scoring.pooling import POOLINGS
 from export.gates import weights
 from export.gates.order import further_passes, members_in_order
@@ -191,7 +192,7 @@ def judge(
         n_windows=len(labelled.truth),
         n_scored=aucs[best].n_scored,
         outputs={output: auc.macro for output, auc in aucs.items()},
-        groups=_by_group(aucs[best], loaded.contract.classes, class_groups(data)),
+        groups=by_group(aucs[best], loaded.contract.classes, class_groups(data)),
         chosen=chosen,
         note=judging.note,
     )
@@ -222,7 +223,7 @@ def _fit(
     spec: Spec, scores: Sequence[NDArray[np.float32]], labelled: TruthSet
 ) -> tuple[Spec, list[str]]:
     """Choose the averaging that is better with equal weights, then fit the weights under it."""
-    specs = {name: replace(spec, averaging=name) for name in AVERAGINGS}
+    specs = {name: replace(spec, averaging=name) for name in LINEAR_AVERAGINGS}
     aucs = {name: labelled.auc(combine(scores, of)).macro for name, of in specs.items()}
     averaging = max(aucs, key=lambda name: aucs[name])
     # Averaging and smoothing are linear in the members, so each is post-processed by itself.
@@ -241,7 +242,7 @@ def _mean(tables: NDArray[np.float32], members: Sequence[float]) -> NDArray[np.f
     return average(tables, members, "probability")
 
 
-def _by_group(
+def by_group(
     auc: MacroAuc, classes: Sequence[str], groups: Mapping[str, str]
 ) -> dict[str, tuple[float, int]]:
     """Class group → mean AUC of its scored classes, and how many they are."""

@@ -20,6 +20,8 @@ from birdkit.engines import golden
 from birdkit.engines.precision import STORED_PRECISIONS
 from birdkit.errors import UserError
 from birdkit.kaggle import manifest
+from birdkit.outside.card import card_of, model_file
+from birdkit.outside.member import read_member
 from birdkit.scoring.ensemble import SPEC_NAME, Spec
 from export.kaggle import wheels
 
@@ -167,12 +169,29 @@ def models(folder: Path) -> Iterator[str]:
         for suffix, remedy in suffixes.items():
             if not (folder / f"{stem}{suffix}").is_file():
                 yield f"model/{stem}{suffix}: missing, though {SPEC_NAME} needs it; run {remedy} again"
+    for name in spec.soft:
+        yield from member_from_outside(folder, name)
     answers = read_json(folder / golden.NAME) if (folder / golden.NAME).is_file() else {}
-    for stem in spec.stems:
-        lacking = {"f32", *spec.precisions}.difference(answers.get(stem, {}))
+    for stem in (*spec.stems, *spec.soft):
+        lacking = {"f32", *(spec.precisions if stem in spec.stems else ())}.difference(
+            answers.get(stem, {})
+        )
         if lacking:
             absent = f"no answers of {stem} in {', '.join(sorted(lacking))}"
             yield f"model/{golden.NAME}: {absent}, so no engine is checked; run export/to_onnx.py again"
+
+
+def member_from_outside(folder: Path, name: str) -> Iterator[str]:
+    """A member from outside has a card and the file that the card is for."""
+    path = card_of(folder, name)
+    try:
+        card, _, _ = read_member(path)
+    except UserError as error:
+        yield str(error).replace(str(folder.parent), "").lstrip("/")
+        return
+    file = model_file(path, card.kind)
+    if not file.is_file():
+        yield f"model/{file.name}: missing, though {SPEC_NAME} needs it; run export/add_member.py again"
 
 
 def contents(folder: Path) -> Iterator[str]:

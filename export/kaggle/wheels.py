@@ -23,6 +23,7 @@ from birdkit.errors import UserError
 from birdkit.log import LOG
 
 ENGINES = ("onnxruntime", "openvino")
+LITERT = "ai-edge-litert"  # bundled where a member from outside is a TFLite file
 # Kaggle's image has 3.12 (December 2025 to August 2026); 3.13 is expected next.
 PYTHONS = ((3, 12), (3, 13))
 # Built for glibc 2.28 or an older one, which newer systems run too: PEP 600 names and those before it.
@@ -34,7 +35,7 @@ PLATFORMS = (
 Python = tuple[int, int]
 
 
-def pinned(requirements: Path) -> dict[str, Version]:
+def pinned(requirements: Path, engines: Sequence[str] = ENGINES) -> dict[str, Version]:
     """Engine → the one version that a requirements file allows.
 
     Raises
@@ -46,10 +47,10 @@ def pinned(requirements: Path) -> dict[str, Version]:
         pins = dict(_pins(requirements.read_text(encoding="utf-8")))
     except OSError as error:
         raise UserError(f"{requirements}: can't be read ({error.strerror}); restore it") from error
-    absent = [name for name in ENGINES if name not in pins]
+    absent = [name for name in engines if name not in pins]
     if absent:
         raise UserError(f"{requirements}: pin {absent[0]} there (NAME==VERSION), so that it is bundled")
-    return {name: pins[name] for name in ENGINES}
+    return {name: pins[name] for name in engines}
 
 
 def _pins(requirements: str) -> Iterator[tuple[str, Version]]:
@@ -140,9 +141,9 @@ def violations(folder: Path, pins: Mapping[str, Version]) -> Iterator[str]:
             )
     for path in sorted(folder.glob("*")):
         parsed = parse(path)
-        if parsed is None or parsed[0] not in ENGINES:
+        if parsed is None or parsed[0] not in pins:
             yield (
-                f"wheels/{path.name}: only wheels of {' and '.join(ENGINES)} belong there, and never "
+                f"wheels/{path.name}: only wheels of {' and '.join(pins)} belong there, and never "
                 "numpy: remove it"
             )
         elif not zipfile.is_zipfile(path):

@@ -71,6 +71,7 @@ def made_by(final: Final, path: Path) -> dict[str, Any]:
         "checkpoint_sha256": checkpoint.sha256(path),
         "weights_from": final.weights_from,
         "trained_on": list(final.trained_on),
+        "taught_by": list(final.taught_by),
     }
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 from birdkit.contract import whole_windows
 from birdkit.errors import UserError
 from train.config.build import build, without_removed
-from train.config.recipe import member_names, rounds_of
+from train.config.recipe import member_names, rounds_of, teachers_of
 from train.config.settings import (
     Alarms,
     Augment,
@@ -83,13 +83,15 @@ def job_of(recipe: Recipe, index: int, name: str) -> Job:
     _refuse_settings_of_the_run(entry.__dict__, where)
     this_round, of_round = rounds_of(recipe)[index], f"rounds.{index}"
     _refuse_settings_of_the_run({"data": this_round.data}, of_round)
+    fit = _override(_override(recipe.fit, entry.fit, where), this_round.fit, of_round)
+    fit = _with_teacher(fit, tuple(teachers_of(recipe)), where)
     job = Job(
         recipe=recipe.name,
         frontend=_override(recipe.frontend, entry.frontend, where),
         model=entry.model(name),
         data=_override(_override(recipe.data, entry.data, where), this_round.data, of_round),
         augment=_override(recipe.augment, entry.augment, where),
-        fit=_override(_override(recipe.fit, entry.fit, where), this_round.fit, of_round),
+        fit=fit,
         postprocess=_override(recipe.postprocess, entry.postprocess, where),
     )
     stretch_s, window_s = job.postprocess.stretch_s, job.data.window_s
@@ -97,7 +99,20 @@ def job_of(recipe: Recipe, index: int, name: str) -> Job:
         raise UserError(
             f"{where}: postprocess.stretch_s {stretch_s:g} is no multiple of data.window_s {window_s:g}"
         )
-    return job if index == 0 else _later(job, this_round, index, entry.pseudo)
+    return _later(job, this_round, index, entry.pseudo) if this_round.teacher else job
+
+
+def _with_teacher(fit: Fit, outside: Sequence[str], where: str) -> Fit:
+    """The settings with the name of the teacher whose embeddings are learnt, where any are."""
+    if not fit.distil_weight:
+        return replace(fit, distil_from="")
+    name = fit.distil_from or next(iter(outside), "")
+    if name not in outside:
+        raise UserError(
+            f"{where}: fit.distil_weight needs one of [[teachers]], and fit.distil_from '{name}' is "
+            f"none of {', '.join(outside) or 'them: the recipe has none'}"
+        )
+    return replace(fit, distil_from=name)
 
 
 def _later(job: Job, this_round: Round, index: int, own_pseudo: Mapping[str, Any]) -> Job:

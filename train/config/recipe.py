@@ -30,7 +30,7 @@ from typing import Any
 from birdkit.errors import UserError
 from birdkit.files import is_plain
 from train.config.build import build, without_removed
-from train.config.settings import Pseudo, Recipe, Round
+from train.config.settings import OutsideTeacher, Pseudo, Recipe, Round
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
@@ -116,11 +116,12 @@ def member_names(recipe: Recipe) -> list[str]:
 
 
 def rounds_of(recipe: Recipe) -> list[Round]:
-    """The rounds one by one, with the names of their models and of their teacher's models.
+    """The rounds one by one, with the names of their models and of their teachers.
 
     Raises `UserError` for an unknown name.
     """
     known = member_names(recipe)
+    outside = tuple(teachers_of(recipe))
     expanded: list[Round] = []
     for listed in recipe.rounds:
         models = tuple(listed.models) or tuple(known)
@@ -130,10 +131,20 @@ def rounds_of(recipe: Recipe) -> list[Round]:
                 raise UserError("rounds.0.must_gain: there is no round before it; set it in later ones")
             before = expanded[-1].models if expanded else ()
             teacher = listed.teacher or before
-            _all_known(f"round {len(expanded)}: teacher", teacher, before)
+            _all_known(f"round {len(expanded)}: teacher", teacher, (*before, *outside))
             _folds_are_kept(len(expanded), models, listed.pseudo, expanded)
             expanded.append(replace(listed, models=models, teacher=tuple(teacher), repeat=1))
     return expanded
+
+
+def teachers_of(recipe: Recipe) -> dict[str, OutsideTeacher]:
+    """Teachers from outside by name. Raises `UserError` for a name that is not theirs alone."""
+    taken, teachers = member_names(recipe), dict[str, OutsideTeacher]()
+    for teacher in recipe.teachers:
+        if teacher.called in (*taken, *teachers):
+            raise UserError(f"teachers: '{teacher.called}' is named twice; set teachers.name")
+        teachers[teacher.called] = teacher
+    return teachers
 
 
 def _folds_are_kept(index: int, models: Sequence[str], pseudo: Pseudo, before: Sequence[Round]) -> None:

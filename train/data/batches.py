@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -38,7 +39,28 @@ from train.data.waveforms import Source, Waveforms, to_float
 LEAST_WITHOUT_SPEECH_S = 1.0
 
 Samples = NDArray[np.int16]
-Sample = tuple[NDArray[np.float32], NDArray[np.float32]]  # (samples,) and (classes,)
+NO_EMBEDDING = np.zeros(0, dtype=np.float32)
+
+
+class Sample(NamedTuple):
+    """A chunk, its targets, and where a teacher's embeddings are learnt, that of the same audio."""
+
+    chunk: NDArray[np.float32]  # (samples,)
+    target: NDArray[np.float32]  # (classes,)
+    embedding: NDArray[np.float32] = NO_EMBEDDING  # (embedding,); NaN where it is unknown
+
+
+class Embeddings(Protocol):
+    """A teacher's embeddings of recordings and soundscapes."""
+
+    @property
+    def size(self) -> int:
+        """Numbers in an embedding."""
+        ...
+
+    def __call__(self, path: Path, start_s: float, end_s: float) -> NDArray[np.float32]:
+        """The embedding of a stretch of a file, (size,); NaN where the teacher has none."""
+        ...
 
 
 def crop_notes(recordings: Sequence[Recording], data: Data) -> list[str]:
@@ -76,13 +98,18 @@ def sampling_weights(recordings: Sequence[Recording], balance: float) -> NDArray
     return weights / weights.sum()
 
 
-def random_crop(waveform: Samples, n_samples: int, rng: np.random.Generator) -> Samples:
-    """A random crop (n_samples,); a shorter recording is repeated from a random start."""
+def random_crop(
+    waveform: Samples, n_samples: int, rng: np.random.Generator
+) -> tuple[Samples, tuple[int, int]]:
+    """A random crop (n_samples,), and the first and one past the last of the samples that it holds.
+
+    A shorter recording is repeated from a random start, and all of its samples are held.
+    """
     if waveform.size < n_samples:
         turned = np.roll(waveform, rng.integers(waveform.size))
-        return np.resize(turned, n_samples)
-    start = rng.integers(waveform.size - n_samples + 1)
-    return waveform[start : start + n_samples]
+        return np.resize(turned, n_samples), (0, waveform.size)
+    start = int(rng.integers(waveform.size - n_samples + 1))
+    return waveform[start : start + n_samples], (start, start + n_samples)
 
 
 @dataclass(frozen=True)
@@ -145,6 +172,7 @@ class Sources:
     truth: LabelledWindows | None = None
     pseudo: LabelledWindows | None = None
     background: Sequence[Source] = ()
+    embeddings: Embeddings | None = None
 
     def soundscapes(self) -> tuple[str, ...]:
         """Names of the soundscapes that are drawn from."""
@@ -156,8 +184,11 @@ class Sources:
         return tuple(sorted(names))
 
 
-class Batches(Dataset[tuple[Tensor, Tensor]]):
-    """Item `step` is a whole training batch: waveforms (batch, samples), targets (batch, classes)."""
+class Batches(Dataset[tuple[Tensor, ...]]):
+    """Item `step` is a whole training batch: waveforms (batch, samples), targets (batch, classes).
+
+    Where a teacher's embeddings are learnt, they come third: (batch, embedding).
+    """
 
     def __init__(self, sources: Sources, contract: Contract, job: Job) -> None:
         truth, pseudo = (
@@ -176,29 +207,30 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         self.weights = sampling_weights(recordings, job.data.balance)
         self.noise = noise_bank(contract.sample_rate, self.seed)
 
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, step: int) -> tuple[Tensor, ...]:
         rng = np.random.default_rng([self.seed, step])
-        items = [self._item(rng) for _ in range(self.batch)]
-        chunks, targets = zip(*items, strict=True)
-        return torch.from_numpy(np.stack(chunks)), torch.from_numpy(np.stack(targets))
+        columns = zip(*(self._item(rng) for _ in range(self.batch)), strict=True)
+        batch = [torch.from_numpy(np.stack(column)) for column in columns]
+        return tuple(batch if self.sources.embeddings else batch[:2])
 
     def _item(self, rng: np.random.Generator) -> Sample:
-        chunk, target = self._draw(rng)
+        sample = self._draw(rng)
         if rng.random() < self.augment.mixup:
             other = self._recording(rng)
             gain_db = self.augment.mixup_gain_db
-            chunk, target = _joined((chunk, target), other, (-gain_db, gain_db), rng)
+            sample = _joined(sample, other, (-gain_db, gain_db), rng)
         mixing, pseudo = self.mixing, self.sources.pseudo
         if pseudo is not None and mixing.mixing == "mixed" and rng.random() < mixing.share:
             window = self._window(pseudo, rng)
             levels_db = (mixing.level_db - mixing.gain_db, mixing.level_db + mixing.gain_db)
-            chunk, target = _joined((chunk, target), window, levels_db, rng)
+            sample = _joined(sample, window, levels_db, rng)
+        chunk = sample.chunk
         # What is off draws nothing, so that its setting changes no other draw.
         if self.augment.background and rng.random() < self.augment.background:
             chunk = self._over_background(chunk, rng)
         if rng.random() < self.augment.noise:
             chunk = add_noise(chunk, self.noise, self.augment.noise_snr_db, rng)
-        return to_full_scale(chunk), target
+        return sample._replace(chunk=to_full_scale(chunk))
 
     def _draw(self, rng: np.random.Generator) -> Sample:
         """A window of a soundscape, or a recording."""
@@ -211,26 +243,36 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
 
     def _window(self, windows: LabelledWindows, rng: np.random.Generator) -> Sample:
         index = rng.choice(len(windows), p=windows.chance)
-        waveform = self.sources.waveforms(windows.paths[windows.file[index]])
-        chunk = cut_chunk(waveform, int(windows.window[index]), self.contract)
-        return to_float(chunk), windows.targets[index]
+        path, window = windows.paths[windows.file[index]], int(windows.window[index])
+        chunk = cut_chunk(self.sources.waveforms(path), window, self.contract)
+        middle_s, half_s = (window + 0.5) * self.contract.window_s, self.contract.chunk_s / 2
+        embedding = self._embedding(path, middle_s - half_s, middle_s + half_s)
+        return Sample(to_float(chunk), windows.targets[index], embedding)
+
+    def _embedding(self, path: Path, start_s: float, end_s: float) -> NDArray[np.float32]:
+        """The teacher's embedding of a stretch of a file, where embeddings are learnt."""
+        embeddings = self.sources.embeddings
+        return NO_EMBEDDING if embeddings is None else embeddings(path, start_s, end_s)
 
     def _recording(self, rng: np.random.Generator) -> Sample:
         sources = self.sources
         index = rng.choice(len(sources.recordings), p=self.weights)
         path = sources.recordings[index].path
         waveform = sources.waveforms(path, self.data.first_s)
-        speech = sources.speech.get(path, ())
-        if speech and (self.data.speech == "cut" or rng.random() < 0.5):
-            rate = self.contract.sample_rate
+        speech, rate = sources.speech.get(path, ()), self.contract.sample_rate
+        is_cut = bool(speech) and (self.data.speech == "cut" or rng.random() < 0.5)
+        if is_cut:
             waveform = without_speech(waveform, speech, rate, LEAST_WITHOUT_SPEECH_S)
-        chunk = self._crop(waveform, rng)
+        chunk, (first, last) = self._crop(waveform, rng)
+        embedding = self._embedding(path, first / rate, last / rate)
+        if is_cut:  # where the chunk was in the recording is not known any more
+            embedding = np.full_like(embedding, np.nan)
+        # What is off draws nothing, so that its setting changes no other draw.
         if self.augment.equalise and rng.random() < self.augment.equalise:
-            rate = self.contract.sample_rate
             chunk = equalised(chunk, rate, self.augment.equalise_db, rng)
         if rng.random() < self.augment.afar:
-            chunk = from_afar(chunk, self.contract.sample_rate, rng)
-        return chunk, self.targets[index]
+            chunk = from_afar(chunk, rate, rng)
+        return Sample(chunk, self.targets[index], embedding)
 
     def _over_background(
         self, chunk: NDArray[np.float32], rng: np.random.Generator
@@ -238,17 +280,23 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         """The chunk with a crop of a soundscape or of a recording of noise under it."""
         backgrounds = self.sources.background
         path, first_s = backgrounds[int(rng.integers(len(backgrounds)))]
-        crop = random_crop(self.sources.waveforms(path, first_s), chunk.size, rng)
-        lowest_db, highest_db = self.augment.background_snr_db
-        return mix(chunk, to_float(crop), (-highest_db, -lowest_db), rng)
+        crop, _ = random_crop(self.sources.waveforms(path, first_s), chunk.size, rng)
+        return mix(chunk, to_float(crop), 10 ** (-rng.uniform(*self.augment.background_snr_db) / 20))
 
-    def _crop(self, waveform: Samples, rng: np.random.Generator) -> NDArray[np.float32]:
-        """A chunk from a random place, played at a random speed where that is asked for."""
+    def _crop(
+        self, waveform: Samples, rng: np.random.Generator
+    ) -> tuple[NDArray[np.float32], tuple[int, int]]:
+        """A chunk from a random place, played at a random speed where that is asked for, and the place.
+
+        The place is the first and one past the last of the samples.
+        """
         n_samples = self.contract.chunk_samples
         if not self.augment.speed or rng.random() >= self.augment.speed:
-            return to_float(random_crop(waveform, n_samples, rng))
+            crop, place = random_crop(waveform, n_samples, rng)
+            return to_float(crop), place
         heard = round(n_samples * rng.uniform(*self.augment.speed_range))
-        return at_speed(to_float(random_crop(waveform, heard, rng)), n_samples)
+        crop, place = random_crop(waveform, heard, rng)
+        return at_speed(to_float(crop), n_samples), place
 
 
 def _joined(
@@ -256,9 +304,14 @@ def _joined(
 ) -> Sample:
     """The mix of two chunks with the union of their labels: the higher target of the two.
 
-    A target that is NaN in one stays NaN, unless the other is 1.
+    A target that is NaN in one stays NaN, unless the other is 1. Embeddings are averaged with the
+    weights that the chunks have in the sum.
     """
-    return mix(first[0], second[0], levels_db, rng), _union(first[1], second[1])
+    level = 10 ** (rng.uniform(*levels_db) / 20)
+    of_second = np.float32(level / (1 + level))
+    embedding = (1 - of_second) * first.embedding + of_second * second.embedding
+    target = _union(first.target, second.target)
+    return Sample(mix(first.chunk, second.chunk, level), target, embedding)
 
 
 def _union(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -92,7 +92,7 @@ def run_fit(
 def _train_to(
     end: int,
     trainer: Trainer,
-    loader: Iterator[tuple[Tensor, Tensor]],
+    loader: Iterator[tuple[Tensor, ...]],
     progress: Progress,
     saver: _Saver,
 ) -> None:
@@ -100,8 +100,8 @@ def _train_to(
     title = f"epoch {len(progress.epochs) + 1}"
     with tqdm(total=end, initial=progress.step, **bar(title)) as steps:
         while progress.step < end:
-            waveforms, targets = next(loader)
-            loss = trainer.step(waveforms, targets, progress.step)
+            waveforms, targets, *embeddings = next(loader)
+            loss = trainer.step(waveforms, targets, progress.step, *embeddings)
             if not math.isfinite(loss):
                 raise UserError(f"the loss is {loss} at step {progress.step}; lower fit.lr")
             progress.losses.append(loss)
@@ -133,7 +133,7 @@ class _Saver:
         self._saved = time.monotonic()
 
 
-def _loader(batches: Batches, steps: range, trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
+def _loader(batches: Batches, steps: range, trainer: Trainer) -> Iterator[tuple[Tensor, ...]]:
     workers = trainer.job.data.workers
     if workers < 0:
         beside_gpu = trainer.device.type == "cuda"

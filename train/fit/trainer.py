@@ -16,6 +16,7 @@ from torch import Tensor
 
 from train.config.job import Job
 from train.data.augment import band_contrast, mixed_evenly, spec_augment
+from train.fit.distil import Projection, cosine_loss
 from train.fit.losses import Answers, mixmax, sed_loss
 from train.fit.precision import Precision
 from train.models.sed import Predictor
@@ -27,7 +28,15 @@ CPU_CHUNKS = 8
 class Trainer:
     """A predictor, its optimiser and its moving average, one step at a time."""
 
-    def __init__(self, predictor: Predictor, job: Job, total_steps: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        job: Job,
+        total_steps: int,
+        device: torch.device,
+        n_embedding: int = 0,
+    ) -> None:
+        """`n_embedding` is the size of the teacher's embeddings; 0 where none are learnt."""
         fit = job.fit
         self.job = job
         self.total_steps = total_steps
@@ -38,13 +47,23 @@ class Trainer:
         self.predictor.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = ModelEmaV3(self.predictor, decay=fit.ema_decay, use_warmup=True)
         groups = param_groups_weight_decay(self.predictor, fit.weight_decay)
+        self.projection: Projection | None = None
+        if n_embedding:
+            n_features: int = predictor.network.encoder.num_features  # type: ignore[assignment]
+            self.projection = Projection(n_features, n_embedding).to(device)
+            groups += param_groups_weight_decay(self.projection, fit.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=fit.lr)
         self.scaler = self.precision.grad_scaler()
 
-    def step(self, waveforms: Tensor, targets: Tensor, step: int) -> float:
+    def step(
+        self, waveforms: Tensor, targets: Tensor, step: int, embeddings: Tensor | None = None
+    ) -> float:
         """One optimiser step on waveforms (batch, samples), targets (batch, classes). Returns the loss.
 
-        `step` seeds all that is random in it.
+        Parameters
+        ----------
+        step : seeds all that is random in it
+        embeddings : (batch, embedding) of the teacher, where the trainer has a size for them
         """
         fit = self.job.fit
         seed = self.job.seed * 1_000_003 + step
@@ -56,17 +75,22 @@ class Trainer:
         targets = targets.to(self.device, non_blocking=True)
         self.predictor.train()
         generator = torch.Generator().manual_seed(seed)
-        answers = self._answers(waveforms, generator)
+        encoded, answers = self._answers(waveforms, generator)
         loss = sed_loss(*answers, targets, fit, self.job.pseudo.soft_clipwise)
         if fit.mixmax:
             loss = loss + fit.mixmax * self._mixmax(waveforms, answers, generator)
+        if self.projection is not None and embeddings is not None:
+            loss = self._with_embeddings(loss, encoded, embeddings)
         self._update(loss, fit.grad_clip)
         self._average(step)
         return float(loss.detach())
 
-    def _answers(self, waveforms: Tensor, generator: torch.Generator) -> Answers:
-        """Clipwise and framewise of (batch, samples), whose log-mels are augmented."""
-        augment = self.job.augment
+    def _answers(self, waveforms: Tensor, generator: torch.Generator) -> tuple[Tensor, Answers]:
+        """What is made of (batch, samples), whose log-mels are augmented.
+
+        By the encoder, and by the whole network: clipwise and framewise.
+        """
+        augment, network = self.job.augment, self.predictor.network
         with torch.no_grad():
             log_mel = self._log_mel(waveforms)
             if augment.contrast:
@@ -74,16 +98,25 @@ class Trainer:
             masked = spec_augment(log_mel, augment, generator)
             masked = masked.contiguous(memory_format=torch.channels_last)
         with self.precision.autocast():
-            return self.predictor.network.over_time(masked)
+            encoded = network.encoded(masked)
+            return encoded, network.answers_over_time(encoded)
 
     def _mixmax(self, waveforms: Tensor, answers: Answers, generator: torch.Generator) -> Tensor:
         """The consistency of the batch: each chunk of its first half with one of the second."""
         n_mixes = len(waveforms) // 2
         one, other = slice(n_mixes), slice(n_mixes, 2 * n_mixes)
-        of_mixes = self._answers(mixed_evenly(waveforms[one], waveforms[other]), generator)
+        _, of_mixes = self._answers(mixed_evenly(waveforms[one], waveforms[other]), generator)
         clipwise, framewise = answers
         parts = (clipwise[one], framewise[one]), (clipwise[other], framewise[other])
         return mixmax(of_mixes, *parts, self.job.fit)
+
+    def _with_embeddings(self, on_labels: Tensor, encoded: Tensor, embeddings: Tensor) -> Tensor:
+        """The loss on the labels and, by its weight, that on the teacher's embeddings."""
+        assert self.projection is not None
+        projected = self.projection(encoded.float())
+        on_embeddings = cosine_loss(projected, embeddings.to(self.device, non_blocking=True))
+        weight = self.job.fit.distil_weight
+        return on_embeddings if weight == 1.0 else (1 - weight) * on_labels + weight * on_embeddings
 
     def _log_mel(self, waveforms: Tensor) -> Tensor:
         """(batch, samples) → (batch, 1, mels, frames)."""
@@ -97,7 +130,8 @@ class Trainer:
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
         if grad_clip > 0:
-            torch.nn.utils.clip_grad_norm_(self.predictor.parameters(), grad_clip)
+            projection = self.projection.parameters() if self.projection is not None else ()
+            torch.nn.utils.clip_grad_norm_([*self.predictor.parameters(), *projection], grad_clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
@@ -114,7 +148,8 @@ class Trainer:
         return module.eval()
 
     def state(self) -> dict[str, Any]:
-        return {
+        projection = {"projection": self.projection.state_dict()} if self.projection else {}
+        return projection | {
             "model": self.predictor.state_dict(),
             "ema": self.ema.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -126,6 +161,8 @@ class Trainer:
         self.ema.module.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+        if self.projection is not None:
+            self.projection.load_state_dict(state["projection"])
 
 
 def lr_factor(step: int, total: int, warmup: float) -> float:

@@ -54,6 +54,7 @@ class Final:
     metrics: dict[str, dict[str, float]]  # set of data → output → macro-AUC
     state: dict[str, Tensor]
     trained_on: tuple[str, ...] = ()  # soundscapes, by file name
+    taught_by: tuple[str, ...] = ()  # teachers from outside, its own and its teachers', with licences
 
     @property
     def job(self) -> Job:
@@ -78,6 +79,7 @@ class Final:
                 metrics=content["metrics"],
                 state=content["state"],
                 trained_on=tuple(content["trained_on"]),
+                taught_by=tuple(content.get("taught_by", ())),  # kits before it had no such teachers
             )
         except (KeyError, TypeError) as error:
             raise UserError(f"{path}: not a final checkpoint ({error!r}); train it again") from error

@@ -77,7 +77,11 @@ class SedNetwork(nn.Module):
 
     def over_time(self, log_mel: Tensor, answer_share: float = 1.0) -> tuple[Tensor, Tensor]:
         """Clipwise, and the framewise logits (batch, classes, frames) whose maxima are segmentwise."""
-        x = self.hidden_features(log_mel)
+        return self.answers_over_time(self.encoded(log_mel), answer_share)
+
+    def answers_over_time(self, encoded: Tensor, answer_share: float = 1.0) -> tuple[Tensor, Tensor]:
+        """What `over_time` gives, from what the encoder made of the log-mel."""
+        x = self.hidden_features(encoded)
         first, last = central_frames(x.shape[2], answer_share)
         x = x[:, :, first:last]
         clipwise, _, _ = self.att_block(x)
@@ -91,14 +95,18 @@ class SedNetwork(nn.Module):
 
     def framewise(self, log_mel: Tensor) -> tuple[Tensor, Tensor]:
         """Framewise logits, and the attention before its softmax: both (batch, frames, classes)."""
-        x = self.hidden_features(log_mel)
+        x = self.hidden_features(self.encoded(log_mel))
         attention = torch.tanh(self.att_block.att(x))
         return self.att_block.cla(x).transpose(1, 2), attention.transpose(1, 2)
 
-    def hidden_features(self, log_mel: Tensor) -> Tensor:
-        """(batch, 1, mels, frames) → (batch, features, frames / the encoder's stride)."""
-        x = self.features(self.encoder, 2.0 * log_mel - 1.0)  # (batch, features, mels, frames)
-        x = x.mean(dim=2)  # (batch, features, frames)
+    def encoded(self, log_mel: Tensor) -> Tensor:
+        """(batch, 1, mels, frames) → (batch, features, mels, frames), each by the encoder's stride."""
+        features: Tensor = self.features(self.encoder, 2.0 * log_mel - 1.0)
+        return features
+
+    def hidden_features(self, encoded: Tensor) -> Tensor:
+        """(batch, features, mels, frames) of the encoder → (batch, features, frames)."""
+        x = encoded.mean(dim=2)  # (batch, features, frames)
         x = nn.functional.max_pool1d(x, 3, 1, 1) + nn.functional.avg_pool1d(x, 3, 1, 1)
         x = nn.functional.dropout(x, self.drop_rate, self.training)
         x = torch.relu(self.hidden(x.transpose(1, 2))).transpose(1, 2)

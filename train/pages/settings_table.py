@@ -12,6 +12,7 @@ import ast
 import inspect
 import sys
 import textwrap
+import typing
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from train.pages.marks import put_between_marks
 
 MARK = "settings"
 # Sections that a recipe lists several times, each under its own header in TOML.
-LISTED = ("models", "rounds")
+LISTED = ("models", "rounds", "teachers")
 
 
 def settings_table() -> str:
@@ -40,7 +41,7 @@ def _sections(kind: Any, path: str) -> Iterator[str]:
     described, types = descriptions(kind), hints(kind)
     rows, inner = [], []
     for setting in fields(kind):
-        section = _section_of(setting)
+        section = _section_of(setting, types[setting.name])
         if section is None:
             default = f"`{_toml(_default(setting))}`"
             cells = (
@@ -74,11 +75,11 @@ def descriptions(kind: type[Any]) -> dict[str, str]:
     return texts
 
 
-def _section_of(setting: Field[Any]) -> type[Any] | None:
+def _section_of(setting: Field[Any], hint: Any) -> type[Any] | None:
     """The dataclass that a setting holds, alone or in a list; None for a plain value."""
-    value = _default(setting)
-    if setting.name in LISTED and value and is_dataclass(value[0]):
-        return type(value[0])
+    value, listed = _default(setting), next(iter(typing.get_args(hint)), None)
+    if setting.name in LISTED and is_dataclass(listed):
+        return typing.cast(type[Any], listed)
     return type(value) if is_dataclass(value) else None
 
 

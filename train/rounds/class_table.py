@@ -10,6 +10,7 @@ import pandas as pd
 
 from birdkit.kaggle import mounts
 from train.data import tables
+from train.data.competition import Competition
 from train.data.dataset import Dataset
 from train.data.soundscapes import window_counts
 
@@ -33,6 +34,12 @@ def class_table(dataset: Dataset, window_s: float) -> pd.DataFrame:
     }
     table = pd.DataFrame({"class": classes, **counts})
     return table.join(names_of(dataset.competition.roots), on="class").fillna("")
+
+
+def scientific_names(competition: Competition) -> dict[str, str]:
+    """Class → its scientific name, empty where no table has it; all classes, in order."""
+    names = names_of(competition.roots)["scientific_name"].reindex(competition.classes).fillna("")
+    return {str(label): str(name) for label, name in names.items()}
 
 
 def names_of(roots: Sequence[Path]) -> pd.DataFrame:

@@ -152,7 +152,7 @@ def _times(
     """What there is to do, and how long it takes."""
     for stage in stages:
         if stage.draws_soundscapes and stage.folder not in done:
-            teachers = stage.teachers(stages[stage.index - 1])
+            teachers = stage.teachers(stages[stage.index - 1] if stage.index else None)
             n_passes = 1 + len(stage.round.pseudo.shifts)
             need_s = clock.label_s(teachers, n_windows[stage.index], n_passes)
             yield f"round {stage.index}, {LABELS}", need_s
@@ -162,7 +162,7 @@ def _times(
 
 
 def _headline(stage: Stage, n_windows: int) -> str:
-    if stage.index == 0:
+    if not stage.round.teacher:
         return "round 0: labelled data"
     pseudo = stage.round.pseudo
     windows = ""
@@ -181,6 +181,8 @@ def _training(stage: Stage, member: Member, clock: Clock) -> str:
     n_steps, n_recordings = clock.steps(job), clock.n_recordings(job)
     draws = f"{n_steps * job.fit.batch / n_recordings:.2g} draws for each"
     steps = f"{n_steps:,} steps of {job.fit.batch} ({draws} of {n_recordings:,} recordings)"
+    if job.fit.distil_from:
+        steps += f", {job.fit.distil_weight:g} of the loss on embeddings of {job.fit.distil_from}"
     return f"  {member.name:<20} {job.model.encoder}{start}, {steps}"
 
 

@@ -14,7 +14,7 @@ from birdkit.errors import UserError
 from birdkit.kaggle import mounts
 from train.config import recipe as recipes
 from train.config.job import Job, job_of
-from train.config.settings import Recipe, Round
+from train.config.settings import OutsideTeacher, Recipe, Round
 from train.data.dataset import Dataset
 from train.models import checkpoint, pretrained
 from train.models.sed import Predictor
@@ -48,11 +48,21 @@ class Stage:
     @property
     def draws_soundscapes(self) -> bool:
         """Whether pseudo-labelled windows are among the samples of some model."""
-        return self.index > 0 and any(member.job.pseudo.share for member in self.members)
+        return any(self.draws(member) for member in self.members)
 
-    def teachers(self, before: Stage) -> list[Member]:
+    def draws(self, member: Member) -> bool:
+        """Whether pseudo-labelled windows are among the samples of a model."""
+        return bool(self.round.teacher) and member.job.pseudo.share > 0
+
+    def teachers(self, before: Stage | None) -> list[Member]:
         """The models of the round before that teach this one."""
-        return [member for member in before.members if member.name in self.round.teacher]
+        members = before.members if before else ()
+        return [member for member in members if member.name in self.round.teacher]
+
+    def outside(self, before: Stage | None) -> list[str]:
+        """The names of the teachers from outside that teach it."""
+        models = {member.name for member in self.teachers(before)}
+        return [name for name in self.round.teacher if name not in models]
 
 
 def stages(recipe: Recipe, out: Path) -> list[Stage]:
@@ -66,7 +76,28 @@ def stages(recipe: Recipe, out: Path) -> list[Stage]:
             for name in this_round.models
         )
         every.append(Stage(index, this_round, folder, members))
+        _know_classes(every)
     return every
+
+
+def wanted_teachers(recipe: Recipe, every: Sequence[Stage]) -> dict[str, OutsideTeacher]:
+    """The teachers from outside that some round names, or whose embeddings some model learns."""
+    used: set[str] = set()
+    for stage, before in zip(every, [None, *every], strict=False):
+        used |= set(stage.outside(before)) if stage.draws_soundscapes else set()
+        used |= {member.job.fit.distil_from for member in stage.members}
+    return {name: own for name, own in recipes.teachers_of(recipe).items() if name in used}
+
+
+def _know_classes(every: Sequence[Stage]) -> None:
+    """Raise `UserError` where a teacher of the last of these rounds has learnt embeddings alone."""
+    stage, before = every[-1], every[-2] if every[1:] else None
+    for teacher in stage.teachers(before) if stage.draws_soundscapes else ():
+        if teacher.job.fit.distil_weight == 1.0:
+            raise UserError(
+                f"round {stage.index}: its teacher {teacher.name} learns embeddings alone and no class "
+                "(fit.distil_weight = 1); name one of [[teachers]], or set pseudo.share = 0"
+            )
 
 
 def without_soundscapes(
@@ -84,6 +115,8 @@ def without_soundscapes(
             names = ", ".join(str(later.index) for later in every[stage.index :])
             why = f"there are no unlabelled soundscapes ({mounts.TRAIN_SOUNDSCAPES[0]}/) to label"
             kept = tuple(recipes.rounds_of(recipe)[: stage.index])
+            if not kept:
+                raise UserError(f"round 0: {why}; add them, or remove the round's teacher")
             left_out = [f"round {names} of the recipe is left out: {why}"]
             return replace(recipe, rounds=kept), every[: stage.index], left_out
     return recipe, every, []

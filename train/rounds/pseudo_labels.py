@@ -77,15 +77,18 @@ def made_by(
     smoothing: Sequence[float],
     files: Sequence[SoundFile],
     pseudo: Pseudo,
+    outside: Mapping[str, provenance.MadeBy] | None = None,
 ) -> dict[str, Any]:
     """The inputs that the probabilities depend on, as JSON values.
 
     Parameters
     ----------
     teachers : name of a model → sha256 of its checkpoint
+    outside : name of a teacher from outside → what its answers depend on
     """
+    of_others = {"outside": dict(outside)} if outside else {}
     listed = [f"{f.path.name} {f.n_windows} {f.path.stat().st_size}" for f in files]
-    return {
+    return of_others | {
         "version": VERSION,
         "teachers": dict(teachers),
         "output": pseudo.output,
@@ -197,11 +200,11 @@ def transformed(
 
     Parameters
     ----------
-    scores : (windows, classes) probabilities
+    scores : (windows, classes) probabilities, NaN where no teacher knows the class
 
     Returns
     -------
-    targets : (windows, classes) in 0..1, NaN where the teacher is unsure
+    targets : (windows, classes) in 0..1, NaN where the teacher is unsure or doesn't know the class
     chances : (windows,) probabilities of being drawn, sum 1
 
     Raises
@@ -211,13 +214,15 @@ def transformed(
     """
     targets = np.where(scores < pseudo.zero_below, 0.0, scores) ** pseudo.power
     targets[scores >= pseudo.one_from] = 1.0
-    sure_enough = scores.max(axis=1) >= pseudo.keep_above
-    worth = {"none": np.ones(len(targets)), "max": targets.max(axis=1), "sum": targets.sum(axis=1)}
+    surest, known = np.nan_to_num(scores).max(axis=1), ~np.isnan(scores).all(axis=1)
+    sure_enough = known & (surest >= pseudo.keep_above)
+    given = np.nan_to_num(targets)
+    worth = {"none": np.ones(len(given)), "max": given.max(axis=1), "sum": given.sum(axis=1)}
     chance = np.where(sure_enough, worth[pseudo.weighting], 0.0).astype(np.float64)
     if not chance.sum() > 0:
         raise UserError(
             f"pseudo.keep_above {pseudo.keep_above:g}, zero_below {pseudo.zero_below:g}: no window is "
-            f"left (the surest has {scores.max():.3g}); lower them"
+            f"left (the surest has {surest.max():.3g}); lower them"
         )
     low, high = pseudo.unsure or (1.0, 1.0)
     targets = np.where((scores >= low) & (scores < high), np.nan, targets)
@@ -239,14 +244,17 @@ def windows_of(
 
 
 def summarise(labels: Labels, pseudo: Pseudo) -> Summary:
-    """Sum up the targets of a round."""
+    """Sum up the targets of a round, of the classes that a teacher knows."""
     targets, chance = transformed(labels.scores, pseudo)
-    mass = np.nan_to_num(targets).sum(axis=0, dtype=np.float64)
+    known = np.flatnonzero(~np.isnan(labels.scores).all(axis=0))
+    classes = [labels.classes[column] for column in known]
+    mass = np.nan_to_num(targets[:, known]).sum(axis=0, dtype=np.float64)
+    spread = np.nanmax(labels.scores[:, known], axis=0) - np.nanmin(labels.scores[:, known], axis=0)
     return Summary(
         output=pseudo.output,
         n_windows=len(targets),
         n_soundscapes=len(labels.names),
         kept=float(np.mean(chance > 0)),
-        mass=dict(zip(labels.classes, mass.tolist(), strict=True)),
-        spread=dict(zip(labels.classes, np.ptp(labels.scores, axis=0).tolist(), strict=True)),
+        mass=dict(zip(classes, mass.tolist(), strict=True)),
+        spread=dict(zip(classes, spread.tolist(), strict=True)),
     )

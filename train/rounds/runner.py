@@ -16,6 +16,7 @@ from birdkit.files import write_whole
 from birdkit.log import LOG
 from birdkit.scoring.ensemble import Spec
 from birdkit.scoring.parts import SoundFile
+from train.config import provenance
 from train.config import recipe as recipes
 from train.config.job import Job
 from train.config.provenance import differences
@@ -30,6 +31,10 @@ from train.fit.trainer import Trainer
 from train.models import checkpoint, pretrained
 from train.models.checkpoint import Final
 from train.models.sed import Predictor
+from train.outside import teachers as outside
+from train.outside.answers import KeptEmbeddings
+from train.outside.teachers import Model as OutsideModel
+from train.outside.teachers import Outside
 from train.rounds import class_table, pseudo_labels, stop_rule, teachers
 from train.rounds.alarms import alarms
 from train.rounds.plan import Member, Stage
@@ -48,6 +53,7 @@ from train.scoring.summary import Scored, Tables
 
 # Names of a checkpoint's parents.
 LABELS, START = "pseudo labels", "the round before's model"
+EMBEDDINGS = "embeddings of {}"
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class Runner:
     validation: TruthSet | None
     restart: bool = False
     tensorboard: bool = False
+    outside: Mapping[str, Outside] = field(default_factory=dict)  # teachers from outside, by name
     _files: dict[bool, list[SoundFile]] = field(default_factory=dict, repr=False, compare=False)
 
     def made_by(self, member: Member, stage: Stage) -> dict[str, Any]:
@@ -70,7 +77,9 @@ class Runner:
         parents = {START: checkpoint.sha256(member.start)} if member.start else {}
         parents |= pretrained.parents(member.job.model)
         parents |= self.dataset.background_parents(member.job)
-        if stage.index and member.job.pseudo.share:
+        if name := member.job.fit.distil_from:
+            parents[EMBEDDINGS.format(name)] = provenance.key(self.outside[name].made_by)
+        if stage.draws(member):
             parents[LABELS] = checkpoint.sha256(stage.folder / pseudo_labels.NAME)
         return checkpoint.made_by(member.job, self.dataset.fingerprint, parents)
 
@@ -82,11 +91,11 @@ class Runner:
         """
         done: set[Path] = set()
         for stage, before in zip(stages, [None, *stages], strict=False):
-            if before is not None and self._is_labelled(stage, before, done):
+            if self._is_labelled(stage, before, done):
                 done.add(stage.folder)
             for member in stage.members:
                 needed = {member.start} if member.start else set()
-                needed |= {stage.folder} if stage.index and member.job.pseudo.share else set()
+                needed |= {stage.folder} if stage.draws(member) else set()
                 made_by = self.made_by(member, stage) if needed <= done else None
                 if self._load_if_done(member, made_by) is not None:
                     done.add(member.final)
@@ -107,16 +116,20 @@ class Runner:
             LOG.info(f"{member.final}: made with another {' and '.join(changed)}; it is trained again")
         return None if changed else final
 
-    def _is_labelled(self, stage: Stage, before: Stage, done: Set[Path]) -> bool:
-        """Whether the round's table of teacher probabilities is there."""
+    def _is_labelled(self, stage: Stage, before: Stage | None, done: Set[Path]) -> bool:
+        """Whether the round's table of teacher probabilities is there.
+
+        A folder without soundscapes, and a teacher from outside that can't answer for them, are refused
+        here, before the first round trains.
+        """
         if not stage.draws_soundscapes:
             return False
-        self._unlabelled(stage)  # refuses a folder without soundscapes before the first round trains
+        self._unlabelled(stage)
+        for name in stage.outside(before):
+            self.outside[name].check(self.to_label(stage))
         if not {member.final for member in stage.teachers(before)} <= done:
             return False
-        teacher, pseudo = self.teacher(stage, before), stage.round.pseudo
-        files = self.to_label(stage)
-        wanted = pseudo_labels.made_by(teacher.hashes, teacher.postprocess.smoothing, files, pseudo)
+        wanted = self.teacher(stage, before).made_by(self.to_label(stage), stage.round.pseudo)
         return pseudo_labels.can_be_kept(stage.folder / pseudo_labels.NAME, wanted)
 
     def to_label(self, stage: Stage) -> list[SoundFile]:
@@ -136,15 +149,18 @@ class Runner:
             )
         return paths
 
-    def teacher(self, stage: Stage, before: Stage) -> Teacher:
-        return Teacher.load({m.name: m.final for m in stage.teachers(before)}, self.device)
+    def teacher(self, stage: Stage, before: Stage | None) -> Teacher:
+        models = {member.name: member.final for member in stage.teachers(before)}
+        outside = [self.outside[name] for name in stage.outside(before)]
+        weights = {name: each.weight for name, each in recipes.teachers_of(self.recipe).items()}
+        return Teacher.load(models, self.device, outside, weights)
 
     def label(self, stage: Stage, teacher: Teacher, last: Summary | None) -> Summary:
         """Make the round's pseudo labels. Raises `UserError` at an alarm, where the recipe says so."""
         pseudo = stage.round.pseudo
         files = self.to_label(stage)
         LOG.info(
-            f"\nround {stage.index}: {pseudo.output} of {' + '.join(teacher.finals)} on "
+            f"\nround {stage.index}: {pseudo.output} of {' + '.join(teacher.names)} on "
             f"{len(files)} soundscapes",
         )
         path = teachers.label(teacher, files, pseudo, stage.folder)
@@ -164,7 +180,7 @@ class Runner:
             )
         return now
 
-    def train(self, member: Member, stage: Stage) -> Final:
+    def train(self, member: Member, stage: Stage, before: Stage | None) -> Final:
         """Train one model, or load it where it is done.
 
         Writes `state.pt`, `final.pt`, `history.json` and `curves.png`.
@@ -182,9 +198,7 @@ class Runner:
         predictor, weights_from = _initial(job, first, contract)
         LOG.info(weights_from)
         sources = self._sources(member, stage)
-        trainer = Trainer(predictor, job, total_steps(job.fit, len(sources.recordings)), self.device)
-        steps = f"{trainer.total_steps} steps of {job.fit.batch}"
-        LOG.info(f"{steps} on {self.device}, {trainer.precision}")
+        trainer = self._trainer(predictor, job, sources)
         known = self._validation_sets(job)
 
         def validate(averaged: Predictor) -> Metrics:
@@ -206,18 +220,57 @@ class Runner:
             metrics=json.loads(json.dumps(progress.epochs[-1]["metrics"])),
             state={key: value.cpu() for key, value in trainer.averaged().state_dict().items()},
             trained_on=tuple(sorted({*sources.soundscapes(), *pretrained.trained_on(first)})),
+            taught_by=self._taught_by(member, stage, before),
         )
         final.save(member.final)
         return final
 
+    def _trainer(self, predictor: Predictor, job: Job, sources: Sources) -> Trainer:
+        n_steps = total_steps(job.fit, len(sources.recordings))
+        n_embedding = sources.embeddings.size if sources.embeddings else 0
+        trainer = Trainer(predictor, job, n_steps, self.device, n_embedding)
+        LOG.info(f"{n_steps} steps of {job.fit.batch} on {self.device}, {trainer.precision}")
+        return trainer
+
     def _sources(self, member: Member, stage: Stage) -> Sources:
         sources, pseudo = self.dataset.sources(member.job), member.job.pseudo
-        if not stage.index or not pseudo.share:
+        if member.job.fit.distil_from:
+            sources = replace(sources, embeddings=self._embeddings(member, stage))
+        if not stage.draws(member):
             return sources
         paths = self.dataset.soundscapes(validating=pseudo.validating)
         leave_out = left_out_of_fold(paths, member.name, member.job.folds_among)
         labels = pseudo_labels.read(stage.folder / pseudo_labels.NAME)
         return replace(sources, pseudo=pseudo_labels.windows_of(labels, pseudo, paths, leave_out))
+
+    def _embeddings(self, member: Member, stage: Stage) -> KeptEmbeddings:
+        """The embeddings that a model learns, of all that it draws."""
+        teacher = self.outside[member.job.fit.distil_from]
+        assert isinstance(teacher, OutsideModel)  # a table is refused where it is opened
+        drawn = outside.files_of(self.dataset, member.job)
+        return teacher.embeddings_of([*drawn, *(self.to_label(stage) if stage.draws(member) else ())])
+
+    def ask_teachers(self, stages: Sequence[Stage]) -> None:
+        """Have teachers from outside answer for all that is yet to be taught, before the first step."""
+        for stage, before in zip(stages, [None, *stages], strict=False):
+            if all(member.final.is_file() for member in stage.members):
+                continue
+            for name in stage.outside(before) if stage.draws_soundscapes else ():
+                self.outside[name].scores_of(self.to_label(stage))
+            for member in stage.members:
+                if member.job.fit.distil_from:
+                    self._embeddings(member, stage)
+
+    def _taught_by(self, member: Member, stage: Stage, before: Stage | None) -> tuple[str, ...]:
+        """Teachers from outside of a model, of those that taught it and of the one it began as."""
+        drawn = stage.draws(member)
+        names = [*(stage.outside(before) if drawn else ()), member.job.fit.distil_from]
+        credits = {self.outside[name].credit for name in names if name}
+        start = member.start or Path(member.job.model.weights)
+        finals = [teacher.final for teacher in stage.teachers(before)] if drawn else []
+        for path in [*finals, *([start] if start.name == checkpoint.FINAL_NAME else [])]:
+            credits |= {*Final.load(path).taught_by}
+        return tuple(sorted(credits))
 
     def _validation_sets(self, job: Job) -> list[TruthSet]:
         contract = self.dataset.contract(job)
@@ -270,13 +323,14 @@ class Runner:
         labelled: Summary | None = None
         last: list[Scored] = []
         tables: list[Tables] = []
+        self.ask_teachers(stages)
         for stage, before in zip(stages, [None, *stages], strict=False):
-            if before is not None and stage.draws_soundscapes:
+            if stage.draws_soundscapes:
                 labelled = self.label(stage, self.teacher(stage, before), labelled)
             finals = {}
             for member in stage.members:
                 LOG.info(f"\nround {stage.index}, {member.name}: {member.job.model.encoder}")
-                finals[member.name] = self.train(member, stage)
+                finals[member.name] = self.train(member, stage, before)
             scored = self.score(stage, finals)
             tables.append(summary.of_round(stage.index, scored, last))
             summary.write(tables, out)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
+from collections import ChainMap, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,8 @@ from birdkit.contract import Contract
 from birdkit.errors import UserError
 from birdkit.files import write_whole
 from birdkit.log import LOG
-from birdkit.scoring.ensemble import Ensemble, Spec, average, common_contract
+from birdkit.scoring.averaging import average
+from birdkit.scoring.ensemble import Ensemble, Spec, common_contract
 from birdkit.scoring.parts import SoundFile
 from birdkit.scoring.postprocess import smooth
 from birdkit.scoring.predict import Prediction, Scores, predict
@@ -29,6 +31,7 @@ from train.config.settings import Postprocess, Pseudo
 from train.data import progress
 from train.data.bad_files import look_at_all
 from train.models.checkpoint import Final, sha256
+from train.outside.teachers import Outside
 from train.rounds import pseudo_labels
 from train.scoring.evaluate import TorchEngine, engines_for
 
@@ -38,19 +41,50 @@ BLOCK_FILES = 64
 
 @dataclass(frozen=True)
 class Teacher:
-    """Models of the previous round, and what they need to score soundscapes."""
+    """Models of the previous round with what they need to score soundscapes, and others from outside.
+
+    The models together are one teacher, each from outside is another.
+    """
 
     finals: Mapping[str, Final]
     hashes: Mapping[str, str]  # sha256 of their checkpoints
     postprocess: Postprocess  # smoothing and pooling, which all of them share
     device: torch.device
+    outside: tuple[Outside, ...] = ()
+    weights: Mapping[str, float] = field(default_factory=dict)  # of these; 1 where none is given
 
     @classmethod
-    def load(cls, checkpoints: Mapping[str, Path], device: torch.device) -> Teacher:
+    def load(
+        cls,
+        checkpoints: Mapping[str, Path],
+        device: torch.device,
+        outside: Sequence[Outside] = (),
+        weights: Mapping[str, float] | None = None,
+    ) -> Teacher:
         """Models by name, all from one recipe and so with one post-processing."""
         finals = {name: Final.load(path) for name, path in checkpoints.items()}
-        postprocess = next(iter(finals.values())).job.postprocess
-        return cls(finals, {n: sha256(path) for n, path in checkpoints.items()}, postprocess, device)
+        postprocess = next((final.job.postprocess for final in finals.values()), Postprocess())
+        hashes = {name: sha256(path) for name, path in checkpoints.items()}
+        return cls(finals, hashes, postprocess, device, tuple(outside), weights or {})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return *self.finals, *(teacher.name for teacher in self.outside)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The columns of the teachers' scores."""
+        return self.contract.classes if self.finals else self.outside[0].classes
+
+    @property
+    def outside_weights(self) -> list[float]:
+        return [self.weights.get(teacher.name, 1.0) for teacher in self.outside]
+
+    def made_by(self, files: Sequence[SoundFile], pseudo: Pseudo) -> dict[str, Any]:
+        """The inputs that its scores of these files depend on."""
+        weights = zip(self.outside, self.outside_weights, strict=True)
+        outside = {each.name: {**each.made_by, "weight": weight} for each, weight in weights}
+        return pseudo_labels.made_by(self.hashes, self.postprocess.smoothing, files, pseudo, outside)
 
     @cached_property
     def engines(self) -> dict[str, TorchEngine]:
@@ -63,12 +97,12 @@ class Teacher:
         return common_contract({name: final.contract for name, final in self.finals.items()})
 
     def allowed(self, soundscape: Path, out_of_fold: bool) -> tuple[str, ...]:
-        """Names of the models that may label a soundscape."""
+        """Names of the models that may label a soundscape; teachers from outside always may."""
         names = tuple(self.finals)
         if not out_of_fold:
             return names
         unseen = tuple(n for n in names if soundscape.name not in self.finals[n].trained_on)
-        if not unseen:
+        if not unseen and not self.outside:
             raise UserError(
                 f"{soundscape}: every teacher was trained on it; pseudo.out_of_fold needs it in the "
                 "round before, too, and two models there or more"
@@ -96,10 +130,42 @@ def label(teacher: Teacher, files: Sequence[SoundFile], pseudo: Pseudo, folder: 
     killed can be resumed. Memory grows with the scores alone.
     """
     path = folder / pseudo_labels.NAME
-    wanted = pseudo_labels.made_by(teacher.hashes, teacher.postprocess.smoothing, files, pseudo)
+    wanted = teacher.made_by(files, pseudo)
     if pseudo_labels.can_be_kept(path, wanted):
         return path
     folder.mkdir(parents=True, exist_ok=True)
+    scores, failures = _by_models(teacher, files, pseudo, folder, provenance.key(wanted)[:12])
+    others = [each.scores_of(files) for each in teacher.outside]
+    every = [scores, *(scores for scores, _ in others)]
+    weights = [1.0, *teacher.outside_weights]
+    in_order = [averaged(of_file, weights) for of_file in zip(*every, strict=True)]
+    failures = dict(ChainMap(failures, *(failed for _, failed in others)))
+    metadata = {"made_by": wanted, "failures": failures}
+    pseudo_labels.write(path, files, in_order, teacher.classes, metadata)
+    for block in folder.glob("pseudo-*.npz"):
+        block.unlink()
+    return path
+
+
+def averaged(scores: Sequence[Scores], weights: Sequence[float]) -> Scores:
+    """The mean of the teachers that scored a file, of each class by those that know it.
+
+    By logits, since others are calibrated otherwise: of probabilities the mean hardly hears a teacher
+    whose answers are faint. A cell that none knows is NaN; None where no teacher scored the file.
+    """
+    there = [(rows, weight) for rows, weight in zip(scores, weights, strict=True) if rows is not None]
+    if len(there) < 2:
+        return there[0][0] if there else None
+    tables, of_tables = zip(*there, strict=True)
+    return average(np.stack(tables), of_tables, "logit")
+
+
+def _by_models(
+    teacher: Teacher, files: Sequence[SoundFile], pseudo: Pseudo, folder: Path, key: str
+) -> tuple[list[Scores], dict[str, str]]:
+    """Scores of each file by the models of the round before, and file name → why it has none."""
+    if not teacher.finals:
+        return [None] * len(files), {}
     groups: defaultdict[tuple[str, ...], list[SoundFile]] = defaultdict(list)
     for file in files:
         groups[teacher.allowed(file.path, pseudo.out_of_fold)].append(file)
@@ -107,17 +173,14 @@ def label(teacher: Teacher, files: Sequence[SoundFile], pseudo: Pseudo, folder: 
     failures: dict[str, str] = {}
     with tqdm(total=len(files), **progress.bar("pseudo labels")) as bar:
         for number, (names, group) in enumerate(groups.items()):
-            blocks = Blocks(folder / f"pseudo-{number}-{provenance.key(wanted)[:12]}")
+            if not names:
+                continue
+            blocks = Blocks(folder / f"pseudo-{number}-{key}")
             ensemble = teacher.ensemble(names, pseudo.output)
             scores, failed = _score(ensemble, group, pseudo.shifts, blocks, bar)
             scores_of |= dict(zip((file.path for file in group), scores, strict=True))
             failures |= failed
-    in_order = [scores_of[file.path] for file in files]
-    metadata = {"made_by": wanted, "failures": failures}
-    pseudo_labels.write(path, files, in_order, teacher.contract.classes, metadata)
-    for block in folder.glob("pseudo-*.npz"):
-        block.unlink()
-    return path
+    return [scores_of.get(file.path) for file in files], failures
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from birdkit.errors import UserError
 from birdkit.ranges import Range
+from birdkit.tables import read_csv
 
 TAXONOMY_NAME = "taxonomy.csv"
 CLASS_COLUMNS = ("class", "primary_label")
@@ -44,7 +45,7 @@ def named_by(classes: Sequence[str], tables: Sequence[Path]) -> list[Species]:
     """The classes in their order, each name from the first row of the first table that has it."""
     known: dict[str, list[str]] = {label: ["", ""] for label in classes}
     for path in tables:
-        table = _read(path)
+        table = read_csv(path)
         names = table.reindex(columns=["scientific_name", "common_name"], fill_value="")
         rows = zip(table[_class_column(table, path)], names.to_numpy().tolist(), strict=True)
         for label, row in rows:
@@ -91,7 +92,7 @@ def thresholds(text: str, species: Sequence[Species], default: float) -> list[fl
         path = Path(text)
     if not _is_file(text):
         raise UserError(f"--threshold {text}: neither a number nor a file; give 0.5, or a CSV")
-    table, known = _read(path), _by_name(species)
+    table, known = read_csv(path), _by_name(species)
     if "threshold" not in table.columns:
         raise UserError(f"{path}: lacks the column threshold; give a CSV with class and threshold")
     found: dict[int, float] = {}
@@ -119,7 +120,7 @@ def _is_file(text: str) -> bool:
 
 def models_of(text: str) -> set[str]:
     """The models whose scores the thresholds of a table were fitted to; none where it names none."""
-    table = _read(Path(text)) if _is_file(text) else pd.DataFrame()
+    table = read_csv(Path(text)) if _is_file(text) else pd.DataFrame()
     return set(table["model"]) - {""} if "model" in table.columns else set()
 
 
@@ -171,16 +172,6 @@ def _class_column(table: pd.DataFrame, path: Path) -> str:
         if name in table.columns:
             return name
     raise UserError(f"{path}: lacks the column {' or '.join(CLASS_COLUMNS)}; name one so")
-
-
-def _read(path: Path) -> pd.DataFrame:
-    """A CSV as strings, empty where nothing stands. Raises `UserError`."""
-    try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; give the path of a CSV") from None
-    except (OSError, ValueError) as error:  # pandas' own errors of a table are ValueErrors
-        raise UserError(f"{path}: can't be read as CSV ({error}); mend it") from error
 
 
 def _text(path: Path) -> str:

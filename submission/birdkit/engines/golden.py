@@ -51,11 +51,16 @@ def record(folder: Path, stem: str, precision: str, engine: Engine) -> None:
     """Add an engine's answers to `golden.json`, for a model file in one precision."""
     path, every = folder / NAME, _read(folder)
     rounded = {
-        name: [[float(f"{v:.{DIGITS}g}") for v in row] for row in _rows(values)]
+        name: [[_rounded(v) for v in row] for row in _rows(values)]
         for name, values in engine(question(engine.contract)).items()
     }
     every.setdefault(stem, {}).update({precision: rounded, CONTRACT: _stored(engine.contract)})
     write_whole(path, f"{json.dumps(every)}\n".encode())
+
+
+def _rounded(value: float) -> float | None:
+    """A few digits of a number; None for NaN, a class that a model does not know."""
+    return None if np.isnan(value) else float(f"{value:.{DIGITS}g}")
 
 
 def rounding_scale(logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -64,7 +69,7 @@ def rounding_scale(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     They round relative to its largest activations. Logits of thousands, as of a network that was
     trained for a few steps, differ by 0.1 and mean the same.
     """
-    largest: NDArray[np.float32] = np.abs(logits).max(axis=1, keepdims=True)
+    largest: NDArray[np.float32] = np.nanmax(np.abs(logits), axis=1, keepdims=True)
     return np.maximum(1.0, largest / SATURATED_LOGIT)
 
 
@@ -95,12 +100,14 @@ def fault(folder: Path, stem: str, precision: str, contract: Contract, answers: 
     if expected is None:
         return ""
     for name, values in answers.items():
-        wanted = np.asarray(expected[name])
+        wanted, given = np.asarray(expected[name], dtype=np.float32), _rows(values)
+        if (np.isnan(wanted) != np.isnan(given)).any():
+            return f"golden input: {name} has answers for other classes, or NaN"
         is_logit = not name.endswith(("clipwise", "attention"))
         limits = LOGIT_TOLERANCE if is_logit else CLIPWISE_TOLERANCE
         scale = rounding_scale(wanted) if is_logit else 1.0
-        off = float((np.abs(wanted - _rows(values)) / scale).max())
-        if not off <= limits[precision]:  # NaN is a fault
+        off = float(np.nanmax(np.abs(wanted - given) / scale))
+        if not off <= limits[precision]:
             return f"golden input: {name} is off by {off:.2g} > {limits[precision]}"
     return ""
 

@@ -210,7 +210,8 @@ class Run:
         report.engines, report.layout = list(loaded.engines), str(fastest.layout)
         report.origins = list(loaded.origins)
         report.notes += [*loaded.fallbacks, *differences]
-        dropped = sorted(set(Spec.load(self.options.model).members) - set(members))
+        there = set(Spec.load(self.options.model).members)
+        dropped = sorted(there - set(members) - set(loaded.absent))
         if dropped:
             names = ", ".join(dropped)
             report.notes.append(f"left out, since the budget is too short for all: {names}")

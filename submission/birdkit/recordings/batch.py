@@ -21,8 +21,8 @@ from birdkit.recordings.folders import Recording
 from birdkit.recordings.journal import Journal, Scored, Sound
 from birdkit.recordings.progress import Progress
 from birdkit.recordings.times import start_of
+from birdkit.scoring.averaging import average, constant_where_unknown
 from birdkit.scoring.engine_failover import Failover
-from birdkit.scoring.ensemble import average
 from birdkit.scoring.parts import Part, SoundFile, Span, spans
 from birdkit.scoring.postprocess import smooth
 from birdkit.scoring.predict import finite
@@ -105,7 +105,8 @@ class Batch:
             return part.span, np.zeros((0, len(self._contract.classes)), np.float32)
         members = finite(self._models.score(part.samples, part.span.heard)[..., part.span.kept, :])
         weights = list(self._models.spec.members.values())
-        return part.span, average(members, weights, "probability")[:n_windows]
+        mean = constant_where_unknown(average(members, weights, "probability"))
+        return part.span, mean[:n_windows]
 
     def _n_with_sound(self, part: Part) -> int:
         """How many windows of a part hold sound: a header may promise more than there is."""

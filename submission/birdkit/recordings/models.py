@@ -11,12 +11,13 @@ from pathlib import Path
 from birdkit.engines import ladder
 from birdkit.engines.layout import Layout, one_stream, usable_cores
 from birdkit.files import sha256
+from birdkit.outside.card import CARD_SUFFIX
 from birdkit.recordings.journal import Model
 from birdkit.scoring import calibration, ensemble
 from birdkit.scoring.engine_failover import Failover
 from birdkit.scoring.ensemble import SPEC_NAME, Spec
 
-MODEL_SUFFIXES = (".onnx", ".xml", ".bin")
+MODEL_SUFFIXES = (".onnx", ".xml", ".bin", ".tflite", CARD_SUFFIX)
 KEY_DIGITS, SHOWN_DIGITS = 16, 8
 
 
@@ -54,8 +55,9 @@ class ModelFolder:
     @property
     def key(self) -> str:
         """Digits of a SHA-256 over all that changes scores: models, spec, and how they run."""
-        stems = Spec.load(self.folder).stems
-        names = [path.name for path in self.folder.iterdir() if path.suffix in MODEL_SUFFIXES]
+        spec = Spec.load(self.folder)
+        stems = (*spec.stems, *spec.soft)
+        names = [path.name for path in self.folder.iterdir() if path.name.endswith(MODEL_SUFFIXES)]
         used = sorted(name for name in names if name.partition(".")[0] in stems)
         files = {name: sha256(self.folder / name) for name in [SPEC_NAME, *used]}
         text = json.dumps([files, self.engine, self.precision], sort_keys=True)

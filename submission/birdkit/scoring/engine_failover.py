@@ -29,7 +29,7 @@ class Failover:
         self._loaded, self._reopen = loaded, reopen
         self._lost: list[str] = []
         self._lock = threading.Lock()
-        self.notes: list[str] = []
+        self._notes: list[str] = []
 
     @property
     def contract(self) -> Contract:
@@ -40,6 +40,11 @@ class Failover:
     def spec(self) -> Spec:
         """The ensemble's spec."""
         return self._loaded.ensemble.spec
+
+    @property
+    def notes(self) -> list[str]:
+        """A line for each engine, and each member from outside, that was lost."""
+        return [*self._notes, *_lost_members(self._loaded)]
 
     def score(
         self, waveform: NDArray[np.float32], n_windows: int, shift: float = 0.0
@@ -68,5 +73,11 @@ class Failover:
             except UserError:
                 return False  # no engine is left, so the recording may be at fault
             self._lost = lost
-            self.notes.append(f"{', '.join(failed.engines)} failed at work ({first_line(error)})")
+            self._notes += _lost_members(failed)
+            self._notes.append(f"{', '.join(failed.engines)} failed at work ({first_line(error)})")
             return True
+
+
+def _lost_members(loaded: Loaded) -> list[str]:
+    """A line for each member from outside that failed at work."""
+    return [f"goes on without {name}: {why}" for name, why in loaded.ensemble.lost.items()]

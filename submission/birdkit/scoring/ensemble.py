@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from birdkit.contract import WINDOW_OUTPUTS, Contract
@@ -20,14 +19,20 @@ from birdkit.engines.precision import LOWER_PRECISIONS, REMOVED_PRECISIONS
 from birdkit.errors import UserError
 from birdkit.files import is_plain, write_whole
 from birdkit.grid import cut_inputs
+from birdkit.outside.member import OutsideMember, open_member
 from birdkit.scoring import window_scores as of_windows
+from birdkit.scoring.averaging import (
+    AVERAGINGS,
+    average,
+    constant_where_unknown,
+    without_incomplete,
+)
 from birdkit.scoring.pooling import POOLINGS
 from birdkit.scoring.postprocess import smooth
 from birdkit.scoring.predict import Scores
 
 SPEC_NAME = "ensemble.json"
 SPEC_VERSION = 2
-AVERAGINGS = ("probability", "rank")
 # In windows, or in stretches for a model that hears those. A half comes first, since it covers most
 # calls that the unshifted windows cut.
 SHIFTS = (0.5, 0.25, 0.75)
@@ -42,7 +47,8 @@ class Spec:
     is not one member of its own name. `precisions` are the lower ones that passed their gate, the best
     first. `shifts` are the time shifts of the further passes, in windows or stretches, the most useful
     first. `smoothing` is the kernel of `postprocess.smooth`. `pooling` makes windows of framewise
-    answers, one of `POOLINGS`.
+    answers, one of `POOLINGS`. `soft` names the members from outside, without which a submission goes
+    on; each has a file and a card of its name.
     """
 
     members: dict[str, float]
@@ -53,16 +59,17 @@ class Spec:
     precisions: tuple[str, ...] = ()
     shifts: tuple[float, ...] = SHIFTS
     pooling: str = "plain"
+    soft: tuple[str, ...] = ()
     version: int = SPEC_VERSION
 
     @property
     def stems(self) -> tuple[str, ...]:
-        """The names of the model files, without suffix."""
+        """The names of the kit's own model files, without suffix."""
         return tuple(self.members_of())
 
     def members_of(self) -> dict[str, list[str]]:
-        """Stem of each model file → the members it holds."""
-        return self.files or {name: [name] for name in self.members}
+        """Stem of each of the kit's own model files → the members it holds."""
+        return self.files or {name: [name] for name in self.members if name not in self.soft}
 
     def only(self, members: Sequence[str] | None) -> Spec:
         """The spec cut to these members; None changes nothing."""
@@ -72,7 +79,9 @@ class Spec:
         held = {
             stem: [name for name in of if name in weights] for stem, of in self.members_of().items()
         }
-        return replace(self, members=weights, files={stem: of for stem, of in held.items() if of})
+        soft = tuple(name for name in self.soft if name in weights)
+        files = {stem: of for stem, of in held.items() if of}
+        return replace(self, members=weights, files=files, soft=soft)
 
     def save(self, model_dir: Path) -> None:
         """Write `ensemble.json` into a model folder."""
@@ -95,7 +104,11 @@ class Spec:
             spec = cls(**{key: value for key, value in settings.items() if key in known})
             current = tuple(name for name in spec.precisions if name not in REMOVED_PRECISIONS)
             spec = replace(
-                spec, precisions=current, smoothing=tuple(spec.smoothing), shifts=tuple(spec.shifts)
+                spec,
+                precisions=current,
+                smoothing=tuple(spec.smoothing),
+                shifts=tuple(spec.shifts),
+                soft=tuple(spec.soft),
             )
             fault = spec.fault()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -114,7 +127,9 @@ class Spec:
             return "needs members with weights >= 0 and a positive sum"
         if unplain := [name for name in (*self.members, *self.files) if not is_plain(name)]:
             return f"'{unplain[0]}' is no plain name of a model"
-        if self.files and sorted(held) != sorted(self.members):
+        if strangers := [name for name in self.soft if name not in self.members]:
+            return f"soft names {strangers[0]}, which is no member"
+        if self.files and sorted(held) != sorted(set(self.members) - set(self.soft)):
             return f"its files hold {', '.join(held) or 'nothing'}, not its members"
         for key, value, known in (
             ("output", self.output, WINDOW_OUTPUTS),
@@ -189,9 +204,17 @@ class Ensemble:
             of_file = of_windows.window_scores(
                 engine, waveform, n_windows, outputs=outputs, shift=shift, pooling=self.spec.pooling
             )
+            if name not in self.spec.soft:
+                of_windows.refuse_nan(of_file)
             scores |= {member or name: of_member for member, of_member in of_file.items()}
         members = [scores[name] for name in self.spec.members]
         return np.stack([np.stack([of[output] for of in members]) for output in outputs])
+
+    @property
+    def lost(self) -> dict[str, str]:
+        """Members from outside that failed at work → why."""
+        outside = {n: e for n, e in self.engines.items() if isinstance(e, OutsideMember)}
+        return {name: engine.fault for name, engine in outside.items() if engine.fault}
 
     def windows_heard(self, n_windows: int, shift: float = 0.0) -> int:
         """How many windows' sound is computed on to score so many: what the time goes with."""
@@ -202,29 +225,17 @@ class Ensemble:
 def combine(scores: Sequence[Scores], spec: Spec) -> list[Scores]:
     """Combine the members: (members, windows, classes) of each file → (windows, classes) to submit.
 
-    All files are combined together, because ranks are among all windows. A file without scores stays
-    None.
+    All files are combined together, because ranks are among all windows, and a member that failed in
+    one of them counts in none. A file without scores stays None.
     """
     scored = [of_file for of_file in scores if of_file is not None]
     if not scored:
         return list(scores)
-    mean = average(np.concatenate(scored, axis=1), list(spec.members.values()), spec.averaging)
+    every = without_incomplete(np.concatenate(scored, axis=1))
+    mean = average(every, list(spec.members.values()), spec.averaging)
+    mean = constant_where_unknown(mean)
     parts = iter(np.split(mean, np.cumsum([of_file.shape[1] for of_file in scored])[:-1]))
     return [None if of_file is None else smooth(next(parts), spec.smoothing) for of_file in scores]
-
-
-def average(
-    scores: NDArray[np.float32], weights: Sequence[float], averaging: str
-) -> NDArray[np.float32]:
-    """(members, rows, classes) → (rows, classes): the weighted mean of probabilities, or of ranks.
-
-    A rank is a row's place in its class among all rows, in (0, 1], with ties averaged. With ranks,
-    members need not be calibrated alike.
-    """
-    if averaging == "rank":
-        scores = np.stack([pd.DataFrame(member).rank(pct=True).to_numpy() for member in scores])
-    mean = np.tensordot(np.asarray(weights, dtype=np.float64) / sum(weights), scores, axes=1)
-    return np.asarray(mean, dtype=np.float32)
 
 
 def common_contract(contracts: Mapping[str, Contract]) -> Contract:
@@ -249,6 +260,7 @@ class Loaded:
     engines: Sequence[str]
     fallbacks: Sequence[str]
     origins: Sequence[str] = ()  # where the engines' packages lie
+    absent: Sequence[str] = ()  # members from outside that no engine runs here
 
 
 def load(
@@ -259,13 +271,15 @@ def load(
     members: Sequence[str] | None = None,
     avoid: Sequence[str] = (),
 ) -> Loaded:
-    """Open the files of a model folder. Raises `UserError` where one can't be opened.
+    """Open the files of a model folder. Raises `UserError` where one of the kit's can't be opened.
+
+    A member from outside that can't be opened is left out, which is a fallback.
 
     Parameters
     ----------
     precisions : lower ones to try before f32; None takes those of the spec
     members : names of the members to load; None loads all
-    avoid : descriptions of engines that failed at work
+    avoid : descriptions of the kit's engines that failed at work
     """
     spec = Spec.load(model_dir).only(members)
     lower: Sequence[str] = precisions or ()
@@ -276,10 +290,32 @@ def load(
         stem: open_model(model_dir / stem, layout, engine, lower, of, avoid)
         for stem, of in spec.members_of().items()
     }
-    ensemble = Ensemble({stem: model.engine for stem, model in opened.items()}, spec)
+    outside, faults = _open_outside(model_dir, spec, layout, engine)
+    spec = spec.only([name for name in spec.members if name not in faults])
+    if not spec.members:
+        raise UserError(
+            f"{model_dir}: none of its members can be opened ({'; '.join(faults.values())})"
+        )
+    engines = {stem: model.engine for stem, model in opened.items()} | outside
+    models = [*opened.values(), *(member.opened for member in outside.values())]
     return Loaded(
-        ensemble,
-        sorted({model.description for model in opened.values()}),
-        [*unchecked, *(reason for model in opened.values() for reason in model.fallbacks)],
-        sorted({model.origin for model in opened.values()}),
+        Ensemble(engines, spec),
+        sorted({model.description for model in models}),
+        [*unchecked, *(reason for model in models for reason in model.fallbacks), *faults.values()],
+        sorted({model.origin for model in models}),
+        tuple(faults),
     )
+
+
+def _open_outside(
+    model_dir: Path, spec: Spec, layout: Layout, engine: str
+) -> tuple[dict[str, OutsideMember], dict[str, str]]:
+    """The spec's members from outside that can be opened, and why the others can't."""
+    opened: dict[str, OutsideMember] = {}
+    faults: dict[str, str] = {}
+    for name in spec.soft:
+        try:
+            opened[name] = open_member(model_dir, name, layout, engine)
+        except UserError as error:
+            faults[name] = f"left out, since it can't be opened: {name} ({error})"
+    return opened, faults

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from birdkit.activations import sigmoid
+
 # How far a window is moved, in windows, and what its probability then weighs.
 POOLINGS: dict[str, tuple[tuple[float, float], ...]] = {
     "plain": ((0.0, 1.0),),
@@ -89,12 +91,3 @@ def of_span(of_frames: NDArray[np.float32], weights: NDArray[np.float32] | None)
         return largest
     mean: NDArray[np.float32] = (weights * of_frames).sum(axis=0) / weights.sum(axis=0)
     return mean
-
-
-def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities of logits of any shape.
-
-    It never overflows, and very negative logits keep their order instead of becoming 0.
-    """
-    small = np.exp(-np.abs(logits))
-    return np.asarray(np.where(logits >= 0, 1.0, small) / (1.0 + small), dtype=np.float32)

@@ -103,7 +103,12 @@ def predict(
 
 
 def finite(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The scores. Raises `ValueError` where one is NaN or infinite."""
-    if not np.isfinite(scores).all():
+    """The scores. Raises `ValueError` where one is NaN or infinite.
+
+    Of several members, (…, members, windows, classes), NaN is what one does not know; an ensemble
+    checks its own members, and here some member has to answer in every window.
+    """
+    known = np.isfinite(scores)
+    if np.isinf(scores).any() or not (known.any(axis=(-3, -1)) if scores.ndim > 2 else known).all():
         raise ValueError("the model answered with NaN or infinite scores")
     return scores

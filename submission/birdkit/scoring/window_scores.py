@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from birdkit.activations import sigmoid
 from birdkit.contract import FRAME_OUTPUTS, WINDOW_OUTPUTS, Contract
 from birdkit.engines.engine import Answers, Engine
 from birdkit.errors import UserError
 from birdkit.grid import cut_inputs, frame_middles, n_stretches, onto_rows
-from birdkit.scoring.pooling import Frames, pool, sigmoid
+from birdkit.scoring.pooling import Frames, pool
 
 # Member of a file, or "" where it holds one alone → output → (windows, classes) probabilities.
 WindowScores = dict[str, dict[str, NDArray[np.float32]]]
@@ -48,6 +49,13 @@ def window_scores(
             rows = {output: probabilities(own, output) for output in outputs}
             scores[member] = {o: onto_rows(of, shift) if shift else of for o, of in rows.items()}
     return scores
+
+
+def refuse_nan(scores: WindowScores) -> None:
+    """Raise `ValueError` where a score is NaN or infinite."""
+    arrays = (values for outputs in scores.values() for values in outputs.values())
+    if not all(np.isfinite(values).all() for values in arrays):
+        raise ValueError("the model answered with NaN or infinite scores")
 
 
 def _frames(answers: Answers, contract: Contract, shift: float) -> Frames:

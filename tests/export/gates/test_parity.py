@@ -99,7 +99,8 @@ def test_a_model_file_describes_itself(model_dir: Path, run_dir: Path) -> None:
     assert made_by["job"]["model"]["encoder"] == "test_resnet"
     assert made_by["checkpoint_sha256"] == sha256(run_dir / "round0" / "test_resnet" / "final.pt")
     assert made_by["trained_on"] == list(final.trained_on)
-    assert made_by.keys() == {"job", "checkpoint_sha256", "commit", "weights_from", "trained_on"}
+    keys = {"job", "checkpoint_sha256", "commit", "weights_from", "trained_on", "taught_by"}
+    assert made_by.keys() == keys
     assert not list(model_dir.glob("*.data"))
 
 

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from birdkit import grid
+from birdkit.activations import sigmoid
 from birdkit.contract import Contract
 from birdkit.engines.engine import Answers
 from birdkit.scoring.ensemble import Ensemble, Spec
 from birdkit.scoring.parts import PART_WINDOWS, SoundFile
 from birdkit.scoring.passes import Pass
-from birdkit.scoring.pooling import POOLINGS, Frames, pool, sigmoid
+from birdkit.scoring.pooling import POOLINGS, Frames, pool
 from birdkit.scoring.predict import predict
 from birdkit.scoring.window_scores import window_scores
 

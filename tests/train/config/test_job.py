@@ -146,3 +146,59 @@ def test_a_checkpoints_recipe_of_version_3_is_read_as_its_job(tmp_path: Path) ->
     assert Job.from_table(table, "here") == job
     folds = replace(job, pseudo=replace(job.pseudo, out_of_fold=True), folds_among=("b",))
     assert Job.from_table(from_version_3(version_3(folds))[0], "here") == folds
+
+
+TEACHERS = """
+[[models]]
+name = "a"
+[[models]]
+name = "b"
+fit.distil_weight = 0.1
+[[teachers]]
+name = "perch"
+kind = "onnx"
+path = "perch.onnx"
+labels = "labels.txt"
+[[teachers]]
+[[rounds]]
+models = ["a"]
+[[rounds]]
+teacher = ["a", "birdnet"]
+"""
+
+
+def test_a_round_is_taught_by_models_and_teachers_from_outside_and_a_job_names_its_embeddings(
+    tmp_path: Path,
+) -> None:
+    base = recipe.load(write(tmp_path, TEACHERS))
+    assert [each.teacher for each in recipe.rounds_of(base)] == [(), ("a", "birdnet")]
+    assert job_of(base, 0, "a").fit.distil_from == ""
+    assert job_of(base, 1, "b").fit.distil_from == "perch"  # the first of them
+    first = recipe.load(
+        write(tmp_path, TEACHERS), ['rounds.0.teacher=["perch"]', "rounds.0.pseudo.power=2"]
+    )
+    assert recipe.rounds_of(first)[0].teacher == ("perch",)
+    assert job_of(first, 0, "a").pseudo.power == 2.0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (['rounds.1.teacher=["crow"]'], "round 1: teacher 'crow' is not among a, perch, birdnet"),
+        (["teachers.0.name=a"], "teachers: 'a' is named twice; set teachers.name"),
+        (["teachers.0.name=birdnet"], "teachers: 'birdnet' is named twice"),
+        (["teachers.0.path="], 'kind = "onnx" needs a path'),
+        (["teachers.0.labels="], 'kind = "onnx" needs labels'),
+        (["teachers.0.kind=pytorch"], 'expected one of "birdnet", "onnx", "tflite", "table"'),
+        (["models.1.fit.distil_from=a"], "fit.distil_from 'a' is none of perch, birdnet"),
+        (
+            ["teachers=[]", "rounds.1.teacher=[]"],
+            "fit.distil_from '' is none of them: the",
+        ),
+    ],
+)
+def test_a_mistake_with_teachers_from_outside_is_named(
+    tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        every_job(recipe.load(write(tmp_path, TEACHERS), overrides))

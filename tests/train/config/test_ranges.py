@@ -16,7 +16,7 @@ from birdkit.errors import UserError
 from birdkit.ranges import option
 from tests.docs.commands import commands, parser_of
 from train.config.build import build
-from train.config.settings import ModelEntry, Recipe, Round
+from train.config.settings import ModelEntry, OutsideTeacher, Recipe, Round
 from train.rounds import plan
 
 Place = tuple[str | int, ...]
@@ -26,10 +26,13 @@ TAKE_MINUS_ONE = {
 # There is at least one of these, or they are longer or larger than 0.
 REFUSE_ZERO = {
     "sample_rate", "n_fft", "hop", "n_mels", "fmax_hz", "chunk_s", "window_s", "n_folds", "first_s",
-    "epochs", "batch", "repeat", "power", "explode", "smoothing", "speed_range",
+    "epochs", "batch", "repeat", "power", "explode", "smoothing", "speed_range", "peak",
 }  # fmt: skip
-TAKE_ANY_TEXT = {"name", "encoder", "weights", "background_folder"}
-TAKE_AN_EMPTY_LIST = {"models", "teacher", "shifts", "unsure"}
+TAKE_ANY_TEXT = {
+    "name", "encoder", "weights", "path", "labels", "synonyms", "input", "output", "embedding",
+    "licence", "distil_from", "background_folder",
+}  # fmt: skip
+TAKE_AN_EMPTY_LIST = {"models", "teacher", "teachers", "shifts", "unsure"}
 
 
 def places(table: Any, path: Place = ()) -> Iterator[tuple[Place, Any]]:
@@ -42,9 +45,8 @@ def places(table: Any, path: Place = ()) -> Iterator[tuple[Place, Any]]:
 
 def everything() -> dict[str, Any]:
     """A recipe's table with every setting at its default."""
-    return dict(
-        json.loads(json.dumps(asdict(Recipe(models=2 * (ModelEntry(),), rounds=2 * (Round(),)))))
-    )
+    recipe = Recipe(models=2 * (ModelEntry(),), rounds=2 * (Round(),), teachers=(OutsideTeacher(),))
+    return dict(json.loads(json.dumps(asdict(recipe))))
 
 
 FIRST = (("models", 0), ("rounds", 0))  # the second ones stand for them, and have teachers

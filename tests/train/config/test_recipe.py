@@ -91,7 +91,7 @@ def test_an_override_without_a_value_and_an_unknown_recipe_are_named() -> None:
         recipe.load("demo", ["fit.lr"])
     with pytest.raises(
         UserError,
-        match=r"'nonsense': no such .* birdclef2025, birdclef2026, demo, mini",
+        match=r"'nonsense': no such .* birdclef2025, birdclef2026, birdnet_teacher, demo, mini",
     ):
         recipe.load("nonsense")
 

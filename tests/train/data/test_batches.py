@@ -21,6 +21,7 @@ from train.data import augment
 from train.data.batches import (
     Batches,
     LabelledWindows,
+    Sample,
     Sources,
     _joined,
     crop_notes,
@@ -31,7 +32,7 @@ from train.data.batches import (
 )
 from train.data.competition import Recording
 from train.data.soundscapes import LabelledSoundscape
-from train.data.waveforms import Waveforms
+from train.data.waveforms import Waveforms, to_float
 
 Paths = tuple[Path, Path]
 
@@ -73,8 +74,9 @@ def test_a_crop_is_a_stretch_of_the_recording_or_its_repetition(
     size: int, wanted: int, seed: int
 ) -> None:
     waveform = np.arange(size, dtype=np.int16)
-    crop = random_crop(waveform, wanted, np.random.default_rng(seed))
+    crop, (first, last) = random_crop(waveform, wanted, np.random.default_rng(seed))
     assert crop.shape == (wanted,)
+    assert set(crop.tolist()) == set(range(first, last))
     np.testing.assert_array_equal(np.diff(crop) % size, np.full(wanted - 1, 1 % size))
 
 
@@ -125,8 +127,8 @@ def test_a_mix_takes_the_higher_of_two_soft_labels_and_keeps_what_is_unknown() -
     first = np.array([0.3, 0.0, 0.2, np.nan, np.nan], dtype=np.float32)
     second = np.array([0.0, 0.8, 0.6, 0.4, 1.0], dtype=np.float32)
     for one, other in ((first, second), (second, first)):
-        _, target = _joined((chunk, one), (chunk, other), (0.0, 0.0), np.random.default_rng(0))
-        np.testing.assert_array_equal(target, np.array([0.3, 0.8, 0.6, np.nan, 1.0], np.float32))
+        joined = _joined(Sample(chunk, one), Sample(chunk, other), (0.0, 0.0), np.random.default_rng(0))
+        np.testing.assert_array_equal(joined.target, np.array([0.3, 0.8, 0.6, np.nan, 1.0], np.float32))
 
 
 @pytest.mark.parametrize("levels_db", [(-6.0, 6.0), (-20.0, -3.0)])
@@ -135,7 +137,8 @@ def test_a_mix_is_a_sum_within_the_levels(levels_db: tuple[float, float]) -> Non
     first = np.array([0.5, -0.5] * 50, dtype=np.float32)
     second = np.full(100, 0.01, dtype=np.float32)
     for _ in range(20):
-        added = augment.mix(first, second, levels_db, rng) - first
+        silent = Sample(first, np.zeros(1, np.float32)), Sample(second, np.zeros(1, np.float32))
+        added = _joined(*silent, levels_db, rng).chunk - first
         ratio_db = 20 * np.log10(augment.rms(added) / augment.rms(first))
         assert levels_db[0] - 1e-3 <= ratio_db <= levels_db[1] + 1e-3
         np.testing.assert_allclose(added, added[0], rtol=1e-5)
@@ -411,3 +414,72 @@ def test_speech_is_kept_cut_or_kept_half_of_the_time(
     chunks = np.concatenate([batches[step][0] for step in range(4)])
     spoken = np.mean([has_tone(chunk, 6000) for chunk in chunks])
     assert shares[0] <= spoken <= shares[1]
+
+
+class Places:
+    """Embeddings that say which stretch of which file was asked for."""
+
+    size = 3
+
+    def __init__(self, paths: list[Path]) -> None:
+        self.paths = paths
+
+    def __call__(self, path: Path, start_s: float, end_s: float) -> NDArray[np.float32]:
+        return np.array([self.paths.index(path), start_s, end_s], dtype=np.float32)
+
+
+def of_recordings(tmp_path: Path, contract: Contract, *overrides: str, **more: Any) -> Batches:
+    paths = [write_sound(tmp_path / f"{seconds:g}.ogg", seconds) for seconds in (3.0, 11.0)]
+    recordings = [recording("a", "x", path=path) for path in paths]
+    return make_batches(recordings, contract, *overrides, embeddings=Places(paths), **more)
+
+
+def test_a_chunk_s_embedding_is_that_of_the_stretch_it_was_cut_from(
+    tmp_path: Path, contract: Contract
+) -> None:
+    plain = ("augment.mixup=0.0", "augment.noise=0.0", "rounds=[{}, {}]")
+    chunks, _, embeddings = of_recordings(tmp_path, contract, *plain)[0]
+    rate = contract.sample_rate
+    sounds = [to_float(Waveforms(rate)(tmp_path / f"{seconds}.ogg")) for seconds in (3, 11)]
+    assert {int(row[0]) for row in embeddings} == {0, 1}
+    for chunk, (file, start_s, end_s) in zip(chunks.numpy(), embeddings.tolist(), strict=True):
+        if file == 0:  # repeated: all of it is heard
+            assert (start_s, end_s) == (0.0, pytest.approx(3.0))
+        else:
+            first = round(start_s * rate)
+            assert end_s == pytest.approx(start_s + 5.0)
+            np.testing.assert_array_equal(chunk, sounds[1][first : first + chunk.size])
+
+
+def test_a_window_s_embedding_is_that_of_the_chunk_around_it(
+    tmp_path: Path, contract: Contract
+) -> None:
+    path = write_sound(tmp_path / "S1.ogg", 20.0)
+    targets = np.ones((1, 3), dtype=np.float32)
+    one = LabelledWindows((path,), np.zeros(1, int), np.array([2]), targets, np.ones(1))
+    long = replace(contract, chunk_s=8.0)
+    settings = ("augment.mixup=0.0", "data.labelled_share=1.0", "rounds=[{}, {}]")
+    batches = make_batches([recording("a", "x")], long, *settings, truth=one, embeddings=Places([path]))
+    assert batches[0][2].unique(dim=0).tolist() == [[0.0, 8.5, 16.5]]
+
+
+def test_a_mix_of_chunks_has_the_mix_of_their_embeddings() -> None:
+    rng, chunk, target = np.random.default_rng(0), np.ones(4, np.float32), np.zeros(1, np.float32)
+    one, other = (
+        Sample(size * chunk, target, np.array(of, np.float32))
+        for size, of in ((0.5, (1.0, 0.0)), (0.1, (0.0, 1.0)))
+    )
+    mixed = _joined(one, other, (-6.0, -6.0), rng)
+    level = 10 ** (-6 / 20)
+    np.testing.assert_allclose(mixed.chunk, 0.5 * (1 + level), rtol=1e-5)
+    np.testing.assert_allclose(mixed.embedding, np.array([1.0, level]) / (1 + level), rtol=1e-5)
+    unknown = other._replace(embedding=np.full(2, np.nan, np.float32))
+    assert np.isnan(_joined(one, unknown, (0.0, 0.0), rng).embedding).all()
+
+
+def test_where_speech_was_cut_out_no_embedding_is_known(tmp_path: Path, contract: Contract) -> None:
+    speech = {tmp_path / "11.ogg": ((2.0, 3.0),)}
+    settings = ("augment.mixup=0.0", "data.speech=cut", "rounds=[{}, {}]")
+    embeddings = of_recordings(tmp_path, contract, *settings, speech=speech)[0][2]
+    assert set(torch.isnan(embeddings).all(dim=1).tolist()) == {True, False}
+    assert set(embeddings[:, 0].nan_to_num(9).tolist()) == {0.0, 9.0}

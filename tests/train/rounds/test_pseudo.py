@@ -432,3 +432,79 @@ def test_a_soundscape_has_the_windows_that_decode_whatever_its_header_promises(
         (file,) = teachers.soundscape_files([path], 5.0)
         assert file.n_windows == 2
     assert measured == [path]  # once
+
+
+def test_teachers_are_averaged_where_they_know_a_class_and_what_none_knows_stays_unknown() -> None:
+    nan = np.nan
+    one = np.array([[0.2, 0.4, nan, nan]], dtype=np.float32)
+    other = np.array([[0.6, nan, 0.9, nan]], dtype=np.float32)
+    mean = teachers.averaged([one, None, other], [1.0, 7.0, 3.0])
+    assert mean is not None
+    odds = (0.2 / 0.8) ** 0.25 * (0.6 / 0.4) ** 0.75
+    np.testing.assert_allclose(mean, [[odds / (1 + odds), 0.4, 0.9, nan]], rtol=1e-5)
+    assert teachers.averaged([None, None], [1.0, 1.0]) is None
+    assert teachers.averaged([None, one], [1.0, 1.0]) is one  # not a bit is rounded
+
+
+def test_an_unknown_class_is_not_learnt_and_a_window_without_a_known_one_not_drawn() -> None:
+    scores = np.array([[0.9, np.nan], [0.001, np.nan], [np.nan, np.nan]], dtype=np.float32)
+    targets, chance = pseudo_labels.transformed(scores, Pseudo(zero_below=0.01))
+    np.testing.assert_allclose(targets, [[0.9, np.nan], [0, np.nan], [np.nan, np.nan]], rtol=1e-6)
+    np.testing.assert_allclose(chance, [0.5, 0.5, 0.0])
+    _, by_surest = pseudo_labels.transformed(scores, Pseudo(zero_below=0.01, weighting="max"))
+    np.testing.assert_allclose(by_surest, [1.0, 0.0, 0.0])
+    numbers = np.arange(3)
+    labels = pseudo_labels.Labels(("s.ogg",), 0 * numbers, numbers, scores, ("a", "b"), {}, {})
+    summary = pseudo_labels.summarise(labels, Pseudo())
+    assert list(summary.mass) == list(summary.spread) == ["a"]
+    assert alarms(summary, None, Alarms()) == []
+
+
+class StandIn:
+    """A teacher from outside that knows the first class alone, of all windows the same."""
+
+    name, classes, credit, knows = "outside", ("a", "b", "1234"), "a stand-in", ""
+
+    def __init__(self, fails: str = "") -> None:
+        self.fails, self.made_by = fails, {"file": "hash"}
+
+    def check(self, files: Sequence[SoundFile]) -> None:
+        """It answers for all."""
+
+    def scores_of(self, files: Sequence[SoundFile]) -> tuple[list[Any], dict[str, str]]:
+        row = np.array([0.5, np.nan, np.nan], dtype=np.float32)
+        scores = [None if f.name == self.fails else np.tile(row, (f.n_windows, 1)) for f in files]
+        return scores, {self.fails: "bad"} if self.fails else {}
+
+
+def test_a_teacher_from_outside_counts_as_much_as_the_models_together(
+    teacher: teachers.Teacher, files: list[SoundFile], tmp_path: Path
+) -> None:
+    alone = scores_by_file(pseudo_labels.read(teachers.label(teacher, files, Pseudo(), tmp_path)))
+    both = replace(teacher, outside=(StandIn(),))
+    assert both.names == ("one", "two", "outside")
+    labels = pseudo_labels.read(teachers.label(both, files, Pseudo(), tmp_path))
+    for name, scores in scores_by_file(labels).items():
+        odds = np.sqrt(alone[name][:, 0] / (1 - alone[name][:, 0]))  # those of 0.5 are 1
+        mean = odds / (1 + odds)
+        np.testing.assert_allclose(scores[:, 0], mean, rtol=1e-4)
+        np.testing.assert_allclose(scores[:, 1:], alone[name][:, 1:], rtol=1e-4)
+    assert labels.made_by["outside"] == {"outside": {"file": "hash", "weight": 1.0}}
+    heavier = replace(both, weights={"outside": 3.0})
+    assert differences(heavier.made_by(files, Pseudo()), labels.made_by) == ["outside.outside.weight"]
+    wanted = both.made_by(files, Pseudo())
+    assert differences(wanted, teacher.made_by(files, Pseudo())) == ["outside"]
+
+
+def test_without_models_the_labels_are_those_from_outside_alone(
+    files: list[SoundFile], tmp_path: Path
+) -> None:
+    fails = files[1].name
+    teacher = teachers.Teacher({}, {}, Postprocess(), CPU, (StandIn(fails),))
+    settings = Pseudo(out_of_fold=True)  # it never trained on a soundscape of these
+    labels = pseudo_labels.read(teachers.label(teacher, files, settings, tmp_path))
+    assert labels.names == (files[0].name, files[2].name)
+    assert labels.failures == {fails: "bad"}
+    assert labels.classes == StandIn.classes
+    np.testing.assert_array_equal(labels.scores[:, 0], 0.5)
+    assert np.isnan(labels.scores[:, 1:]).all()

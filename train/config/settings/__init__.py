@@ -17,3 +17,4 @@ from train.config.settings.recipe import ModelEntry as ModelEntry
 from train.config.settings.recipe import Postprocess as Postprocess
 from train.config.settings.recipe import Recipe as Recipe
 from train.config.settings.recipe import Round as Round
+from train.config.settings.teacher import OutsideTeacher as OutsideTeacher

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from train.config.settings.ranges import LARGEST_SEED, Range, Share
+from train.config.settings.ranges import LARGEST_SEED, FolderName, Range, Share
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,11 @@ class Fit:
     mixmax: Annotated[float, Range(0, 10)] = 0.0
     """Weight of the MixMax consistency: halves of the batch are mixed in pairs, in a forward pass of
     their own, and what is said of a mix should be the maximum of what is said of its two parts."""
+    distil_weight: Share = 0.0
+    """Share of the loss that is on a teacher's embeddings of the same audio, for which the encoder's
+    features are projected; 1: on these alone, so that a later round, `warm`, learns the classes."""
+    distil_from: Annotated[str, FolderName(optional=True)] = ""
+    """Name among [[teachers]] whose embeddings are learnt; the first of them where empty."""
     grad_clip: Annotated[float, Range(0, 1000)] = 5.0
     """Largest norm of the gradient; 0: no limit."""
     amp: Literal["auto", "bf16", "fp16", "f32"] = "auto"

@@ -13,6 +13,7 @@ from train.config.settings.frontend import FrontEnd
 from train.config.settings.model import Model
 from train.config.settings.pseudo_labels import Pseudo
 from train.config.settings.ranges import FolderName, Range
+from train.config.settings.teacher import OutsideTeacher
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,13 @@ class ModelEntry(Model):
 
 @dataclass(frozen=True)
 class Round:
-    """An entry of [[rounds]]. Round 0 has no teacher, a later one is taught by the round before it."""
+    """An entry of [[rounds]]. A later round than round 0 is taught by the round before it."""
 
     models: tuple[str, ...] = ()
     """Names among [[models]]; all of them where empty."""
     teacher: tuple[str, ...] = ()
-    """Models of the round before that teach; all of them where empty."""
+    """Models of the round before that teach, and names among [[teachers]]; all of the round before
+    where empty. Round 0 has no teacher, unless this names one of [[teachers]]."""
     repeat: Annotated[int, Range(1, 100)] = 1
     """So many equal rounds, each taught by the one before it."""
     warm: bool = False
@@ -106,6 +108,8 @@ class Recipe:
     """Post-processing of the scores."""
     rounds: tuple[Round, ...] = (Round(),)
     """The rounds, in order."""
+    teachers: tuple[OutsideTeacher, ...] = ()
+    """Teachers from outside."""
 
     def __post_init__(self) -> None:
         if not self.models or not self.rounds:

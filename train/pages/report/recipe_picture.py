@@ -42,7 +42,7 @@ def _column(
 ) -> None:
     """A round's heading, the boxes of its models, and that of their mean."""
     x, here = at
-    kind = "labelled recordings" if of.index == 0 else "with pseudo labels" if of.labels else "again"
+    kind = "with pseudo labels" if of.labels else "again" if of.index else "labelled recordings"
     svg.add(picture, "text", f"Round {of.index}", x=x, y=16, class_="title")
     svg.add(picture, "text", kind, x=x, y=32, class_="tick")
     for model in of.models:
