@@ -26,6 +26,7 @@ from train.data.folds import left_out_of_fold
 from train.fit import curves
 from train.fit.events import events
 from train.fit.loop import Metrics, Progress, run_fit, total_steps
+from train.fit.stop import Stop
 from train.fit.trainer import Trainer
 from train.models import checkpoint, pretrained
 from train.models.checkpoint import Final
@@ -54,7 +55,8 @@ LABELS, START = "pseudo labels", "the round before's model"
 class Runner:
     """A run's settings, data and device.
 
-    `restart` trains finished models again that changed; `tensorboard` writes their curves for it.
+    `restart` trains finished models again that changed; `tensorboard` writes their curves for it; `stop`
+    says how long the run goes on.
     """
 
     recipe: Recipe
@@ -63,6 +65,7 @@ class Runner:
     validation: TruthSet | None
     restart: bool = False
     tensorboard: bool = False
+    stop: Stop = field(default_factory=Stop)
     _files: dict[bool, list[SoundFile]] = field(default_factory=dict, repr=False, compare=False)
 
     def made_by(self, member: Member, stage: Stage) -> dict[str, Any]:
@@ -146,7 +149,7 @@ class Runner:
             f"\nround {stage.index}: {pseudo.output} of {' + '.join(teacher.finals)} on "
             f"{len(files)} soundscapes",
         )
-        path = teachers.label(teacher, files, pseudo, stage.folder)
+        path = teachers.label(teacher, files, pseudo, stage.folder, self.stop.check)
         labels = pseudo_labels.read(path)
         now = pseudo_labels.summarise(labels, pseudo)
         now.save(stage.folder)
@@ -193,7 +196,7 @@ class Runner:
         state_path = member.folder / checkpoint.STATE_NAME
         per_epoch = trainer.total_steps // job.fit.epochs
         with events(member.folder, per_epoch, wanted=self.tensorboard) as watch:
-            progress = run_fit(trainer, batches, validate, state_path, made_by, watch)
+            progress = run_fit(trainer, batches, validate, state_path, made_by, watch, self.stop)
         _write_history(progress, member)
         final = Final(
             contract,
@@ -259,7 +262,7 @@ class Runner:
         return [(truth_set, names) for truth_set, names in sets if truth_set is not None]
 
     def run(self, stages: Sequence[Stage], out: Path) -> None:
-        """Run all rounds in order, and write the figures after each."""
+        """Run all rounds in order, and write the figures after each. `Stopped` is raised by `stop`."""
         table = class_table.class_table(self.dataset, self.recipe.data.window_s)
         write_whole(out / class_table.NAME, table.to_csv(index=False).encode())
         labelled: Summary | None = None
@@ -270,8 +273,10 @@ class Runner:
                 labelled = self.label(stage, self.teacher(stage, before), labelled)
             finals = {}
             for member in stage.members:
+                self.stop.check()
                 LOG.info(f"\nround {stage.index}, {member.name}: {member.job.model.encoder}")
                 finals[member.name] = self.train(member, stage)
+            self.stop.check()
             scored = self.score(stage, finals)
             tables.append(summary.of_round(stage.index, scored, last))
             last = scored

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -88,11 +88,17 @@ def soundscape_files(paths: Sequence[Path], window_s: float) -> list[SoundFile]:
     return [SoundFile(path, count) for path, count in zip(paths, counts, strict=True)]
 
 
-def label(teacher: Teacher, files: Sequence[SoundFile], pseudo: Pseudo, folder: Path) -> Path:
+def label(
+    teacher: Teacher,
+    files: Sequence[SoundFile],
+    pseudo: Pseudo,
+    folder: Path,
+    on_saved: Callable[[], None] = lambda: None,
+) -> Path:
     """Have the teacher score the soundscapes; returns the path of the table of pseudo labels.
 
     A table made from the same inputs is kept. The scores are saved in blocks, so that a run that was
-    killed can be resumed. Memory grows with the scores alone.
+    killed can be resumed, and one may stop in `on_saved`. Memory grows with the scores alone.
     """
     path = folder / pseudo_labels.NAME
     wanted = pseudo_labels.made_by(teacher.hashes, teacher.postprocess.smoothing, files, pseudo)
@@ -106,7 +112,7 @@ def label(teacher: Teacher, files: Sequence[SoundFile], pseudo: Pseudo, folder: 
     failures: dict[str, str] = {}
     with tqdm(total=len(files), **progress.bar("pseudo labels")) as bar:
         for number, (names, group) in enumerate(groups.items()):
-            blocks = Blocks(folder / f"pseudo-{number}-{provenance.key(wanted)[:12]}")
+            blocks = Blocks(folder / f"pseudo-{number}-{provenance.key(wanted)[:12]}", on_saved)
             ensemble = teacher.ensemble(names, pseudo.output)
             scores, failed = _score(ensemble, group, pseudo.shifts, blocks, bar)
             scores_of |= dict(zip((file.path for file in group), scores, strict=True))
@@ -124,6 +130,7 @@ class Blocks:
     """Scores so far, block by block, in files beside the future table."""
 
     stem: Path
+    on_saved: Callable[[], None]  # called after each block
 
     def _path(self, start: int) -> Path:
         return self.stem.with_name(f"{self.stem.name}-{start:06d}.npz")
@@ -141,6 +148,7 @@ class Blocks:
             failures=json.dumps(failures),
         )
         write_whole(self._path(start), content.getvalue())
+        self.on_saved()
 
     def load(self) -> tuple[list[Scores], dict[str, str]]:
         """The saved scores of the first files, and why some of these files have none."""
