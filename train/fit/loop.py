@@ -128,7 +128,7 @@ class _Saver:
         self._saved = time.monotonic()
 
     def step_done(self) -> None:
-        """Save where the last write is long enough ago. Where the run has to stop, `Stopped` is raised."""
+        """Save where the last write is long enough ago, or the run stops, which raises `Stopped`."""
         self._stop.step_done()
         every_s = self._trainer.job.fit.checkpoint_every_s
         if self._stop.due or time.monotonic() - self._saved >= every_s:

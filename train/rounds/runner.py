@@ -55,8 +55,8 @@ LABELS, START = "pseudo labels", "the round before's model"
 class Runner:
     """A run's settings, data and device.
 
-    `restart` trains finished models again that changed; `tensorboard` writes their curves for it; `stop`
-    says how long the run goes on.
+    `restart` trains finished models again that changed; `tensorboard` writes their curves for it;
+    `stop` says how long the run goes on.
     """
 
     recipe: Recipe

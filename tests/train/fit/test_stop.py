@@ -101,7 +101,7 @@ def test_a_session_says_when_on_what_and_by_which_packages(
 ) -> None:
     with sessions.recorded(tmp_path, torch.device("cpu")):
         assert [session["ended"] for session in sessions.read(tmp_path)] == ["running"]
-    with pytest.raises(OSError), sessions.recorded(tmp_path, torch.device("cpu")):  # noqa: PT011
+    with pytest.raises(OSError), sessions.recorded(tmp_path, torch.device("cpu")):
         raise OSError("no space")
     first, second = sessions.read(tmp_path)
     assert (first["ended"], second["ended"]) == ("finished", "failed")
