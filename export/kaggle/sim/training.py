@@ -7,7 +7,6 @@ the middle of a model, by steps, so that they stop at the same place on any mach
 from __future__ import annotations
 
 import importlib.util
-import math
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -108,7 +107,7 @@ def rehearse(of: Rehearsal, layouts: Sequence[str]) -> Iterator[Line]:
     """Train in three sessions, whose mounts take turns, and in one; compare the weights."""
     if importlib.util.find_spec("nbclient") is None:
         raise UserError("nbclient is not installed: pip install -r requirements-dev.txt")
-    steps = math.ceil(SHARE * of.n_steps())
+    steps = max(1, int(SHARE * of.n_steps()))
     cut, whole = of.bundle("in-sessions", f"{steps}steps"), of.bundle("as-a-whole", "11.5h")
     earlier: Path | None = None
     for number, end in enumerate(ENDS):
