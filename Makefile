@@ -5,6 +5,7 @@ PY := .venv/bin/python
 PYTEST := $(PY) -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 PIP := $(PY) -m pip --disable-pip-version-check
 DATA ?=
+TRAIN ?=
 RECIPE ?= $(if $(DATA),mini,demo)
 # A word for the shell, whatever the path holds.
 quoted = '$(subst ','\'',$(1))'
@@ -80,9 +81,13 @@ bench: setup ## measure the speed table of docs/speed.md on this machine (20 min
 	$(PY) export/bench.py $(if $(DATA),--data $(COMPETITION)) --scaling \
 		--json docs/bench.json --chart docs/bench.png --readme docs/speed.md
 
-kaggle-sim: setup ## bundle the model and run it as Kaggle would, without network; ARGS: docs/commands.md
+kaggle-sim: setup ## bundle the model and run it as Kaggle would, or train TRAIN=RECIPE so; ARGS: docs/commands.md
+ifeq ($(TRAIN),)
 	$(PY) export/bundle.py --owner someone --competition birdclef --out build/kaggle
 	$(PY) export/kaggle_sim.py --data $(COMPETITION) $(ARGS)
+else
+	$(PY) export/kaggle_sim.py --train $(TRAIN) --data $(COMPETITION) $(ARGS)
+endif
 
 lock: ## write requirements.lock anew from the two lists of requirements (needs the internet)
 	$(PYTHON) -m venv build/lock

@@ -6,6 +6,7 @@ DIR is a competition folder, or holds one folder of recordings for each class an
 arguments: the demo recipe on the demo competition, which is synthesised first. A run that was
 interrupted goes on where it stopped; what is done and unchanged is not done again. A finished model
 whose settings or data changed is overwritten with --restart only. --dry-run prints the plan alone.
+With --stop-after it stops itself, with exit status 3, and the same command goes on.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ from birdkit.commands import command_parser
 from birdkit.errors import run_command
 from birdkit.files import locked
 from birdkit.log import LOG, timed
+from birdkit.signals import Stopped
 from train.config import recipe as recipes
 from train.data import dataset as data
 from train.fit.precision import add_device_option, choose_device
+from train.fit.stop import EXIT_STATUS, Stop
 from train.outside.teachers import open_teachers
-from train.rounds import class_table, estimate, plan, record, stop_rule
+from train.rounds import class_table, estimate, plan, record, sessions, stop_rule
 from train.rounds.runner import Runner
 from train.scoring.evaluate import validation_set
 from train.synthetic.competition import make_competition
@@ -63,6 +66,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="write each model's curves for TensorBoard, too, in its folder",
     )
+    parser.add_argument(
+        "--stop-after",
+        type=Stop.after,
+        metavar="TIME",
+        help="11.5h, 90min, 30s or 200steps: save what is done then and stop (default: at the end)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and its time")
     return parser.parse_args(argv)
 
@@ -91,7 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.cache,
         {job.fit.distil_from for job in jobs},
     )
-    runner = Runner(recipe, dataset, device, truth, args.restart, args.tensorboard, teachers)
+    stop = args.stop_after or Stop()
+    runner = Runner(recipe, dataset, device, truth, args.restart, args.tensorboard, stop, teachers)
     done = runner.done(stages)
     if args.dry_run:
         _print_plan(runner, stages, done, args.cache)
@@ -104,7 +114,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         dataset, lines = data.prepare(dataset, jobs, args.cache, unlabelled=unlabelled)
         for line in [*lines, *record.write(dataset, jobs, out)]:
             LOG.info(line)
-        stages = replace(runner, dataset=dataset, _files={}).run(stages, out)
+        try:
+            with sessions.recorded(out, device):
+                stages = replace(runner, dataset=dataset, _files={}).run(stages, out)
+        except Stopped:
+            LOG.info(f"\n{out}: stopped as --stop-after asks; the same command goes on")
+            return EXIT_STATUS
     n_models = len(stages[-1].members)
     LOG.info(f"\n{out}: {n_models} final checkpoints; next: python export/to_onnx.py {quote(str(out))}")
     return 0

@@ -28,7 +28,7 @@ from export.kaggle.rules import DATASET, DATASET_METADATA, KERNEL, read_json
 COMPLAINTS = {
     "The following are not valid dataset sources": "check owner and slug in kaggle_dataset_meta.json",
     "The following are not valid competition sources": "check --competition, and accept its rules",
-    "The following are not valid kernel sources": "there should be none; build the bundle again",
+    "The following are not valid kernel sources": "that notebook has no output; push with --fresh",
     "The following are not valid tags": "correct the keywords in kaggle_dataset_meta.json",
     "Your kernel title does not resolve to the specified id": "build the bundle again",
     "Kernel push error:": "mend what it names and push again",
@@ -46,6 +46,10 @@ NO_LOGIN = "Authentication required to call the Kaggle API."
 # Its answers for a dataset that does not exist; which of them is the server's choice.
 ABSENT = re.compile(r"\b40[34]\b|not found|forbidden|denied|don't have access", re.IGNORECASE)
 POLL_S = 10
+# A notebook's last version, such as "KernelWorkerStatus.COMPLETE", and those that have not ended.
+KERNEL_STATUS = re.compile(r'has status "(?:KernelWorkerStatus\.)?(\w+)"')
+NOT_ENDED = ("QUEUED", "RUNNING", "NEW_SCRIPT", "CANCEL_REQUESTED")
+DOWNLOADED = "Output file downloaded to"
 # Some 300 MB took Kaggle minutes; after this, something is stuck.
 PATIENCE_S = 30 * 60
 
@@ -180,3 +184,24 @@ def push(bundle: Path, run: Run = run, sleep: Callable[[float], None] = time.sle
         demand(result, "datasets version", re.escape(VERSIONED))
     wait_until_ready(dataset, before.version if before else 0, run, sleep)
     return demand(run("kernels", "push", "-p", str(bundle / KERNEL)), "kernels push", PUSHED)
+
+
+def ended_version(kernel: str, run: Run = run) -> str | None:
+    """How a notebook's last version ended, such as "COMPLETE"; None where there is no such notebook.
+
+    Raises `UserError` where it has not ended, so that it has no output yet.
+    """
+    result = run("kernels", "status", kernel)
+    if result.status != 0 and ABSENT.search(result.output):
+        return None
+    found = KERNEL_STATUS.search(demand(result, "kernels status", KERNEL_STATUS))
+    assert found is not None, "its line was found by it"
+    if found[1].upper() in NOT_ENDED:
+        raise UserError(f"{kernel}: {found[1].lower()} on Kaggle; wait until that version has ended")
+    return found[1].upper()
+
+
+def download(kernel: str, within: str, to: Path, run: Run = run) -> None:
+    """Fetch a folder of the output of a notebook's last version. Raises `UserError` without one."""
+    files = ("-p", str(to), "--file-pattern", f"^{re.escape(within)}/")
+    demand(run("kernels", "output", kernel, *files), "kernels output", DOWNLOADED)

@@ -52,6 +52,17 @@ EARLIEST_S = calendar.timegm((1980, 1, 2, 0, 0, 0))  # zip knows no earlier day,
 # Engines' wheels are 175 MB and a b3 with its IR 90. Above this, checkpoints or audio slipped in; and
 # a run reads it all once, to compare it with its manifest, through a mount of some 100 MB/s.
 LIMIT_BYTES = 2_000_000_000
+# Values of a submission's kernel, beside its dataset.
+REQUIRED: dict[str, Any] = {
+    "language": "python",
+    "kernel_type": "notebook",
+    "is_private": True,
+    "enable_gpu": False,
+    "enable_tpu": False,
+    "enable_internet": False,
+    "kernel_sources": [],
+    "model_sources": [],
+}
 # In a notebook's cells: what hides a failure or costs minutes.
 NOTEBOOK_TRAPS = {
     r"^\s*(!|%%(bash|sh|script)\b)": "a shell line's failure is not the notebook's: call main() or use "
@@ -75,8 +86,10 @@ def violations(bundle: Path, pins: Mapping[str, Version], pushing: bool) -> list
         *models(dataset / "model"),
         *wheels.violations(dataset / "wheels", pins),
         *contents(dataset),
-        *kernel_metadata(of_kernel, kernel, str(of_dataset.get("id")), pushing),
-        *notebook(kernel / str(of_kernel.get("code_file"))),
+        *kernel_metadata(
+            of_kernel, kernel, REQUIRED | {"dataset_sources": [of_dataset.get("id")]}, pushing
+        ),
+        *notebook(kernel / str(of_kernel.get("code_file")), manifest.NAME),
     ]
 
 
@@ -212,8 +225,9 @@ def total_bytes(folder: Path) -> int:
 
 
 def kernel_metadata(
-    metadata: Mapping[str, Any], folder: Path, dataset: str, pushing: bool
+    metadata: Mapping[str, Any], folder: Path, required: Mapping[str, Any], pushing: bool
 ) -> Iterator[str]:
+    """`required`: values that it must have."""
     where, title = KERNEL_METADATA, str(metadata.get("title"))
     # Its owner is the dataset's, whose placeholder is reported there.
     yield from identity(metadata.get("id"), KERNEL_LENGTHS, f"{where}: id", pushing=False)
@@ -223,7 +237,7 @@ def kernel_metadata(
         yield f"{where}: title '{title}' may have ASCII letters, digits, spaces and . + - _ ( ) ' only"
     elif slugify(title) != slug:
         yield f"{where}: title '{title}' has slug '{slugify(title)}', id has '{slug}'; make them equal"
-    yield from kernel_values(metadata, dataset)
+    yield from kernel_values(metadata, required)
     if not (folder / str(metadata.get("code_file"))).is_file():
         yield f"{where}: code_file {metadata.get('code_file')} is not in {KERNEL}/; put it there"
     competitions = metadata.get("competition_sources") or []
@@ -235,19 +249,8 @@ def kernel_metadata(
             yield f"{where}: competition '{competition}' is no slug; {remedy}"
 
 
-def kernel_values(metadata: Mapping[str, Any], dataset: str) -> Iterator[str]:
-    """The metadata values that a submission needs; none is left to Kaggle's defaults."""
-    required: dict[str, Any] = {
-        "language": "python",
-        "kernel_type": "notebook",
-        "is_private": True,
-        "enable_gpu": False,
-        "enable_tpu": False,
-        "enable_internet": False,
-        "dataset_sources": [dataset],
-        "kernel_sources": [],
-        "model_sources": [],
-    }
+def kernel_values(metadata: Mapping[str, Any], required: Mapping[str, Any]) -> Iterator[str]:
+    """The metadata values that a notebook needs; none is left to Kaggle's defaults."""
     for key, value in required.items():
         given = metadata.get(key)
         if type(given) is not type(value) or given != value:
@@ -259,13 +262,14 @@ def slugify(title: str) -> str:
     return re.sub("[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
-def notebook(path: Path) -> Iterator[str]:
+def notebook(path: Path, mark: str) -> Iterator[str]:
+    """`mark`: the file by whose name the notebook finds the mounted dataset."""
     if not path.is_file():
         return  # reported with the metadata
     cells = read_json(path).get("cells") or []
     code = ["".join(cell.get("source", "")) for cell in cells if cell.get("cell_type") == "code"]
-    if not any(manifest.NAME in source for source in code):
-        yield f"{path.name}: looks for no {manifest.NAME}, by which the mounted kit is found; do that"
+    if not any(mark in source for source in code):
+        yield f"{path.name}: looks for no {mark}, by which the mounted kit is found; do that"
     for pattern, why in NOTEBOOK_TRAPS.items():
         for number, source in enumerate(code, 1):
             if re.search(pattern, source, re.MULTILINE):

@@ -35,7 +35,7 @@ from train.config.settings import OutsideTeacher, Pseudo, Recipe, Round
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
 
-def add_set_option(parser: argparse.ArgumentParser, changed: str) -> None:
+def add_set_option(parser: argparse._ActionsContainer, changed: str) -> None:
     """Add `--set`, whose `overrides` are those of `load` and `pseudo_of`."""
     parser.add_argument(
         "--set",
@@ -55,7 +55,7 @@ def load(name_or_file: str, overrides: Iterable[str] = ()) -> Recipe:
     UserError
         For a missing file, broken TOML, an unknown or removed key, or a value that is out of range.
     """
-    path = _find(name_or_file)
+    path = find(name_or_file)
     table = read_toml(path)
     table.setdefault("name", path.stem)
     for override in overrides:
@@ -158,7 +158,8 @@ def _folds_are_kept(index: int, models: Sequence[str], pseudo: Pseudo, before: S
         )
 
 
-def _find(name_or_file: str) -> Path:
+def find(name_or_file: str) -> Path:
+    """The file of a recipe. Raises `UserError` where there is none."""
     for path in (RECIPES / f"{name_or_file}.toml", Path(name_or_file)):
         if path.is_file():
             return path

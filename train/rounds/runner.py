@@ -27,6 +27,7 @@ from train.data.folds import left_out_of_fold
 from train.fit import curves
 from train.fit.events import events
 from train.fit.loop import Metrics, Progress, run_fit, total_steps
+from train.fit.stop import Stop
 from train.fit.trainer import Trainer
 from train.models import checkpoint, pretrained
 from train.models.checkpoint import Final
@@ -60,7 +61,8 @@ EMBEDDINGS = "embeddings of {}"
 class Runner:
     """A run's settings, data and device.
 
-    `restart` trains finished models again that changed; `tensorboard` writes their curves for it.
+    `restart` trains finished models again that changed; `tensorboard` writes their curves for it;
+    `stop` says how long the run goes on.
     """
 
     recipe: Recipe
@@ -69,6 +71,7 @@ class Runner:
     validation: TruthSet | None
     restart: bool = False
     tensorboard: bool = False
+    stop: Stop = field(default_factory=Stop)
     outside: Mapping[str, Outside] = field(default_factory=dict)  # teachers from outside, by name
     _files: dict[bool, list[SoundFile]] = field(default_factory=dict, repr=False, compare=False)
 
@@ -163,7 +166,7 @@ class Runner:
             f"\nround {stage.index}: {pseudo.output} of {' + '.join(teacher.names)} on "
             f"{len(files)} soundscapes",
         )
-        path = teachers.label(teacher, files, pseudo, stage.folder)
+        path = teachers.label(teacher, files, pseudo, stage.folder, self.stop.check)
         labels = pseudo_labels.read(path)
         now = pseudo_labels.summarise(labels, pseudo)
         now.save(stage.folder)
@@ -208,7 +211,7 @@ class Runner:
         state_path = member.folder / checkpoint.STATE_NAME
         per_epoch = trainer.total_steps // job.fit.epochs
         with events(member.folder, per_epoch, wanted=self.tensorboard) as watch:
-            progress = run_fit(trainer, batches, validate, state_path, made_by, watch)
+            progress = run_fit(trainer, batches, validate, state_path, made_by, watch, self.stop)
         _write_history(progress, member)
         final = Final(
             contract,
@@ -313,7 +316,7 @@ class Runner:
         return [(truth_set, names) for truth_set, names in sets if truth_set is not None]
 
     def run(self, stages: list[Stage], out: Path) -> list[Stage]:
-        """Run all rounds in order, and write the figures after each.
+        """Run all rounds in order, and write the figures after each. `Stopped` is raised by `stop`.
 
         A round that must gain and does not ends the run: the recipe that is written, and so all that
         reads the run, ends with the round before. Returns the rounds up to there.
@@ -329,8 +332,10 @@ class Runner:
                 labelled = self.label(stage, self.teacher(stage, before), labelled)
             finals = {}
             for member in stage.members:
+                self.stop.check()
                 LOG.info(f"\nround {stage.index}, {member.name}: {member.job.model.encoder}")
                 finals[member.name] = self.train(member, stage, before)
+            self.stop.check()
             scored = self.score(stage, finals)
             tables.append(summary.of_round(stage.index, scored, last))
             summary.write(tables, out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import ChainMap, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
@@ -123,18 +123,27 @@ def soundscape_files(paths: Sequence[Path], window_s: float) -> list[SoundFile]:
     return [SoundFile(path, count) for path, count in zip(paths, counts, strict=True)]
 
 
-def label(teacher: Teacher, files: Sequence[SoundFile], pseudo: Pseudo, folder: Path) -> Path:
+def label(
+    teacher: Teacher,
+    files: Sequence[SoundFile],
+    pseudo: Pseudo,
+    folder: Path,
+    on_saved: Callable[[], None] = lambda: None,
+) -> Path:
     """Have the teacher score the soundscapes; returns the path of the table of pseudo labels.
 
     A table made from the same inputs is kept. The scores are saved in blocks, so that a run that was
-    killed can be resumed. Memory grows with the scores alone.
+    killed can be resumed, and one may stop in `on_saved`. Memory grows with the scores alone.
     """
     path = folder / pseudo_labels.NAME
     wanted = teacher.made_by(files, pseudo)
     if pseudo_labels.can_be_kept(path, wanted):
         return path
     folder.mkdir(parents=True, exist_ok=True)
-    scores, failures = _by_models(teacher, files, pseudo, folder, provenance.key(wanted)[:12])
+    key = provenance.key(wanted)[:12]
+    scores, failures = _by_models(
+        teacher, files, pseudo, lambda group: Blocks(folder / f"pseudo-{group}-{key}", on_saved)
+    )
     others = [each.scores_of(files) for each in teacher.outside]
     every = [scores, *(scores for scores, _ in others)]
     weights = [1.0, *teacher.outside_weights]
@@ -161,7 +170,7 @@ def averaged(scores: Sequence[Scores], weights: Sequence[float]) -> Scores:
 
 
 def _by_models(
-    teacher: Teacher, files: Sequence[SoundFile], pseudo: Pseudo, folder: Path, key: str
+    teacher: Teacher, files: Sequence[SoundFile], pseudo: Pseudo, blocks: Callable[[int], Blocks]
 ) -> tuple[list[Scores], dict[str, str]]:
     """Scores of each file by the models of the round before, and file name → why it has none."""
     if not teacher.finals:
@@ -175,9 +184,8 @@ def _by_models(
         for number, (names, group) in enumerate(groups.items()):
             if not names:
                 continue
-            blocks = Blocks(folder / f"pseudo-{number}-{key}")
             ensemble = teacher.ensemble(names, pseudo.output)
-            scores, failed = _score(ensemble, group, pseudo.shifts, blocks, bar)
+            scores, failed = _score(ensemble, group, pseudo.shifts, blocks(number), bar)
             scores_of |= dict(zip((file.path for file in group), scores, strict=True))
             failures |= failed
     return [scores_of.get(file.path) for file in files], failures
@@ -188,6 +196,7 @@ class Blocks:
     """Scores so far, block by block, in files beside the future table."""
 
     stem: Path
+    on_saved: Callable[[], None] = lambda: None  # called after each block
 
     def _path(self, start: int) -> Path:
         return self.stem.with_name(f"{self.stem.name}-{start:06d}.npz")
@@ -205,6 +214,7 @@ class Blocks:
             failures=json.dumps(failures),
         )
         write_whole(self._path(start), content.getvalue())
+        self.on_saved()
 
     def load(self) -> tuple[list[Scores], dict[str, str]]:
         """The saved scores of the first files, and why some of these files have none."""

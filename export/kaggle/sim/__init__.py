@@ -1,4 +1,4 @@
 """Kaggle on this machine: its mounts, Pythons, bad files and sessions, and the verdict on a run.
 
-Imports export.kaggle and birdkit.
+Imports export.kaggle, train and birdkit.
 """

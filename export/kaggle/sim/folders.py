@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from birdkit.errors import UserError
-from birdkit.kaggle import manifest
+from birdkit.kaggle import manifest, mounts
 from birdkit.kaggle.mounts import soundscapes
 from export.kaggle.rules import DATASET, DATASET_METADATA, KERNEL, KERNEL_METADATA, read_json
 from export.kaggle.sim.bad_files import BAD_FILES
+from train.data import tables
 
 LAYOUTS = ("nested", "flat")
 # The competition's name where the bundle names none yet.
@@ -123,6 +124,19 @@ def fill(competition: Path, data: Path) -> None:
         shutil.copyfile(data / name, competition / name)
     for path in sounds:
         (competition / "train_soundscapes" / path.name).symlink_to(path)
+
+
+def link_the_rest(competition: Path, data: Path) -> None:
+    """Link what training reads beside the soundscapes; nothing of a folder that only a person has."""
+    for name in (*mounts.RECORDINGS, *mounts.AUDIO, *tables.LABELS):
+        if (data / name).exists():
+            (competition / name).symlink_to((data / name).resolve())
+
+
+def of_notebook(tree: Tree, layout: str, kernel: str) -> Path:
+    """Where the output of a notebook, OWNER/SLUG, is mounted."""
+    inputs = tree.root / "input"
+    return inputs / "notebooks" / kernel if layout == "nested" else inputs / Path(kernel).name
 
 
 def sources(data: Path) -> list[Path]:

@@ -123,8 +123,8 @@ class Line:
         return [str(cell) or "–" for cell in (*known, *ran_on, self.verdict)]
 
 
-def markdown(lines: Sequence[Line]) -> str:
-    rows = [HEADER, ["---"] * len(HEADER), *(line.cells() for line in lines)]
+def markdown(lines: Sequence[Line], header: Sequence[str] = HEADER) -> str:
+    rows = [header, ["---"] * len(header), *(line.cells() for line in lines)]
     plain = [[" ".join(cell.replace("|", "/").split()) for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in plain)
 

@@ -2,7 +2,8 @@
 
     python tests/export/kaggle/offline_kaggle.py FOLDER ARGUMENTS_OF_KAGGLE …
 
-FOLDER/kaggle.json says what this Kaggle does; FOLDER/upload receives each uploaded file as sent.
+FOLDER/kaggle.json says what this Kaggle does; FOLDER/upload receives each uploaded file as sent, and
+FOLDER/output is what the notebook left.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from kaggle.models.kaggle_models_extended import ResumableUploadResult
 from kagglesdk.blobs.types.blob_api_service import ApiStartBlobUploadResponse
 from kagglesdk.datasets.types.dataset_api_service import ApiCreateDatasetResponse
 from kagglesdk.kernels.types.kernels_api_service import ApiSaveKernelResponse
+from kagglesdk.kernels.types.kernels_enums import KernelWorkerStatus
 
 STATE = FOLDER / "kaggle.json"
 
@@ -52,13 +54,41 @@ def status(_request: object) -> object:
     """Each question after an upload brings it a step nearer to "ready"."""
     state = load()
     if not state["version"]:
-        response = requests.Response()
-        response.status_code = state.get("absent", 404)
-        raise requests.HTTPError(f"{response.status_code} Client Error: for url: x", response=response)
+        raise refusal(state.get("absent", 404))
     word, *later = state["words"]
     if later:
         save(words=later)
     return SimpleNamespace(status=SimpleNamespace(name=word))
+
+
+def refusal(code: int) -> requests.HTTPError:
+    response = requests.Response()
+    response.status_code = code
+    return requests.HTTPError(f"{code} Client Error: for url: x", response=response)
+
+
+def ended(_request: object) -> object:
+    """How the notebook's last version ended; Kaggle denies a notebook that is not there."""
+    word = load().get("ended")
+    if not word:
+        raise refusal(403)
+    return SimpleNamespace(status=KernelWorkerStatus[word], failure_message="")
+
+
+def left(request: Any) -> object:
+    """The files that the notebook left, two on a page."""
+    files = sorted(path for path in (FOLDER / "output").rglob("*") if path.is_file())
+    first = int(request.page_token or 0)
+    listed = [
+        SimpleNamespace(file_name=path.relative_to(FOLDER / "output").as_posix(), url=str(path))
+        for path in files[first : first + 2]
+    ]
+    token = str(first + 2) if first + 2 < len(files) else ""
+    return SimpleNamespace(files=listed, next_page_token=token, log="[]")
+
+
+def get(url: str, stream: bool) -> object:
+    return SimpleNamespace(content=Path(url).read_bytes(), headers={})
 
 
 def receive(request: Any) -> object:
@@ -94,7 +124,13 @@ class Client:
             create_dataset_version=receive,
         )
     )
-    kernels = SimpleNamespace(kernels_api_client=SimpleNamespace(save_kernel=save_kernel))
+    kernels = SimpleNamespace(
+        kernels_api_client=SimpleNamespace(
+            save_kernel=save_kernel,
+            get_kernel_session_status=ended,
+            list_kernel_session_output=left,
+        )
+    )
     blobs = SimpleNamespace(
         blob_api_client=SimpleNamespace(
             start_blob_upload=lambda _: answer(
@@ -112,4 +148,5 @@ class Client:
 if __name__ == "__main__":
     KaggleApi.build_kaggle_client = lambda _: Client()
     KaggleApi.upload_complete = store
+    requests.get = get  # type: ignore[assignment]
     cli.main()

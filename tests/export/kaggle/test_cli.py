@@ -19,8 +19,12 @@ from birdkit.errors import UserError
 from birdkit.kaggle import manifest
 from export.kaggle import cli, rules
 from export.kaggle.cli import Said, complaints, demand
+from export.kaggle.training import bundle as training_bundle
+from export.kaggle.training import fetch, output
+from export.kaggle.training.settings import RUN
 from tests.conftest import ROOT
 from tests.export.kaggle.fake_kit import make_bundle
+from tests.export.kaggle.test_training import NOTEBOOK, make_run, sources
 
 pytestmark = pytest.mark.slow
 
@@ -152,6 +156,7 @@ def test_the_installed_command_line_still_prints_the_texts_that_are_read(source:
         cli.CREATED,
         cli.VERSIONED,
         cli.NO_LOGIN,
+        cli.DOWNLOADED,
     ):
         assert any(wanted in text for text in texts) or wanted in installed, wanted
 
@@ -293,6 +298,32 @@ def test_what_kaggles_own_validation_refuses_the_preflight_names(
     assert said.status == 1
     assert expected in said.output
     assert list(rules.dataset_metadata(json.loads(path.read_text()), folder, True)) != []
+
+
+@needs_kaggle
+def test_a_training_notebook_goes_on_from_itself_with_gpus_and_its_run_comes_back(
+    offline: Offline, tmp_path: Path
+) -> None:
+    of = sources()
+    with pytest.raises(UserError, match="no such notebook of yours"):
+        fetch.fetch(NOTEBOOK, tmp_path / "back", offline)
+    offline.let(ended="COMPLETE")
+    assert cli.ended_version(NOTEBOOK, offline) == "COMPLETE"
+    training_bundle.build(tmp_path / "bundle", of.going_on())
+    assert push(tmp_path / "bundle", offline).startswith("Kernel version 1 successfully pushed.")
+    kernel = offline.state["kernel"]
+    assert kernel["kernelDataSources"] == [NOTEBOOK]
+    assert (kernel["enableGpu"], kernel["machineShape"]) == (True, "NvidiaTeslaT4")
+    mounted = offline.mount(tmp_path / "mounted")
+    assert manifest.problems(mounted) == []
+    run = make_run(offline.folder / "output" / RUN)
+    output.leave(run, tmp_path, of.training)
+    (offline.folder / "output" / "other.txt").touch()
+    fetch.fetch(NOTEBOOK, tmp_path / "back", offline)
+    assert manifest.paths(tmp_path / "back") == manifest.paths(run)
+    offline.let(ended="RUNNING")
+    with pytest.raises(UserError, match="running on Kaggle; wait until that version has ended"):
+        fetch.fetch(NOTEBOOK, tmp_path / "back", offline)
 
 
 @needs_kaggle
