@@ -7,9 +7,10 @@ import os
 import pickle
 import secrets
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +88,7 @@ def _connected(address: str, n_cpus: int) -> Iterator[None]:
 
     package = Path(__file__).resolve().parents[1]
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -105,6 +107,7 @@ def _connected(address: str, n_cpus: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+        _end(folder)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -120,9 +123,17 @@ def _start(address: str, **options: Any) -> None:
             ray.shutdown()
             if attempt == STARTS or isinstance(error, ConnectionError | ValueError):
                 raise UserError(
-                    f"--ray {address}: {first_line(error)}; start a cluster with ray start, give local, "
-                    "or leave --ray out"
+                    f"--ray {address}: {first_line(error)}; start a cluster with ray start, give "
+                    "local, or leave --ray out"
                 ) from error
+
+
+def _end(folder: str) -> None:
+    """End what Ray leaves running of a cluster whose start failed, by its folder, which is ours alone."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if folder.encode() in path.read_bytes():
+                os.kill(int(path.parent.name), signal.SIGKILL)
 
 
 def _of_the_user(error: BaseException | None) -> UserError | None:
