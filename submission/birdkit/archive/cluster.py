@@ -129,7 +129,7 @@ def _start(address: str, **options: Any) -> None:
 
 
 def _end(folder: str) -> None:
-    """End what Ray leaves running of a cluster whose start failed, by its folder, which is ours alone."""
+    """End what Ray leaves running of a cluster whose start failed, known by the folder of ours."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
             if folder.encode() in path.read_bytes():
