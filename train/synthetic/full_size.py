@@ -1,4 +1,4 @@
-"""A competition of BirdCLEF+ 2025's size, whose sounds are short noise: names, tables and headers as there."""
+"""A competition of BirdCLEF+ 2025's size: names, tables and headers as there, and short noise."""
 
 from __future__ import annotations
 
@@ -98,9 +98,8 @@ def _write_recordings(out: Path, size: Size, taxonomy: pd.DataFrame, seed: int) 
         if not path.exists():
             sound = _sound(round(float(lengths_s[index]) * RATE_HZ), own)
             write_ogg(path, sound, RATE_HZ)
-        others = (
-            [str(labels[second[index]])] if index % 5 == 0 and second[index] != primary[index] else [""]
-        )
+        heard = index % 5 == 0 and second[index] != primary[index]
+        others = [str(labels[second[index]])] if heard else [""]
         names = taxonomy.iloc[primary[index]]
         return {
             "primary_label": label,
@@ -131,6 +130,10 @@ def _stems(count: int) -> Iterator[str]:
         yield f"H{index % N_SITES:02d}_{when:%Y%m%d_%H%M%S}"
 
 
+def _clock(seconds: int) -> str:
+    return f"00:{seconds // 60:02d}:{seconds % 60:02d}"
+
+
 def _write_soundscapes(out: Path, size: Size, labels: list[str], seed: int) -> None:
     """Soundscapes that are links to a few minutes of noise, since nothing compares their content."""
     folder, minutes = out / "train_soundscapes", out / ".minutes"
@@ -146,12 +149,7 @@ def _write_soundscapes(out: Path, size: Size, labels: list[str], seed: int) -> N
         os.link(minutes / f"{index % N_MINUTES}.ogg", path)
     rng = np.random.default_rng([seed, 2])
     rows = [
-        (
-            f"{stem}.ogg",
-            f"00:00:{5 * k:02d}",
-            f"00:{5 * (k + 1) // 60:02d}:{5 * (k + 1) % 60:02d}",
-            named,
-        )
+        (f"{stem}.ogg", _clock(5 * k), _clock(5 * (k + 1)), named)
         for stem in stems[: min(N_LABELLED, len(stems) // 2)]
         for k in range(12)
         for named in [";".join(rng.choice(labels, 2, replace=False))]
@@ -159,7 +157,6 @@ def _write_soundscapes(out: Path, size: Size, labels: list[str], seed: int) -> N
     ]
     table = pd.DataFrame(rows, columns=["filename", "start", "end", "primary_label"])
     table.to_csv(out / "train_soundscapes_labels.csv", index=False)
-    sample = pd.DataFrame(
-        [["soundscape_1_5", *[1 / len(labels)] * len(labels)]], columns=["row_id", *labels]
-    )
+    uniform = ["soundscape_1_5", *[1 / len(labels)] * len(labels)]
+    sample = pd.DataFrame([uniform], columns=["row_id", *labels])
     sample.to_csv(out / "sample_submission.csv", index=False)

@@ -151,12 +151,12 @@ def _score(
         summaries = cluster.run(task, todo, n_workers, address)
     for summary in summaries:
         totals.add(summary)
-        progress.part(sizes[summary.key], summary.duration_s)
         for _ in range(summary.recordings - len(summary.faults)):
             progress.recording()
         for name, why in summary.faults.items():
             LOG.warning(f"bad recording: {name}: {why}")
             progress.recording(bad=True)
+        progress.part(sizes[summary.key], summary.duration_s)
 
 
 def _remove_stale(out: Place, keys: set[str]) -> None:
