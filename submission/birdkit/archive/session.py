@@ -64,11 +64,11 @@ def detect(options: Options, of_all: session.Options) -> int:
         raise UserError(
             "--clips needs all detections in one place; leave --workers and --ray out for it"
         )
-    ray = _with_ray(options.ray)
+    ray = with_ray(options.ray)
     out = place(options.out)
     items, vanished = find(options.places, options.out)
     with _held(options.out):
-        task = _task(of_all, options.out)
+        task = task_of(of_all, options.out)
         every = partitions(items, options.partition, _made_by(task))
         totals = Totals(faults=dict(vanished))
         _score(task, every, out, totals, (ray, options.workers))
@@ -81,7 +81,7 @@ def detect(options: Options, of_all: session.Options) -> int:
     return len(totals.faults)
 
 
-def _with_ray(address: str | None) -> str | None:
+def with_ray(address: str | None) -> str | None:
     """The cluster to ask; None where processes do."""
     if address is None or cluster.installed():
         return address
@@ -106,7 +106,7 @@ def _held(out: str) -> Iterator[None]:
         yield
 
 
-def _task(of_all: session.Options, out: str) -> Task:
+def task_of(of_all: session.Options, out: str) -> Task:
     threads = of_all.threads or 1
     folder = ModelFolder(
         of_all.model.resolve(), of_all.engine, of_all.precision, threads, of_all.layout

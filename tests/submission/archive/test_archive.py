@@ -1,0 +1,237 @@
+"""An archive: one row a window whatever fails, the same tables by any workers, and nothing twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from birdkit.archive import cluster, session
+from birdkit.archive.partitions import Partition, partitions
+from birdkit.archive.places import find
+from birdkit.archive.worker import ATTEMPTS, DIED, MOST_DEATHS, Attempt, Task, Worker
+from birdkit.engines.layout import one_stream
+from birdkit.errors import UserError
+from tests.conftest import ROOT, submission_detect, write_sound
+
+WITHOUT_RAY = "Ray of requirements-scale.txt is not installed"
+
+
+def arguments(folder: Path, out: Path, model_dir: Path, *more: str) -> list[str]:
+    given = [str(folder), "--model", str(model_dir), "--out", str(out), "--floor", "0.01"]
+    return [*given, "--threshold", "0.05", *more]
+
+
+def detect(folder: Path, out: Path, model_dir: Path, *more: str) -> int:
+    return submission_detect.main(arguments(folder, out, model_dir, *more))
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """Recordings of several lengths, one cut short, and one that is no sound."""
+    folder = tmp_path / "in"
+    for index, seconds in enumerate((12.0, 5.0, 31.0, 0.5)):
+        write_sound(folder / f"S{index}_20250703_0715{index:02d}.wav", seconds, rate=16000)
+    whole = write_sound(folder / "cut.flac", 40.0, rate=16000).read_bytes()
+    (folder / "cut.flac").write_bytes(whole[: len(whole) // 2])
+    (folder / "bad.wav").write_bytes(b"no sound")
+    return folder
+
+
+@pytest.fixture
+def task(model_dir: Path, tmp_path: Path) -> Task:
+    args = submission_detect.parse(arguments(tmp_path, tmp_path / "out", model_dir))
+    given = vars(args)
+    for name in ("ray", "workers", "partition", "recordings", "out"):
+        given.pop(name)
+    options = submission_detect.session.Options([], out=tmp_path / "out", **given)
+    return session.task_of(options, str(tmp_path / "out"))
+
+
+def the_partition(folder: Path) -> Partition:
+    (one,) = partitions(find([str(folder)], "out")[0], 10**6, "made")
+    return one
+
+
+def test_every_window_has_one_row_whatever_fails(archive: Path, task: Task, tmp_path: Path) -> None:
+    summary = Worker(task)(the_partition(archive))
+    windows = pd.read_parquet(tmp_path / "out" / "windows")
+    assert not windows.duplicated(["recording", "window"]).any()
+    counts = windows.groupby("recording")["window"].count()
+    assert counts.drop("cut.flac").to_dict() == {
+        "S0_20250703_071500.wav": 3, "S1_20250703_071501.wav": 1, "S2_20250703_071502.wav": 7,
+        "S3_20250703_071503.wav": 1, "bad.wav": 1,
+    }  # fmt: skip
+    assert 1 <= counts["cut.flac"] <= 8
+    assert windows.loc[~windows["scored"], "recording"].unique().tolist() == ["bad.wav"]
+    recordings = pd.read_parquet(tmp_path / "out" / "recordings").set_index("recording")
+    assert (recordings["windows"] == counts).all()
+    assert (
+        recordings.loc[recordings["fault"] != ""].index.tolist() == list(summary.faults) == ["bad.wav"]
+    )
+    assert (summary.recordings, summary.windows) == (6, len(windows))
+    assert not list((tmp_path / "out" / ATTEMPTS).iterdir())
+
+
+def test_the_scores_are_those_of_one_process_without_partitions(
+    archive: Path, task: Task, model_dir: Path, tmp_path: Path
+) -> None:
+    Worker(task)(the_partition(archive))
+    assert detect(archive, tmp_path / "plain", model_dir, "--threads", "1") == 3
+    plain = pd.read_parquet(tmp_path / "plain" / "windows.parquet")
+    nested = pd.read_parquet(tmp_path / "out" / "windows")
+    flat = nested.explode(["classes", "scores"]).dropna(subset="classes")
+    flat = flat.rename(columns={"classes": "class", "scores": "score"}).astype({"score": "float32"})
+    columns = ["recording", "start_s", "end_s", "time", "class", "score"]
+    pd.testing.assert_frame_equal(
+        flat[columns].reset_index(drop=True), plain[columns], check_dtype=False
+    )
+    detections = pd.read_csv(tmp_path / "plain" / "detections.csv", keep_default_na=False)
+    own = pd.read_parquet(tmp_path / "out" / "detections")
+    assert own.drop(columns="score").astype(str).equals(detections.drop(columns="score").astype(str))
+    np.testing.assert_allclose(own["score"], detections["score"], atol=1e-6)
+
+
+def test_a_partition_that_is_there_is_read_and_not_scored(archive: Path, task: Task) -> None:
+    partition = the_partition(archive)
+    first = Worker(task)(partition)
+    before = contents(Path(task.out))
+    for recording in archive.iterdir():
+        recording.write_bytes(b"")  # would be bad now
+    assert Worker(task)(partition) == first
+    assert contents(Path(task.out)) == before
+
+
+def test_a_damaged_partition_is_made_again(archive: Path, task: Task) -> None:
+    partition = the_partition(archive)
+    Worker(task)(partition)
+    before = contents(Path(task.out))
+    (path,) = (Path(task.out) / "recordings").iterdir()
+    path.write_bytes(path.read_bytes()[:100])
+    Worker(task)(partition)
+    assert contents(Path(task.out)) == before
+
+
+def test_a_recording_that_ends_its_workers_is_left_out_and_the_others_are_scored(
+    archive: Path, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Death(BaseException):
+        """In place of a signal that no code survives."""
+
+    def fatal(worker: Worker, items: Sequence[object], attempt: Attempt, collected: object) -> None:
+        if any("S1" in item.name for item in items) and not attempt.ended_its_worker(items):  # type: ignore[attr-defined]
+            raise Death
+        score(worker, items, attempt, collected)  # type: ignore[arg-type]
+
+    score = Worker._score
+    monkeypatch.setattr(Worker, "_score", fatal)
+    worker, partition, deaths = Worker(task), the_partition(archive), 0
+    while True:
+        try:
+            summary = worker(partition)
+            break
+        except Death:
+            deaths += 1
+    assert deaths == 2 * MOST_DEATHS
+    assert summary.faults["S1_20250703_071501.wav"] == DIED
+    windows = pd.read_parquet(Path(task.out) / "windows")
+    assert windows.groupby("recording")["scored"].all().to_dict() == {
+        name: name not in ("bad.wav", "S1_20250703_071501.wav") for name in windows["recording"]
+    }
+
+
+def test_other_models_on_a_machine_are_refused(task: Task) -> None:
+    with pytest.raises(UserError, match="holds other models"):
+        Worker(Task(task.folder, "another key", task.model, task.choices, task.out))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--workers", "1", "--clips", "3"], "--clips goes with one process, not with --workers"),
+        (["--partition", "3"], "--partition goes with --ray or --workers"),
+    ],
+)
+def test_options_that_contradict_each_other_are_a_mistake(
+    archive: Path, tmp_path: Path, more: list[str], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        detect(archive, tmp_path / "out", tmp_path, *more)
+
+
+def test_a_cluster_without_ray_is_a_mistake_and_local_goes_on_in_processes(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "installed", lambda: False)
+    with pytest.raises(UserError, match="Ray is missing; pip install -r requirements-scale"):
+        detect(archive, tmp_path / "out", tmp_path, "--ray", "10.0.0.1:6379")
+    assert session.with_ray("local") is None
+
+
+def test_the_layout_of_a_worker_is_one_core(task: Task) -> None:
+    assert task.model.layout == str(one_stream(1))
+
+
+@pytest.mark.slow  # starts processes, each of which imports an engine
+def test_processes_go_on_where_one_was_killed(archive: Path, model_dir: Path, tmp_path: Path) -> None:
+    for index in range(40):
+        write_sound(archive / f"more{index:02d}.wav", 20.0, rate=16000)
+    given = arguments(archive, tmp_path / "whole", model_dir, "--workers", "2", "--partition", "2")
+    assert submission_detect.main(given) == 3
+    given[given.index("--out") + 1] = str(tmp_path / "out")
+    done = killed_in_the_middle(given, tmp_path / "out", "spawn_main")
+    assert done.returncode == 3, done.stderr
+    assert "a worker died" in done.stderr
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+@pytest.mark.slow  # starts a cluster
+def test_a_cluster_writes_the_same_tables_though_an_actor_was_killed(
+    archive: Path, model_dir: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("ray", reason=WITHOUT_RAY)
+    for index in range(40):
+        write_sound(archive / f"more{index:02d}.wav", 20.0, rate=16000)
+    given = arguments(archive, tmp_path / "whole", model_dir, "--workers", "2", "--partition", "2")
+    assert submission_detect.main(given) == 3
+    given[given.index("--out") + 1] = str(tmp_path / "out")
+    done = killed_in_the_middle([*given, "--ray", "local"], tmp_path / "out", "ray::MapWorker")
+    assert done.returncode == 3, done.stderr
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def killed_in_the_middle(given: list[str], out: Path, name: str) -> subprocess.CompletedProcess[str]:
+    """Run the command, and kill one of its workers once two partitions are there."""
+    command = [sys.executable, str(ROOT / "submission" / "detect.py"), *given]
+    running = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while running.poll() is None and len(list(out.glob("recordings/*"))) < 2:
+        time.sleep(0.05)
+    for pid in below(running.pid):
+        if name in Path(f"/proc/{pid}/cmdline").read_text():
+            os.kill(pid, signal.SIGKILL)
+            break
+    else:
+        pytest.fail(f"no worker {name} was there to kill")
+    said, errors = running.communicate(timeout=600)
+    return subprocess.CompletedProcess(command, running.returncode, said, errors)
+
+
+def below(pid: int) -> list[int]:
+    """The processes that a process started, and those that they did."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    children = [int(child) for child in path.read_text().split()] if path.exists() else []
+    return [*children, *(other for child in children for other in below(child))]
