@@ -78,12 +78,10 @@ class Estimate:
 
     @property
     def bottleneck(self) -> str:
-        """The resource that would be short first if there were more cores."""
+        """The resource that is short: the cores, unless another one can't follow them."""
         others = {name: load for name, load in self.loads.items() if name not in ("decode", "engine")}
         name, load = max(others.items(), key=lambda item: item[1])
-        if load >= 1:
-            return f"{name} ({load:.1f} times what there is)"
-        return f"engine; next {name}, at {self.cores / load:,.0f} cores"
+        return f"{name} ({load:.1f} times what there is)" if load >= 1 else "the engine's cores"
 
 
 def estimate(hours: float, days: float, work: Work, place: Place) -> Estimate:
@@ -97,12 +95,11 @@ def estimate(hours: float, days: float, work: Work, place: Place) -> Estimate:
     n_files = minutes / place.minutes_a_file
     n_partitions = minutes / place.minutes_a_partition
     calls = max(1, math.ceil(n_files / MOST_RECORDINGS_A_CALL))
-    nodes = math.ceil(cores / place.node_cores)
     gbit_a_s = a_second * place.mb_a_minute * 8 / 1000
     loads = {
         "decode": work.decode_s / work.core_s,
         "engine": work.engine_s / work.core_s,
-        "network of the machines": gbit_a_s / (nodes * place.node_gbit),
+        "network of a machine": gbit_a_s / cores * place.node_cores / place.node_gbit,
         "network of the store": gbit_a_s / place.store_gbit,
         "reads of the store": files_a_s / place.gets_a_s,
         "writes": FILES_A_PARTITION * partitions_a_s / place.puts_a_s,
@@ -121,6 +118,6 @@ def moves(work: Work, place: Place) -> dict[str, float]:
     cores = {
         name: one.cores / load
         for name, load in one.loads.items()
-        if name not in ("decode", "engine", "network of the machines")
+        if name not in ("decode", "engine", "network of a machine")
     }
     return dict(sorted(cores.items(), key=lambda item: item[1]))

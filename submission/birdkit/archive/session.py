@@ -111,7 +111,7 @@ def task_of(of_all: session.Options, out: str) -> Task:
     folder = ModelFolder(
         of_all.model.resolve(), of_all.engine, of_all.precision, threads, of_all.layout
     )
-    model = folder.describe(folder.open(None))
+    model = folder.told() or folder.describe(folder.open(None))
     where = out if is_address(out) else str(Path(out).resolve())
     return Task(folder, folder.key, model, session.choices_of(of_all, model), where)
 
