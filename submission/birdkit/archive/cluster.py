@@ -89,6 +89,7 @@ def _connected(address: str, n_cpus: int) -> Iterator[None]:
     package = Path(__file__).resolve().parents[1]
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # a dozen processes of many threads each
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

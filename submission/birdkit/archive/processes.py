@@ -18,7 +18,7 @@ AHEAD = 2  # partitions given to each worker beforehand
 # So many deaths with no partition done between them are the fault of no recording.
 MOST_DEATHS_IN_A_ROW = 20
 
-_worker: Worker | None = None  # of this process
+_worker: Worker | Exception | None = None  # of this process, or why there is none
 
 
 def run(task: Task, partitions: Sequence[Partition], n_workers: int) -> Iterator[Summary]:
@@ -64,9 +64,14 @@ def _run(task: Task, partitions: Sequence[Partition], n_workers: int) -> Iterato
 
 def _open(task: Task) -> None:
     global _worker
-    _worker = Worker(task)
+    try:
+        _worker = Worker(task)
+    except Exception as error:  # else the pool breaks, and nobody learns why
+        _worker = error
 
 
 def _work(partition: Partition) -> Summary:
     assert _worker is not None
+    if isinstance(_worker, Exception):
+        raise _worker
     return _worker(partition)
