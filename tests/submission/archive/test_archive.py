@@ -8,7 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -18,9 +21,17 @@ from birdkit.archive import cluster, session
 from birdkit.archive.partitions import Partition, partitions
 from birdkit.archive.places import find
 from birdkit.archive.worker import ATTEMPTS, DIED, MOST_DEATHS, Attempt, Task, Worker
-from birdkit.engines.layout import one_stream
+from birdkit.detections.outputs import Choices, Outputs
+from birdkit.detections.species import Species
+from birdkit.engines.layout import Layout
 from birdkit.errors import UserError
+from birdkit.recordings import folders
+from birdkit.recordings.batch import Batch
+from birdkit.recordings.journal import Journal, Model
+from birdkit.recordings.models import ModelFolder, Opened
+from birdkit.recordings.progress import Progress
 from tests.conftest import ROOT, submission_detect, write_sound
+from tests.submission.recordings.test_batch import Hears, models
 
 WITHOUT_RAY = "Ray of requirements-scale.txt is not installed"
 
@@ -50,14 +61,24 @@ def archive(tmp_path: Path) -> Path:
     return folder
 
 
+@dataclass(frozen=True)
+class Folder:
+    """In place of a model folder: an engine that answers with what it hears."""
+
+    key: str = "key"
+    folder: Path = Path("models")
+
+    def open(self, before: str | None) -> Opened:
+        return Opened(models(Hears()), Layout(1, 1, 12))
+
+
 @pytest.fixture
-def task(model_dir: Path, tmp_path: Path) -> Task:
-    args = submission_detect.parse(arguments(tmp_path, tmp_path / "out", model_dir))
-    given = vars(args)
-    for name in ("ray", "workers", "partition", "recordings", "out"):
-        given.pop(name)
-    options = submission_detect.session.Options([], out=tmp_path / "out", **given)
-    return session.task_of(options, str(tmp_path / "out"))
+def task(tmp_path: Path) -> Task:
+    contract = Hears().contract
+    model = Model("models-key", contract.classes, 5.0, contract.sample_rate, "1x1x12")
+    species = [Species("a", "Genus a", "Animal a"), Species("b")]
+    choices = Choices(species, [0, 1], [0.5, 0.5], 0.2, join=True, clips=0)
+    return Task(cast(ModelFolder, Folder()), "key", model, choices, str(tmp_path / "out"))
 
 
 def the_partition(folder: Path) -> Partition:
@@ -86,20 +107,26 @@ def test_every_window_has_one_row_whatever_fails(archive: Path, task: Task, tmp_
 
 
 def test_the_scores_are_those_of_one_process_without_partitions(
-    archive: Path, task: Task, model_dir: Path, tmp_path: Path
+    archive: Path, task: Task, tmp_path: Path
 ) -> None:
     Worker(task)(the_partition(archive))
-    assert detect(archive, tmp_path / "plain", model_dir, "--threads", "1") == 3
-    plain = pd.read_parquet(tmp_path / "plain" / "windows.parquet")
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    found, _ = folders.find([archive])
+    with closing(Journal(plain, "key")) as journal:
+        batch = Batch(models(Hears()), journal, 0.2, Progress(len(found), 1))
+        batch.run(found, streams=1)
+        Outputs(plain, journal, task.model, task.choices).write(found, batch.faults)
     nested = pd.read_parquet(tmp_path / "out" / "windows")
     flat = nested.explode(["classes", "scores"]).dropna(subset="classes")
     flat = flat.rename(columns={"classes": "class", "scores": "score"}).astype({"score": "float32"})
     columns = ["recording", "start_s", "end_s", "time", "class", "score"]
-    pd.testing.assert_frame_equal(
-        flat[columns].reset_index(drop=True), plain[columns], check_dtype=False
-    )
-    detections = pd.read_csv(tmp_path / "plain" / "detections.csv", keep_default_na=False)
+    windows = pd.read_parquet(plain / "windows.parquet")
+    assert len(windows) > 10
+    pd.testing.assert_frame_equal(flat[columns].reset_index(drop=True), windows[columns])
+    detections = pd.read_csv(plain / "detections.csv", keep_default_na=False)
     own = pd.read_parquet(tmp_path / "out" / "detections")
+    assert len(own) > 3
     assert own.drop(columns="score").astype(str).equals(detections.drop(columns="score").astype(str))
     np.testing.assert_allclose(own["score"], detections["score"], atol=1e-6)
 
@@ -154,7 +181,7 @@ def test_a_recording_that_ends_its_workers_is_left_out_and_the_others_are_scored
 
 def test_other_models_on_a_machine_are_refused(task: Task) -> None:
     with pytest.raises(UserError, match="holds other models"):
-        Worker(Task(task.folder, "another key", task.model, task.choices, task.out))
+        Worker(replace(task, key="another key"))
 
 
 @pytest.mark.parametrize(
@@ -178,10 +205,6 @@ def test_a_cluster_without_ray_is_a_mistake_and_local_goes_on_in_processes(
     with pytest.raises(UserError, match="Ray is missing; pip install -r requirements-scale"):
         detect(archive, tmp_path / "out", tmp_path, "--ray", "10.0.0.1:6379")
     assert session.with_ray("local") is None
-
-
-def test_the_layout_of_a_worker_is_one_core(task: Task) -> None:
-    assert task.model.layout == str(one_stream(1))
 
 
 @pytest.mark.slow  # starts processes, each of which imports an engine
