@@ -60,7 +60,7 @@ def run(task: Task, partitions: Sequence[Partition], n_workers: int, address: st
             fn_constructor_args=(task,),
             batch_size=1,
             batch_format="numpy",
-            compute=ray.data.ActorPoolStrategy(size=n_workers, max_tasks_in_flight_per_actor=2),
+            compute=ray.data.ActorPoolStrategy(size=n_workers, max_tasks_in_flight_per_actor=1),
             num_cpus=threads,
         )
         try:
