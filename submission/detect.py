@@ -119,6 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     places, out = given.pop("recordings"), given.pop("out")
     options = session.Options([Path(place) for place in places], out=Path(out), **given)
     if ray is None and workers is None:
+        if remote := [place for place in places if "://" in place]:
+            raise UserError(f"{remote[0]}: object stores are read with --workers or --ray")
         n_bad = session.detect(options)
     else:
         check_pyarrow()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from birdkit.archive.partitions import Partition
 from birdkit.archive.tables import Summary
-from birdkit.archive.worker import Task, Worker
+from birdkit.archive.worker import Task, opened
 from birdkit.errors import UserError, first_line
 
 if TYPE_CHECKING:
@@ -48,9 +48,8 @@ def run(task: Task, partitions: Sequence[Partition], n_workers: int, address: st
     """
     import ray
 
-    threads = task.folder.threads
-    with _connected(address, n_workers * threads):
-        n_workers = n_workers or max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
+    with _connected(address, n_workers * task.cores):
+        n_workers = n_workers or max(1, int(ray.cluster_resources().get("CPU", 1)) // task.cores)
         n_workers = min(n_workers, len(partitions))
         rows = [{"partition": pickle.dumps(partition)} for partition in partitions]
         n_blocks = min(len(rows), BLOCKS_AN_ACTOR * n_workers)
@@ -61,7 +60,7 @@ def run(task: Task, partitions: Sequence[Partition], n_workers: int, address: st
             batch_size=1,
             batch_format="numpy",
             compute=ray.data.ActorPoolStrategy(size=n_workers, max_tasks_in_flight_per_actor=1),
-            num_cpus=threads,
+            num_cpus=task.cores,
         )
         try:
             for row in summaries.iter_rows():
@@ -74,9 +73,11 @@ class Actor:
     """A worker behind the call that Ray Data makes: rows in, and small rows out."""
 
     def __init__(self, task: Task) -> None:
-        self._worker = Worker(task)
+        self._worker = opened(task)
 
     def __call__(self, batch: dict[str, np.ndarray[Any, Any]]) -> dict[str, list[bytes]]:
+        if isinstance(self._worker, Exception):
+            raise self._worker
         summaries = [self._worker(pickle.loads(content)) for content in batch["partition"]]
         return {"summary": [pickle.dumps(summary) for summary in summaries]}
 

@@ -10,7 +10,7 @@ from itertools import islice
 
 from birdkit.archive.partitions import Partition
 from birdkit.archive.tables import Summary
-from birdkit.archive.worker import Task, Worker
+from birdkit.archive.worker import Task, Worker, opened
 from birdkit.errors import UserError
 from birdkit.log import LOG
 
@@ -64,10 +64,7 @@ def _run(task: Task, partitions: Sequence[Partition], n_workers: int) -> Iterato
 
 def _open(task: Task) -> None:
     global _worker
-    try:
-        _worker = Worker(task)
-    except Exception as error:  # else the pool breaks, and nobody learns why
-        _worker = error
+    _worker = opened(task)
 
 
 def _work(partition: Partition) -> Summary:

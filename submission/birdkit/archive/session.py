@@ -145,7 +145,7 @@ def _score(
     if not todo:
         return
     if address is None:
-        n_workers = n_workers or max(1, usable_cores() // task.folder.threads)
+        n_workers = n_workers or max(1, usable_cores() // task.cores)
         summaries = processes.run(task, todo, n_workers)
     else:
         summaries = cluster.run(task, todo, n_workers, address)

@@ -18,6 +18,7 @@ from birdkit.archive.partitions import Partition
 from birdkit.archive.places import Item, Place, fetch, place
 from birdkit.archive.tables import Summary, Tables, Unscored
 from birdkit.detections.outputs import Choices
+from birdkit.engines.layout import Layout
 from birdkit.errors import UserError
 from birdkit.recordings.batch import Batch, look_at
 from birdkit.recordings.folders import Recording
@@ -41,6 +42,20 @@ class Task:
     model: Model
     choices: Choices
     out: str
+
+    @property
+    def cores(self) -> int:
+        """Cores that a worker uses."""
+        layout = Layout.parse(self.model.layout)
+        return layout.streams * layout.threads
+
+
+def opened(task: Task) -> Worker | Exception:
+    """A worker, or why there is none: what starts workers would only say that one did not start."""
+    try:
+        return Worker(task)
+    except Exception as error:  # to be raised by the first partition
+        return error
 
 
 class Worker:

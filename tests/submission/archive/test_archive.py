@@ -189,6 +189,7 @@ def test_other_models_on_a_machine_are_refused(task: Task) -> None:
     [
         (["--workers", "1", "--clips", "3"], "--clips goes with one process, not with --workers"),
         (["--partition", "3"], "--partition goes with --ray or --workers"),
+        (["s3://bucket"], "s3://bucket: object stores are read with --workers or --ray"),
     ],
 )
 def test_options_that_contradict_each_other_are_a_mistake(
