@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -68,4 +67,3 @@ def test_a_command_costs_its_own_memory_and_its_fault_is_named(tmp_path: Path) -
     script.write_text("import sys; print('error: no such thing'); sys.exit(2)\n")
     with pytest.raises(UserError, match="failed with error: no such thing"):
         measured_command([script], tmp_path)
-    assert sys.executable
