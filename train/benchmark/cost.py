@@ -15,7 +15,7 @@ from pathlib import Path
 from birdkit.errors import UserError
 
 RESET_PEAK = "5"  # what Linux takes for it in clear_refs
-# A child's own peak in KiB as its last line: what the system says of it counts its parent's memory, too.
+# A child's own peak in KiB as its last line: the system counts its parent's memory, too.
 TELLS_PEAK = """
 import atexit, runpy, sys
 def tell():
@@ -65,7 +65,7 @@ def measured_command(command: Sequence[str | Path], root: Path) -> Cost:
     said = process.stdout.read() if process.stdout else ""
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    *lines, peak = said.strip().splitlines() or [""]
+    *lines, peak = [line for line in said.splitlines() if line.strip()] or [""]
     if process.returncode or not peak.isdigit():
         last = (lines or [peak or "no word"])[-1]
         raise UserError(f"{' '.join(map(str, command))}: failed with {last}")

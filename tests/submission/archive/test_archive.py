@@ -189,7 +189,6 @@ def test_other_models_on_a_machine_are_refused(task: Task) -> None:
     [
         (["--workers", "1", "--clips", "3"], "--clips goes with one process, not with --workers"),
         (["--partition", "3"], "--partition goes with --ray or --workers"),
-        (["s3://bucket"], "s3://bucket: object stores are read with --workers or --ray"),
     ],
 )
 def test_options_that_contradict_each_other_are_a_mistake(
@@ -197,6 +196,11 @@ def test_options_that_contradict_each_other_are_a_mistake(
 ) -> None:
     with pytest.raises(UserError, match=message):
         detect(archive, tmp_path / "out", tmp_path, *more)
+
+
+def test_an_object_store_needs_workers(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="s3://bucket: object stores are read with --workers or --ray"):
+        submission_detect.main(["s3://bucket", "--out", str(tmp_path / "out")])
 
 
 def test_a_cluster_without_ray_is_a_mistake_and_local_goes_on_in_processes(
