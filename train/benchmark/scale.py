@@ -16,6 +16,7 @@ from train.benchmark import growth
 from train.benchmark.cost import Cost, measured, measured_command
 from train.config import recipe as recipes
 from train.config.job import Job
+from train.config.settings import Recipe
 from train.data import dataset as data
 from train.data import duplicates, speech
 from train.data.batches import Batches
@@ -44,7 +45,7 @@ class Run:
     competition: Path
     out: Path
     wheels: Path | None
-    recipe: recipes.Recipe
+    recipe: Recipe
     dataset: data.Dataset = field(init=False)
 
     @property
@@ -130,14 +131,14 @@ class Run:
         self.runner.run(self.stages, self.run_dir)
 
     def gates(self) -> Cost:
-        model = self.out / "model"
-        command = ["export/to_onnx.py", self.run_dir, "--data", self.competition, "--out", model]
-        return measured_command(command, ROOT)
+        folders = ("--data", self.competition, "--out", self.out / "model")
+        return measured_command(["export/to_onnx.py", self.run_dir, *folders], ROOT)
 
     def bundle(self) -> Cost:
-        command = ["export/bundle.py", "--model", self.out / "model", "--out", self.out / "kaggle"]
-        command += ["--owner", "nobody", "--competition", "birdclef-2025"]
-        return measured_command([*command, *(["--wheels", self.wheels] if self.wheels else [])], ROOT)
+        folders = ("--model", self.out / "model", "--out", self.out / "kaggle")
+        names = ("--owner", "nobody", "--competition", "birdclef-2025")
+        wheels = ("--wheels", self.wheels) if self.wheels else ()
+        return measured_command(["export/bundle.py", *folders, *names, *wheels], ROOT)
 
 
 # Name of a stage → its work, which gives a cost of its own where it is another process.
@@ -167,7 +168,7 @@ def compare(
     return f"{text}\n\n{growth.summary(wrong, stages)}", wrong
 
 
-def _recipe() -> recipes.Recipe:
+def _recipe() -> Recipe:
     """The demo's recipe, tiny, whose teacher hears each soundscape once."""
     recipe = recipes.load("demo", TINY)
     once = [replace(one, pseudo=replace(one.pseudo, shifts=())) for one in recipe.rounds]

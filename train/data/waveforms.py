@@ -106,7 +106,7 @@ class Room:
         sizes = [seconds * sample_rate * 2 for seconds in lengths_s]
         there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
         free = shutil.disk_usage(there).free
-        left_bytes, fits = free - RESERVE_BYTES, {}
+        left_bytes, fits = float(free - RESERVE_BYTES), dict[str, Source]()
         for name, size in zip(missing, sizes, strict=True):
             if size <= left_bytes:
                 fits[name] = missing[name]

@@ -19,8 +19,8 @@ import pytest
 
 from birdkit.archive import cluster, session
 from birdkit.archive.partitions import Partition, partitions
-from birdkit.archive.places import find
-from birdkit.archive.worker import ATTEMPTS, DIED, MOST_DEATHS, Attempt, Task, Worker
+from birdkit.archive.places import Item, find
+from birdkit.archive.worker import ATTEMPTS, DIED, MOST_DEATHS, Attempt, Collected, Task, Worker
 from birdkit.detections.outputs import Choices, Outputs
 from birdkit.detections.species import Species
 from birdkit.engines.layout import Layout
@@ -157,10 +157,10 @@ def test_a_recording_that_ends_its_workers_is_left_out_and_the_others_are_scored
     class Death(BaseException):
         """In place of a signal that no code survives."""
 
-    def fatal(worker: Worker, items: Sequence[object], attempt: Attempt, collected: object) -> None:
-        if any("S1" in item.name for item in items) and not attempt.ended_its_worker(items):  # type: ignore[attr-defined]
+    def fatal(worker: Worker, items: Sequence[Item], attempt: Attempt, collected: Collected) -> None:
+        if any("S1" in item.name for item in items) and not attempt.ended_its_worker(items):
             raise Death
-        score(worker, items, attempt, collected)  # type: ignore[arg-type]
+        score(worker, items, attempt, collected)
 
     score = Worker._score
     monkeypatch.setattr(Worker, "_score", fatal)
@@ -263,3 +263,10 @@ def below(pid: int) -> list[int]:
     path = Path(f"/proc/{pid}/task/{pid}/children")
     children = [int(child) for child in path.read_text().split()] if path.exists() else []
     return [*children, *(other for child in children for other in below(child))]
+
+
+@pytest.mark.slow  # opens an engine
+def test_a_model_folder_tells_without_an_engine_what_an_engine_does(model_dir: Path) -> None:
+    folder = ModelFolder(model_dir, threads=1)
+    assert folder.told() == folder.describe(folder.open(None))
+    assert ModelFolder(model_dir, layout="auto").told() is None
