@@ -201,7 +201,7 @@ def test_a_killed_search_loses_no_more_than_it_has_not_saved(
 ) -> None:
     monkeypatch.setattr(speech, "SAVE_EVERY_S", 1.5)
     clock = itertools.count()
-    monkeypatch.setattr(speech.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("train.data.speech.time.monotonic", lambda: next(clock))
     store = tmp_path / "speech.json"
     saved = []
 
