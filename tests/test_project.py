@@ -23,8 +23,12 @@ ALLOWED = {
     "train": {"train", "birdkit"},
     "export": {"export", "train", "birdkit"},
 }
-# pyarrow is asked for by detect.py alone, which says so where it is missing.
-RUN_TIME = {"birdkit", "numpy", "pandas", "soundfile", "soxr", "onnxruntime", "openvino", "pyarrow"}
+# pyarrow is asked for by detect.py alone, and ray and fsspec by its archives; each says so where it is
+# missing.
+RUN_TIME = {"birdkit", "numpy", "pandas", "soundfile", "soxr", "onnxruntime", "openvino", "pyarrow"} | {
+    "fsspec",
+    "ray",
+}
 # Rooms that each room may import, beside itself. Imports go down only, in functions, too. The commands
 # of a folder may import every room of it; no room imports a command.
 BIRDKIT = {
@@ -35,6 +39,7 @@ BIRDKIT = {
     "kaggle": {"scoring", "outside", "engines", ""},
     "recordings": {"scoring", "outside", "engines", ""},
     "detections": {"recordings", "scoring", "outside", "engines", ""},
+    "archive": {"detections", "recordings", "scoring", "outside", "engines", ""},
 }
 TRAIN = {
     "config": set[str](),
@@ -45,6 +50,7 @@ TRAIN = {
     "scoring": {"config", "data", "models"},
     "fit": {"config", "data", "models"},
     "rounds": {"config", "data", "outside", "models", "scoring", "fit"},
+    "benchmark": {"config", "synthetic", "data", "outside", "models", "scoring", "fit", "rounds"},
     "pages": {"config", "data", "outside", "models", "scoring", "fit", "rounds"},
 }
 EXPORT = {
@@ -55,6 +61,7 @@ EXPORT = {
     "kaggle": {"models", "gates", "folder"},
 }
 ROOMS = {"submission/birdkit": BIRDKIT, "train": TRAIN, "export": EXPORT}
+REQUIREMENTS = ("requirements.txt", "requirements-dev.txt", "submission/requirements.txt")
 MOST_MODULES, MOST_LINES, MOST_ARGUMENTS = 12, 45, 6
 # A comment in a function, or right above it, that gives the reason for its size.
 LONG = re.compile(r"# long\b", re.IGNORECASE)
@@ -171,7 +178,7 @@ def test_a_large_function_gives_its_reason() -> None:
 
 
 def test_packages_are_pinned() -> None:
-    for name in ("requirements.txt", "requirements-dev.txt", "submission/requirements.txt"):
+    for name in (*REQUIREMENTS, "requirements-scale.txt"):
         for line in (ROOT / name).read_text().splitlines():
             if line and not line.startswith(("#", "-r")):
                 assert re.fullmatch(r"[\w.-]+==[\w.]+", line), line
@@ -179,7 +186,7 @@ def test_packages_are_pinned() -> None:
 
 def test_the_lock_holds_every_pinned_package_but_torch_with_hashes() -> None:
     locked = (ROOT / "requirements.lock").read_text()
-    for name in ("requirements.txt", "requirements-dev.txt", "submission/requirements.txt"):
+    for name in REQUIREMENTS:
         for line in (ROOT / name).read_text().splitlines():
             if line and not line.startswith(("#", "-r")):
                 on_its_own = f"\n{line} \\\n    --hash=sha256:"

@@ -90,7 +90,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe, stages, left_out = plan.without_soundscapes(recipe, stages, dataset)
     stop_rule.refuse_unjudged(stages, dataset)
     jobs = [member.job for stage in stages for member in stage.members]
-    _print_data(folders, dataset, [*notes, *left_out, *data.fold_notes(dataset, jobs)])
+    unlabelled = any(stage.draws_soundscapes for stage in stages)
+    notes += [*left_out, *data.fold_notes(dataset, jobs)]
+    _print_data(
+        folders, dataset, [*notes, *data.cache_note(dataset, jobs, args.cache, unlabelled=unlabelled)]
+    )
     contract = dataset.contract(jobs[0])
     truth = validation_set(args.validation, contract) if args.validation else None
     teachers = open_teachers(
@@ -110,7 +114,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     with locked(out):
         for litter in out.glob("round*/*/*.partial"):  # of a run that was killed
             litter.unlink()
-        unlabelled = any(stage.draws_soundscapes for stage in stages)
         dataset, lines = data.prepare(dataset, jobs, args.cache, unlabelled=unlabelled)
         for line in [*lines, *record.write(dataset, jobs, out)]:
             LOG.info(line)

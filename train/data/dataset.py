@@ -164,6 +164,14 @@ def fold_notes(dataset: Dataset, jobs: Sequence[Job]) -> list[str]:
     return [f"{', '.join(models)}: {line}" for lines, models in names.items() for line in lines]
 
 
+def cache_note(dataset: Dataset, jobs: Sequence[Job], cache: Path, *, unlabelled: bool) -> list[str]:
+    """A line on what `prepare` will decode once, and what is decoded whenever it is drawn."""
+    if not jobs[0].data.cache:
+        return ["waveform cache: off, so that all is decoded as it is drawn (data.cache = false)"]
+    drawn = _drawn(dataset, jobs, unlabelled=unlabelled)
+    return [waveforms.forecast(cache, drawn, dataset.waveforms.sample_rate)]
+
+
 def prepare(
     dataset: Dataset, jobs: Sequence[Job], cache: Path, *, unlabelled: bool
 ) -> tuple[Dataset, list[str]]:

@@ -6,6 +6,7 @@ The detector is Silero VAD (https://github.com/snakers4/silero-vad, MIT), whose 
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -34,7 +35,7 @@ SPEECH, QUIET = 0.5, 0.35  # speech begins at the one probability and lasts down
 LEAST_SPEECH_S, LEAST_QUIET_S, PAD_S = 0.25, 0.1, 0.2
 
 VERSION = 1  # raise it when the same recording gives other stretches
-SAVE_EVERY = 200  # recordings searched
+SAVE_EVERY_S = 60.0  # the whole store is written each time, which takes longer as it grows
 
 
 class SpeechDetector:
@@ -132,13 +133,13 @@ def find_speech(
     keys = {path: provenance.file_state(path) for path in paths}
     todo = [path for path, key in keys.items() if key not in known]
     if todo:
-        detector = SpeechDetector()
+        detector, saved_s = SpeechDetector(), time.monotonic()
         try:
-            bar = tqdm(todo, **progress.bar("searching for speech"))
-            for count, path in enumerate(bar, start=1):
+            for path in tqdm(todo, **progress.bar("searching for speech")):
                 known[keys[path]] = detector(read(path), sample_rate)
-                if count % SAVE_EVERY == 0:
+                if time.monotonic() - saved_s > SAVE_EVERY_S:
                     _write_store(store, made_by, known)
+                    saved_s = time.monotonic()
         finally:
             _write_store(store, made_by, known)
     return {path: known[key] for path, key in keys.items()}

@@ -51,6 +51,7 @@ class Waveforms:
     folder: Path | None = None
     memory_bytes: int = 1 << 30
     _kept: dict[str, NDArray[np.int16]] = field(default_factory=dict, init=False, repr=False)
+    _kept_bytes: int = field(default=0, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def __reduce__(self) -> tuple[type[Waveforms], tuple[int, Path | None, int]]:
@@ -65,14 +66,20 @@ class Waveforms:
             if entry is not None:
                 return entry
         with self._lock:
-            samples = self._kept.pop(name, None)
+            samples = self._kept.get(name)
         if samples is None:
             samples = _decode(path, max_s, self.sample_rate)
         with self._lock:
+            self._forget(name)
             self._kept[name] = samples  # now the latest
-            while sum(array.nbytes for array in self._kept.values()) > self.memory_bytes:
-                del self._kept[next(iter(self._kept))]
+            self._kept_bytes += samples.nbytes
+            while self._kept_bytes > self.memory_bytes:
+                self._forget(next(iter(self._kept)))
         return samples
+
+    def _forget(self, name: str) -> None:
+        if (samples := self._kept.pop(name, None)) is not None:
+            self._kept_bytes -= samples.nbytes
 
 
 def to_float(samples: NDArray[np.int16]) -> NDArray[np.float32]:
@@ -80,8 +87,61 @@ def to_float(samples: NDArray[np.int16]) -> NDArray[np.float32]:
     return np.divide(samples, np.float32(FULL_SCALE), dtype=np.float32)
 
 
+@dataclass(frozen=True)
+class Room:
+    """The recordings that a folder lacks: those that its disk has room for, and the others."""
+
+    fits: Sources
+    left: Sources
+    needed: float  # bytes of all of them
+    free: int  # bytes
+
+    @classmethod
+    def of(cls, folder: Path, missing: Sources, sample_rate: int) -> Room:
+        """What fits beside the reserve, the first ones first. Raises `OSError` without a disk."""
+        looks = bad_files.look_at_all([path for path, _ in missing.values()])
+        lengths_s = (
+            min(s, max_s or s) for (s, _), (_, max_s) in zip(looks, missing.values(), strict=True)
+        )
+        sizes = [seconds * sample_rate * 2 for seconds in lengths_s]
+        there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+        free = shutil.disk_usage(there).free
+        left_bytes, fits = float(free - RESERVE_BYTES), dict[str, Source]()
+        for name, size in zip(missing, sizes, strict=True):
+            if size <= left_bytes:
+                fits[name] = missing[name]
+                left_bytes -= size
+        left = {name: source for name, source in missing.items() if name not in fits}
+        return cls(fits, left, sum(sizes), free)
+
+    def __str__(self) -> str:
+        """What is left out and why; empty where nothing is."""
+        if not self.left:
+            return ""
+        sizes = (f"{size / 1e9:.1f} GB" for size in (self.needed, RESERVE_BYTES, self.free))
+        need = "{} and {} to spare are needed, {} are free".format(*sizes)
+        return f"{_counted(self.left)} are decoded as they are drawn, since {need}"
+
+
+def forecast(folder: Path, wanted: Sequence[Source], sample_rate: int) -> str:
+    """What `fill` would do, without any of it."""
+    current = {_entry_name(*source, sample_rate): source for source in wanted}
+    missing = {name: current[name] for name in current if _open_entry(folder / name) is None}
+    if not missing:
+        return f"waveform cache {folder}: holds all {len(current)} recordings"
+    room = Room.of(folder, missing, sample_rate)
+    cached = f"{_counted(room.fits)} of {len(current)} are to be decoded once, into {folder}"
+    return f"waveform cache: {cached}; {room}" if room.left else f"waveform cache: {cached}"
+
+
+def _counted(sources: Sources) -> str:
+    """How many recordings there are, and how many of them are soundscapes, of which all is kept."""
+    n_whole = sum(max_s is None for _, max_s in sources.values())
+    return f"{len(sources)} recordings" + (f" ({n_whole} of them soundscapes)" if n_whole else "")
+
+
 def fill(folder: Path, wanted: Sequence[Source], sample_rate: int) -> tuple[str, dict[Path, str]]:
-    """Decode the recordings that the folder lacks.
+    """Decode the recordings that the folder lacks, from the first on, as many as fit on the disk.
 
     A disk that is short, full or read-only is only reported, since training works without the cache.
 
@@ -91,25 +151,30 @@ def fill(folder: Path, wanted: Sequence[Source], sample_rate: int) -> tuple[str,
     """
     current = {_entry_name(*source, sample_rate): source for source in wanted}
     faults: dict[Path, str] = {}
+    room = Room({}, {}, 0.0, 0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         index = _sweep(folder, current)
         missing = {name: current[name] for name in current if _open_entry(folder / name) is None}
         damaged = [name for name in missing if (folder / name).exists()]
         if missing:
-            _check_space(folder, missing, sample_rate)
-            faults = _write(folder, missing, index, sample_rate)
-        entries = [folder / name for name, (path, _) in current.items() if path not in faults]
+            room = Room.of(folder, missing, sample_rate)
+            faults = _write(folder, room.fits, index, sample_rate)
+        cached = {name: path for name, (path, _) in current.items() if name not in room.left}
+        entries = [folder / name for name, path in cached.items() if path not in faults]
         size_gb = sum(entry.stat().st_size for entry in entries) / 1e9
     except OSError as error:
         rest = "recordings that it lacks are decoded as they are drawn"
         lacking = [current[name] for name in current if _open_entry(folder / name) is None]
         line = f"waveform cache: {error.strerror or error} in {folder}; {rest}"
         return line, bad_files.undecodable(lacking, sample_rate, folder)
-    n_decoded = sum(path not in faults for path, _ in missing.values())
+    n_decoded = sum(path not in faults for path, _ in room.fits.values())
     counts = f"{len(entries)} recordings, {size_gb:.2f} GB, {n_decoded} decoded now"
     if damaged:
         counts += f", {len(damaged)} of them for damaged entries ({', '.join(damaged[:3])})"
+    if room.left:
+        faults |= bad_files.undecodable(list(room.left.values()), sample_rate, folder)
+        counts += f"; {room}"
     return f"waveform cache {folder}: {counts}", faults
 
 
@@ -127,17 +192,6 @@ def _sweep(folder: Path, current: Sources) -> dict[str, str]:
             (folder / name).unlink(missing_ok=True)
             del index[name]
     return index
-
-
-def _check_space(folder: Path, missing: Sources, sample_rate: int) -> None:
-    """Raises `OSError` where the recordings would not fit."""
-    looks = bad_files.look_at_all([path for path, _ in missing.values()])
-    lengths_s = (min(s, max_s or s) for (s, _), (_, max_s) in zip(looks, missing.values(), strict=True))
-    needed = sum(lengths_s) * sample_rate * 2
-    free = shutil.disk_usage(folder).free
-    if needed + RESERVE_BYTES > free:
-        sizes = (f"{size / 1e9:.1f} GB" for size in (needed, RESERVE_BYTES, free))
-        raise OSError("needs {} and {} to spare, {} are free".format(*sizes))
 
 
 def _write(folder: Path, missing: Sources, index: dict[str, str], sample_rate: int) -> dict[Path, str]:

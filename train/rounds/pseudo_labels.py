@@ -235,7 +235,8 @@ def windows_of(
     """The windows that a student draws; it draws none of the soundscapes named in `leave_out`."""
     where = {path.name: path for path in soundscapes}
     targets, chance = transformed(labels.scores, pseudo)
-    elsewhere = np.array([name in leave_out for name in labels.names])
+    left_out = frozenset(leave_out)
+    elsewhere = np.array([name in left_out for name in labels.names])
     chance = np.where(elsewhere[labels.file], 0.0, chance)
     if not chance.sum() > 0:
         raise UserError("pseudo.out_of_fold leaves this model no window; lower pseudo.keep_above")

@@ -14,8 +14,9 @@ import soundfile
 
 from birdkit.detections.audacity import write_labels
 from birdkit.detections.clips import Clips, cut
-from birdkit.detections.events import Detection, detections, moment
+from birdkit.detections.events import Detection, detections
 from birdkit.detections.raven import SelectionTable
+from birdkit.detections.rows import DETECTION_COLUMNS, RECORDING_COLUMNS, detection_row, recording_row
 from birdkit.detections.species import Species
 from birdkit.detections.texts import place, text_file
 from birdkit.detections.windows import windows_table
@@ -27,13 +28,6 @@ from birdkit.recordings.journal import Journal, Model, Scored
 RECORDINGS, DETECTIONS = "recordings.csv", "detections.csv"
 RAVEN, RAVEN_SOUNDS = "raven.selections.txt", "raven.sounds.txt"
 RAVEN_FOLDER, AUDACITY_FOLDER, CLIPS_FOLDER = "raven", "audacity", "clips"
-RECORDING_COLUMNS = (
-    *("recording", "duration_s", "sample_rate", "channels", "start", "windows", "detections", "fault"),
-)
-DETECTION_COLUMNS = (
-    *("recording", "start_s", "end_s", "time", "class", "scientific_name", "common_name", "score"),
-    *("windows", "model"),
-)
 
 
 @dataclass(frozen=True)
@@ -132,19 +126,13 @@ class Outputs:
         return found
 
     def _row(self, recording: Recording, scored: Scored, one: Detection) -> Sequence[object]:
-        name = self._species[one.label]
-        names = (name.label, name.scientific, name.common)
-        time = moment(scored.sound.start, one.start_s)
-        where = (recording.name, one.start_s, one.end_s, time)
-        return (*where, *names, f"{one.score:.6f}", one.n_windows, self._model.name)
+        row = detection_row(recording.name, scored, one, self._species, self._model)
+        return [f"{one.score:.6f}" if value is one.score else value for value in row]
 
     @staticmethod
     def _recording_row(recording: Recording, scored: Scored, n_detections: int) -> Sequence[object]:
-        sound = scored.sound
-        return (
-            *(recording.name, f"{sound.duration_s:.3f}", sound.rate, sound.channels, sound.start),
-            *(len(scored.scores), n_detections, ""),
-        )
+        name, _, *others = recording_row(recording.name, scored.sound, len(scored.scores), n_detections)
+        return name, f"{scored.sound.duration_s:.3f}", *others
 
     def _write_of_recording(
         self, recording: Recording, scored: Scored, found: Sequence[Detection]

@@ -53,13 +53,13 @@ def detect(options: Options) -> int:
         options.model, options.engine, options.precision, options.threads, options.layout
     )
     found, faults = folders.find(options.recordings, out)
-    _make(out)
+    make(out)
     with locked(out), closing(Journal(out, folder.key)) as journal:
         model, opened = journal.model, None
         if model is None:
             opened = folder.open(None)
             model = journal.model = folder.describe(opened)
-        choices = _choices(options, model)
+        choices = choices_of(options, model)
         todo = [recording for recording in found if not journal.has(recording, choices.floor)]
         kept = f"; {len(found) - len(todo)} are scored already" if len(todo) < len(found) else ""
         LOG.info(f"{len(found)} recordings{kept}")
@@ -72,7 +72,7 @@ def detect(options: Options) -> int:
     return len(faults) + len(counts.clip_faults)
 
 
-def _make(out: Path) -> None:
+def make(out: Path) -> None:
     """Make the folder of the tables. Raises `UserError` where that can't be."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def _make(out: Path) -> None:
         raise UserError(f"--out {out}: {error.strerror}; give the path of a folder") from error
 
 
-def _choices(options: Options, model: Model) -> Choices:
+def choices_of(options: Options, model: Model) -> Choices:
     """What goes into the tables.
 
     Raises `UserError` where options contradict the model, or each other.

@@ -76,8 +76,8 @@ def indices(names: Sequence[str], species: Sequence[Species], where: str) -> lis
 
     Raises `UserError`, beginning with `where`, for a name of no class or of several.
     """
-    known = _by_name(species)
-    return sorted({_index(name, species, known, where) for name in names})
+    known, column = _by_name(species), _columns(species)
+    return sorted({_index(name, column, known, where) for name in names})
 
 
 def thresholds(text: str, species: Sequence[Species], default: float) -> list[float]:
@@ -92,7 +92,7 @@ def thresholds(text: str, species: Sequence[Species], default: float) -> list[fl
         path = Path(text)
     if not _is_file(text):
         raise UserError(f"--threshold {text}: neither a number nor a file; give 0.5, or a CSV")
-    table, known = read_csv(path), _by_name(species)
+    table, known, column = read_csv(path), _by_name(species), _columns(species)
     if "threshold" not in table.columns:
         raise UserError(f"{path}: lacks the column threshold; give a CSV with class and threshold")
     found: dict[int, float] = {}
@@ -100,7 +100,7 @@ def thresholds(text: str, species: Sequence[Species], default: float) -> list[fl
         zip(table[_class_column(table, path)], table["threshold"], strict=True), start=2
     ):
         where = f"{path}: line {line}"
-        index = _index(name.strip(), species, known, where)
+        index = _index(name.strip(), column, known, where)
         if index in found:
             raise UserError(f"{where}: {name} is there twice; keep one row a class")
         try:
@@ -149,14 +149,16 @@ def _by_name(species: Sequence[Species]) -> dict[str, list[str]]:
     return names
 
 
-def _index(
-    name: str, species: Sequence[Species], known: Mapping[str, Sequence[str]], where: str
-) -> int:
+def _columns(species: Sequence[Species]) -> dict[str, int]:
+    """Class → its index."""
+    return {one.label: index for index, one in enumerate(species)}
+
+
+def _index(name: str, column: Mapping[str, int], known: Mapping[str, Sequence[str]], where: str) -> int:
     """The index of the class that a name names, a class as it is written before any other."""
-    labels = [one.label for one in species]
-    named = [name] if name in labels else known.get(name.lower(), ())
+    named = [name] if name in column else known.get(name.lower(), ())
     if len(named) == 1:
-        return labels.index(named[0])
+        return column[named[0]]
     if named:
         raise UserError(f"{where}: '{name}' names several classes; give one of {', '.join(named)}")
     near = difflib.get_close_matches(name.lower(), known)

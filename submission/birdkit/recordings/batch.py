@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from birdkit.errors import one_line
 from birdkit.grid import windows_in
 from birdkit.log import LOG
 from birdkit.recordings.folders import Recording
-from birdkit.recordings.journal import Journal, Scored, Sound
+from birdkit.recordings.journal import Scored, Sound
 from birdkit.recordings.progress import Progress
 from birdkit.recordings.times import start_of
 from birdkit.scoring.averaging import average, constant_where_unknown
@@ -29,6 +30,18 @@ from birdkit.scoring.predict import finite
 from birdkit.scoring.streams import in_order
 
 PartScores = tuple[Span, NDArray[np.float32]]  # (windows, classes) of the windows that hold sound
+
+
+class Keeps(Protocol):
+    """What keeps the scores of a batch, as the journal does; each method as the journal's."""
+
+    def parts(self, recording: Recording, n_classes: int) -> list[NDArray[np.float32]]: ...
+
+    def add_part(self, recording: Recording, number: int, scores: NDArray[np.float32]) -> None: ...
+
+    def add(self, recording: Recording, floor: float, scored: Scored) -> None: ...
+
+    def commit(self) -> None: ...
 
 
 @dataclass
@@ -57,14 +70,17 @@ class Batch:
     floor : scores below it are not kept
     """
 
-    def __init__(self, models: Failover, journal: Journal, floor: float, progress: Progress) -> None:
+    def __init__(self, models: Failover, journal: Keeps, floor: float, progress: Progress) -> None:
         self._models, self._journal, self._floor = models, journal, floor
         self._progress = progress
         self._contract = models.contract
         self.faults: dict[str, str] = {}  # name of a bad recording → why
 
-    def run(self, recordings: Sequence[Recording], streams: int) -> None:
-        """Score recordings in order, and keep the scores of each as soon as it is done."""
+    def run(self, recordings: Iterable[Recording], streams: int) -> None:
+        """Score recordings in order, and keep the scores of each as soon as it is done.
+
+        A recording is asked for when its turn comes, while those before it are scored.
+        """
         begun: dict[int, _Begun] = {}
         files = self._files(recordings, begun)
         with closing(in_order(files, self._contract, _next_part, self._score, streams)) as every_part:
@@ -80,12 +96,12 @@ class Batch:
                 self._finish(begun.pop(index), fault)
         self._journal.commit()
 
-    def _files(self, recordings: Sequence[Recording], begun: dict[int, _Begun]) -> Iterator[SoundFile]:
+    def _files(self, recordings: Iterable[Recording], begun: dict[int, _Begun]) -> Iterator[SoundFile]:
         """The recordings that can be opened, each when its turn comes; `begun` is filled beside."""
         n_classes, count = len(self._contract.classes), itertools.count()
         for recording in recordings:
             try:
-                sound = _look_at(recording)
+                sound = look_at(recording)
             except Exception as error:  # the per-file guard: whatever a header does to its reader
                 self._bad(recording, error, recording.size)
                 continue
@@ -145,7 +161,7 @@ def _next_part(parts: Iterator[Part]) -> Part:
     return next(parts)
 
 
-def _look_at(recording: Recording) -> Sound:
+def look_at(recording: Recording) -> Sound:
     """What a recording's header says. Raises what opening raises."""
     duration_s = audio.length_s(recording.path)
     if duration_s == 0:

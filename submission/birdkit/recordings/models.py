@@ -6,10 +6,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
+from birdkit.contract import Contract
 from birdkit.engines import ladder
 from birdkit.engines.layout import Layout, one_stream, usable_cores
+from birdkit.engines.onnx_graphs import metadata
 from birdkit.files import sha256
 from birdkit.outside.card import CARD_SUFFIX
 from birdkit.recordings.journal import Model
@@ -68,6 +71,21 @@ class ModelFolder:
         """What tables and marks call these models: the folder, with the first digits of the key."""
         return f"{self.folder.resolve().name}-{self.key[:SHOWN_DIGITS]}"
 
+    def told(self) -> Model | None:
+        """What the tables need to know, as the ONNX files tell it, without an engine's memory.
+
+        None where there are none, or where the layout is to be measured.
+        """
+        paths = {stem: self.folder / f"{stem}.onnx" for stem in Spec.load(self.folder).stems}
+        if self.layout == "auto" or not all(path.is_file() for path in paths.values()):
+            return None
+        contracts = {}
+        for stem, path in paths.items():
+            with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+                contracts[stem] = Contract.from_metadata(metadata(content), str(path))
+        layout = self.layout or str(one_stream(self.threads or usable_cores()))
+        return self._model(ensemble.common_contract(contracts), layout)
+
     def open(self, before: str | None) -> Opened:
         """Open the models in the layout that was asked for, else in the one they ran in before.
 
@@ -84,8 +102,9 @@ class ModelFolder:
 
     def describe(self, opened: Opened) -> Model:
         """What the tables need to know of these models."""
-        contract = opened.models.contract
-        layout = str(opened.layout)
+        return self._model(opened.models.contract, str(opened.layout))
+
+    def _model(self, contract: Contract, layout: str) -> Model:
         return Model(self.name, contract.classes, contract.window_s, contract.sample_rate, layout)
 
     def _opened(self, loaded: ensemble.Loaded, layout: Layout) -> Opened:

@@ -173,10 +173,14 @@ def test_a_file_that_was_found_to_be_good_is_decoded_again_only_once_it_changed(
 def test_with_and_without_the_cache_a_batch_is_the_same_bit_for_bit(
     competition: Path, tmp_path: Path
 ) -> None:
-    found, lines, (job, _) = prepare(competition, tmp_path, "data.cache=true")
+    found, lines, jobs = prepare(competition, tmp_path, "data.cache=true")
     assert any(line.startswith(f"waveform cache {tmp_path}: ") for line in lines)
-    plain, lines, _ = prepare(competition, tmp_path, "data.cache=false")
+    job, (note,) = jobs[0], dataset.cache_note(found, jobs, tmp_path, unlabelled=True)
+    assert note.startswith(f"waveform cache {tmp_path}: holds all ")
+    plain, lines, jobs = prepare(competition, tmp_path, "data.cache=false")
     assert lines == []
+    (note,) = dataset.cache_note(plain, jobs, tmp_path, unlabelled=True)
+    assert note.startswith("waveform cache: off, so that all is decoded")
     assert plain.waveforms.folder is None
     first, second = (Batches(each.sources(job), each.contract(job), job)[3] for each in (found, plain))
     assert first[0].equal(second[0])

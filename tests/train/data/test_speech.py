@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 from pathlib import Path
@@ -198,7 +199,9 @@ def test_an_interrupted_search_goes_on(files: list[Path], tmp_path: Path) -> Non
 def test_a_killed_search_loses_no_more_than_it_has_not_saved(
     files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(speech, "SAVE_EVERY", 2)
+    monkeypatch.setattr(speech, "SAVE_EVERY_S", 1.5)
+    clock = itertools.count()
+    monkeypatch.setattr("train.data.speech.time.monotonic", lambda: next(clock))
     store = tmp_path / "speech.json"
     saved = []
 

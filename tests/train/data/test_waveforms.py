@@ -204,23 +204,31 @@ def test_entries_of_other_recordings_stay_until_their_source_is_gone(
     assert not entry.exists()
 
 
-def test_a_short_disk_gets_nothing_and_is_named_with_the_need(
+def test_a_short_disk_gets_the_first_recordings_and_is_named_with_the_need(
     sounds: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch, decoded: list[str]
 ) -> None:
     # Right, at a seconds cap, at another rate: 2.0 + 1.5 + 0.5 s.
     wanted = [(sounds[0], 60.0), (sounds[1], None), (sounds[2], 0.5)]
     needed = round(4.0 * BYTES_PER_S)
     monkeypatch.setattr(shutil, "disk_usage", disk_with(waveforms.RESERVE_BYTES + needed - 1))
-    line = fill(folder, wanted, RATE)
-    assert line == (
-        f"waveform cache: needs 0.0 GB and 2.1 GB to spare, 2.1 GB are free in {folder}; "
-        "recordings that it lacks are decoded as they are drawn"
+    short = (
+        "1 recordings are decoded as they are drawn, since 0.0 GB and 2.1 GB to spare are needed, "
+        "2.1 GB are free"
     )
-    assert list(folder.iterdir()) == [folder / bad_files.DECODED_NAME]
-    assert sorted(decoded) == ["cd.ogg", "right.ogg", "stereo.flac"]  # their bodies are checked
+    assert waveforms.forecast(folder, wanted, RATE) == (
+        "waveform cache: 2 recordings (1 of them soundscapes) of 3 are to be decoded once, "
+        f"into {folder}; {short}"
+    )
+    assert not folder.exists()
+    line = fill(folder, wanted, RATE)
+    assert line == f"waveform cache {folder}: 2 recordings, 0.00 GB, 2 decoded now; {short}"
+    assert len(entries(folder)) == 2
+    assert sorted(decoded) == ["cd.ogg", "right.ogg", "stereo.flac"]  # the last one's body is checked
     assert Waveforms(RATE, folder)(sounds[0]).size == 2 * RATE
     monkeypatch.setattr(shutil, "disk_usage", disk_with(waveforms.RESERVE_BYTES + needed))
-    assert "3 decoded now" in fill(folder, wanted, RATE)
+    assert "1 decoded now" in fill(folder, wanted, RATE)
+    held = f"waveform cache {folder}: holds all 3 recordings"
+    assert waveforms.forecast(folder, wanted, RATE) == held
 
 
 def test_a_short_disk_is_no_matter_where_all_is_there(
