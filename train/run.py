@@ -6,6 +6,8 @@ DIR is a competition folder, or holds one folder of recordings for each class an
 arguments: the demo recipe on the demo competition, which is synthesised first. A run that was
 interrupted goes on where it stopped; what is done and unchanged is not done again. A finished model
 whose settings or data changed is overwritten with --restart only. --dry-run prints the plan alone.
+
+    torchrun --nproc-per-node N train/run.py …    trains with N processes, one a GPU
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ from birdkit.files import locked
 from birdkit.log import LOG, timed
 from train.config import recipe as recipes
 from train.data import dataset as data
+from train.fit.loop import follow
 from train.fit.precision import add_device_option, choose_device
+from train.fit.processes import Processes, joined
 from train.rounds import estimate, plan, record
 from train.rounds.runner import Runner
 from train.scoring.evaluate import validation_set
@@ -67,7 +71,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    with joined() as processes:
+        return follow(processes) if processes.rank else lead(argv, processes)
+
+
+def lead(argv: Sequence[str] | None, processes: Processes) -> int:
+    """The run, by the first of the processes that train it."""
     args = parse(argv)
+    processes.send(args.device)
     recipe = recipes.load(args.recipe, args.overrides)
     out = args.out or default_out(recipe.name, args.data or [])
     stages = plan.stages(recipe, out)
@@ -82,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _print_data(folders, dataset, [*notes, *left_out, *data.fold_notes(dataset, jobs)])
     contract = dataset.contract(jobs[0])
     truth = validation_set(args.validation, contract) if args.validation else None
-    runner = Runner(recipe, dataset, device, truth, args.restart, args.tensorboard)
+    runner = Runner(recipe, dataset, device, truth, args.restart, args.tensorboard, processes)
     done = runner.done(stages)
     if args.dry_run:
         _print_plan(runner, stages, done, args.cache)

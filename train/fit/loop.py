@@ -1,6 +1,7 @@
 """A model's training from its first step to its last: validated each epoch, resumable to the bit.
 
-A killed run that is resumed ends with the same weights as one that was not killed.
+A killed run that is resumed ends with the same weights as one that was not killed. Several processes
+share each batch; only the first validates and saves.
 """
 
 from __future__ import annotations
@@ -10,20 +11,26 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from birdkit.contract import Contract
 from birdkit.durations import in_words
 from birdkit.errors import UserError
 from birdkit.log import LOG, timed
+from train.config.job import Job
 from train.config.provenance import differences
 from train.config.settings import Fit
-from train.data.batches import Batches
+from train.data.batches import Batches, Sources
 from train.data.progress import bar
+from train.fit.precision import choose_device
+from train.fit.processes import Processes
 from train.fit.trainer import Trainer
 from train.models import checkpoint
 from train.models.sed import Predictor
@@ -68,12 +75,16 @@ def run_fit(
         Where the loss stops being a number.
     """
     fit = trainer.job.fit
+    own = trainer.own
     progress = _resume(trainer, state_path, made_by)
-    per_epoch = trainer.total_steps // fit.epochs
+    if trainer.processes.world > 1:
+        _lead(trainer, batches, progress)
+    batches.own = own
     watch(progress)
-    loader = _loader(batches, range(progress.step, trainer.total_steps), trainer)
+    loader = _loader(batches, progress.step, trainer)
     saver = _Saver(trainer, progress, state_path, made_by)
     started, first_step = time.monotonic(), progress.step
+    per_epoch = trainer.total_steps // fit.epochs
     # Epochs are counted and not steps: a run killed in its last validation has done all its steps.
     while len(progress.epochs) < fit.epochs:
         _train_to(per_epoch * (len(progress.epochs) + 1), trainer, loader, progress, saver)
@@ -86,7 +97,49 @@ def run_fit(
         step_s = (time.monotonic() - started) / max(1, progress.step - first_step)
         left_s = step_s * (trainer.total_steps - progress.step)
         LOG.info(_epoch_line(progress, fit.epochs, left_s))
+        trainer.processes.wait()
     return progress
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """What another process needs to train with the first one. Weights travel as bytes, read as such."""
+
+    job: Job
+    sources: Sources
+    contract: Contract
+    total_steps: int
+    step: int
+    n_epochs: int  # that are done
+    state: bytes
+
+
+def _lead(trainer: Trainer, batches: Batches, progress: Progress) -> None:
+    """Have the other processes train, too, from the same weights."""
+    state = BytesIO()
+    torch.save(trainer.state(), state)
+    at = progress.step, len(progress.epochs)
+    sources, contract = batches.sources, batches.contract
+    trainer.processes.send(
+        _Fit(trainer.job, sources, contract, trainer.total_steps, *at, state.getvalue())
+    )
+
+
+def follow(processes: Processes) -> int:
+    """Train what the first process trains, until it has nothing more; an exit status."""
+    device = choose_device(processes.receive())
+    while (fit := processes.receive()) is not None:
+        predictor = Predictor(fit.job.frontend, fit.job.model, fit.contract)
+        trainer = Trainer(predictor, fit.job, fit.total_steps, device, processes)
+        trainer.load_state(torch.load(BytesIO(fit.state), map_location="cpu", weights_only=True))
+        loader = _loader(Batches(fit.sources, fit.contract, fit.job, trainer.own), fit.step, trainer)
+        progress = Progress(fit.step, [0.0] * fit.step, [{}] * fit.n_epochs)
+        while len(progress.epochs) < fit.job.fit.epochs:
+            per_epoch = fit.total_steps // fit.job.fit.epochs
+            _train_to(per_epoch * (len(progress.epochs) + 1), trainer, loader, progress)
+            progress.epochs.append({})
+            processes.wait()  # while the first one validates
+    return 0
 
 
 def _train_to(
@@ -94,21 +147,31 @@ def _train_to(
     trainer: Trainer,
     loader: Iterator[tuple[Tensor, Tensor]],
     progress: Progress,
-    saver: _Saver,
+    saver: _Saver | None = None,
 ) -> None:
     """The steps up to `end`, the last of an epoch."""
     title = f"epoch {len(progress.epochs) + 1}"
+    losses: list[Tensor] = []
     with tqdm(total=end, initial=progress.step, **bar(title)) as steps:
         while progress.step < end:
-            waveforms, targets = next(loader)
-            loss = trainer.step(waveforms, targets, progress.step)
-            if not math.isfinite(loss):
-                raise UserError(f"the loss is {loss} at step {progress.step}; lower fit.lr")
-            progress.losses.append(loss)
+            losses.append(trainer.step(*next(loader), progress.step))
             progress.step += 1
-            steps.set_postfix(loss=f"{loss:.4f}", refresh=False)
             steps.update()
-            saver.save_if_due()
+            is_due = saver is not None and saver.is_due()
+            if is_due or len(losses) == trainer.steps_a_reading or progress.step == end:
+                _read(losses, progress)
+                steps.set_postfix(loss=f"{progress.losses[-1]:.4f}", refresh=False)
+            if saver is not None and is_due:
+                saver.save()
+
+
+def _read(losses: list[Tensor], progress: Progress) -> None:
+    """Move the losses of the last steps into the progress: on a GPU this waits for them."""
+    for loss in torch.stack(losses).tolist():
+        if not math.isfinite(loss):
+            raise UserError(f"the loss is {loss} at step {len(progress.losses)}; lower fit.lr")
+        progress.losses.append(loss)
+    losses.clear()
 
 
 class _Saver:
@@ -121,9 +184,8 @@ class _Saver:
         self._made_by = made_by
         self._saved = time.monotonic()
 
-    def save_if_due(self) -> None:
-        if time.monotonic() - self._saved >= self._trainer.job.fit.checkpoint_every_s:
-            self.save()
+    def is_due(self) -> bool:
+        return time.monotonic() - self._saved >= self._trainer.job.fit.checkpoint_every_s
 
     def save(self) -> None:
         origin = {"progress": asdict(self._progress), "made_by": self._made_by}
@@ -133,22 +195,46 @@ class _Saver:
         self._saved = time.monotonic()
 
 
-def _loader(batches: Batches, steps: range, trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
+def _loader(batches: Batches, first: int, trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches from a step on; beside a GPU each is copied there while the step before computes."""
+    on_cuda = trainer.device.type == "cuda"
     workers = trainer.job.data.workers
     if workers < 0:
-        beside_gpu = trainer.device.type == "cuda"
-        workers = min(8, max(1, (os.cpu_count() or 2) - 1)) if beside_gpu else 0
-    return iter(
-        DataLoader(
-            batches,
-            batch_size=None,
-            sampler=steps,
-            num_workers=workers,
-            # A fork after torch's thread pool has started can hang.
-            multiprocessing_context="spawn" if workers else None,
-            pin_memory=trainer.device.type == "cuda",
-        )
+        n_cores = (os.cpu_count() or 2) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        workers = min(8, max(1, n_cores - 1)) if on_cuda else 0
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(first, trainer.total_steps),
+        num_workers=workers,
+        # A fork after torch's thread pool has started can hang.
+        multiprocessing_context="spawn" if workers else None,
+        pin_memory=on_cuda,
     )
+    return _copied_ahead(iter(loader), trainer.device) if on_cuda else iter(loader)
+
+
+def _copied_ahead(
+    batches: Iterator[tuple[Tensor, Tensor]], device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pinned batches on the GPU, each copied in a stream of its own before it is asked for."""
+    stream = torch.cuda.Stream(device)
+
+    def copied() -> list[Tensor] | None:
+        batch = next(batches, None)
+        if batch is None:
+            return None
+        with torch.cuda.stream(stream):
+            return [tensor.to(device, non_blocking=True) for tensor in batch]
+
+    ahead = copied()
+    while ahead is not None:
+        torch.cuda.current_stream(device).wait_stream(stream)
+        for tensor in ahead:  # or its memory could be given away while the step reads it
+            tensor.record_stream(torch.cuda.current_stream(device))
+        waveforms, targets = ahead
+        ahead = copied()
+        yield waveforms, targets
 
 
 def _resume(trainer: Trainer, path: Path, made_by: dict[str, Any]) -> Progress:

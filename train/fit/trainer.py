@@ -1,12 +1,14 @@
-"""Training steps, each of them deterministic.
+"""Training steps, each of them deterministic, and computed by one process or by several together.
 
 Everything random in step s (batch, masks, dropout) is seeded by (seed, s). A state saved after any step
-therefore holds no random state.
+therefore holds no random state, and any number of processes can go on from it. No step waits for the
+device: what a GPU is told in one is not read back.
 """
 
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -15,20 +17,35 @@ from timm.utils import ModelEmaV3
 from torch import Tensor
 
 from train.config.job import Job
-from train.data.augment import spec_augment
+from train.data.augment import draw_masks, spec_augment
 from train.fit.losses import sed_loss
 from train.fit.precision import Precision
+from train.fit.processes import Part, Processes
+from train.fit.whole_batch import AsWhole, gathered
 from train.models.sed import Predictor
 
 # Chunks whose log-mel a CPU computes at once: they stay in its cache, which halves the time.
 CPU_CHUNKS = 8
+# Between two looks at the losses on a GPU.
+STEPS_A_READING = 50
 
 
 class Trainer:
-    """A predictor, its optimiser and its moving average, one step at a time."""
+    """A predictor, its optimiser and its moving average, one step at a time.
 
-    def __init__(self, predictor: Predictor, job: Job, total_steps: int, device: torch.device) -> None:
+    Each of several processes has one, and after each step all of them are the same.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        job: Job,
+        total_steps: int,
+        device: torch.device,
+        processes: Processes = Processes(),  # noqa: B008  (frozen)
+    ) -> None:
         fit = job.fit
+        self.processes = processes
         self.job = job
         self.total_steps = total_steps
         self.average_from = round(fit.average_from * total_steps)
@@ -38,13 +55,34 @@ class Trainer:
         self.predictor.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = ModelEmaV3(self.predictor, decay=fit.ema_decay, use_warmup=True)
         groups = param_groups_weight_decay(self.predictor, fit.weight_decay)
-        self.optimizer = torch.optim.AdamW(groups, lr=fit.lr)
+        on_cuda = device.type == "cuda"
+        # Fused, it skips a step of infinite gradients by itself; others read that from the device.
+        self.optimizer = torch.optim.AdamW(groups, lr=fit.lr, fused=True if on_cuda else None)
         self.scaler = self.precision.grad_scaler()
+        over_time = self.predictor.network.over_time
+        self._over_time = torch.compile(over_time) if fit.compile else over_time
+        if on_cuda:
+            torch.backends.cudnn.benchmark = True  # chunks have one size
 
-    def step(self, waveforms: Tensor, targets: Tensor, step: int) -> float:
-        """One optimiser step on waveforms (batch, samples), targets (batch, classes). Returns the loss.
+    @property
+    def steps_a_reading(self) -> int:
+        """Steps after which losses are read: to read one is to wait for a GPU."""
+        return 1 if self.device.type == "cpu" else STEPS_A_READING
 
-        `step` seeds all that is random in it.
+    @property
+    def own(self) -> list[int]:
+        """The samples of each batch that this process computes."""
+        fit = self.job.fit
+        return [i for part in self.processes.parts(fit.batch, fit.accumulate) for i in part.own]
+
+    def step(self, waveforms: Tensor, targets: Tensor, step: int) -> Tensor:
+        """One optimiser step on waveforms (batch, samples), targets (batch, classes).
+
+        `step` seeds all that is random in it. Of several processes each gives its own samples.
+
+        Returns
+        -------
+        The loss of the whole batch, a number that is still on the device.
         """
         fit = self.job.fit
         seed = self.job.seed * 1_000_003 + step
@@ -52,19 +90,38 @@ class Trainer:
         rate = fit.lr * lr_factor(min(step, self.average_from), self.total_steps, fit.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        waveforms = waveforms.to(self.device, non_blocking=True)
-        targets = targets.to(self.device, non_blocking=True)
         self.predictor.train()
-        with torch.no_grad():
-            generator = torch.Generator().manual_seed(seed)
-            masked = spec_augment(self._log_mel(waveforms), self.job.augment, generator)
-            masked = masked.contiguous(memory_format=torch.channels_last)
-        with self.precision.autocast():
-            clipwise, framewise = self.predictor.network.over_time(masked)
-        loss = sed_loss(clipwise, framewise, targets, fit, self.job.pseudo.soft_clipwise)
-        self._update(loss, fit.grad_clip)
+        self.optimizer.zero_grad(set_to_none=True)
+        n_samples = fit.batch if self.processes.world > 1 else len(waveforms)
+        parts = self.processes.parts(n_samples, min(fit.accumulate, n_samples))
+        own = [len(part.own) for part in parts]
+        draws = draw_masks(n_samples, self.job.augment, torch.Generator().manual_seed(seed))
+        draws = torch.cat([draws[part.own.start : part.own.stop] for part in parts])
+        tensors = (self._on_device(tensor).split(own) for tensor in (waveforms, targets, draws))
+        losses = [self._backward(*micro_batch) for micro_batch in zip(parts, *tensors, strict=True)]
+        self._update(fit.grad_clip)
         self._average(step)
-        return float(loss.detach())
+        return torch.stack(losses).sum()
+
+    def _on_device(self, tensor: Tensor) -> Tensor:
+        if self.device.type == "cuda" and tensor.device.type == "cpu":
+            tensor = tensor.contiguous().pin_memory()  # nothing where it is already
+        return tensor.to(self.device, non_blocking=True)
+
+    def _backward(self, part: Part, waveforms: Tensor, targets: Tensor, draws: Tensor) -> Tensor:
+        """Add the gradients of a micro-batch, and return its loss, both weighted by its share."""
+        job, processes = self.job, self.processes
+        with torch.no_grad():
+            masked = spec_augment(self._log_mel(waveforms), job.augment, draws)
+            masked = masked.contiguous(memory_format=torch.channels_last)
+        as_whole = AsWhole(part, processes) if processes.world > 1 else nullcontext()
+        with self.precision.autocast(), as_whole:
+            answers = self._over_time(masked)
+        clipwise, framewise = (gathered(answer, part, processes) for answer in answers)
+        targets = gathered(targets, part, processes)
+        loss = sed_loss(clipwise, framewise, targets, job.fit, job.pseudo.soft_clipwise) * part.share
+        self.scaler.scale(loss).backward()
+        return loss.detach()
 
     def _log_mel(self, waveforms: Tensor) -> Tensor:
         """(batch, samples) → (batch, 1, mels, frames)."""
@@ -73,9 +130,8 @@ class Trainer:
             return front_end(waveforms)
         return torch.cat([front_end(part) for part in waveforms.split(CPU_CHUNKS)])
 
-    def _update(self, loss: Tensor, grad_clip: float) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+    def _update(self, grad_clip: float) -> None:
+        self.processes.sum_gradients(self.predictor.parameters())
         self.scaler.unscale_(self.optimizer)
         if grad_clip > 0:
             torch.nn.utils.clip_grad_norm_(self.predictor.parameters(), grad_clip)

@@ -26,6 +26,7 @@ from train.data.folds import left_out_of_fold
 from train.fit import curves
 from train.fit.events import events
 from train.fit.loop import Metrics, Progress, run_fit, total_steps
+from train.fit.processes import Processes
 from train.fit.trainer import Trainer
 from train.models import checkpoint, pretrained
 from train.models.checkpoint import Final
@@ -52,7 +53,7 @@ LABELS, START = "pseudo labels", "the round before's model"
 
 @dataclass(frozen=True)
 class Runner:
-    """A run's settings, data and device.
+    """A run's settings, data and device, and the processes that train it together.
 
     `restart` trains finished models again that changed; `tensorboard` writes their curves for it.
     """
@@ -63,6 +64,7 @@ class Runner:
     validation: TruthSet | None
     restart: bool = False
     tensorboard: bool = False
+    processes: Processes = field(default_factory=Processes)
     _files: dict[bool, list[SoundFile]] = field(default_factory=dict, repr=False, compare=False)
 
     def made_by(self, member: Member, stage: Stage) -> dict[str, Any]:
@@ -181,9 +183,10 @@ class Runner:
         predictor, weights_from = _initial(job, first, contract)
         LOG.info(weights_from)
         sources = self._sources(member, stage)
-        trainer = Trainer(predictor, job, total_steps(job.fit, len(sources.recordings)), self.device)
-        steps = f"{trainer.total_steps} steps of {job.fit.batch}"
-        LOG.info(f"{steps} on {self.device}, {trainer.precision}")
+        n_steps = total_steps(job.fit, len(sources.recordings))
+        trainer = Trainer(predictor, job, n_steps, self.device, self.processes)
+        where = f"{self.processes}{self.device}, {trainer.precision}"
+        LOG.info(f"{n_steps} steps of {job.fit.batch} on {where}")
         known = self._validation_sets(job)
 
         def validate(averaged: Predictor) -> Metrics:
