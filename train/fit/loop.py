@@ -81,7 +81,7 @@ def run_fit(
         _lead(trainer, batches, progress)
     batches.own = own
     watch(progress)
-    loader = _loader(batches, progress.step, trainer)
+    loader = loader_of(batches, progress.step, trainer)
     saver = _Saver(trainer, progress, state_path, made_by)
     started, first_step = time.monotonic(), progress.step
     per_epoch = trainer.total_steps // fit.epochs
@@ -132,7 +132,7 @@ def follow(processes: Processes) -> int:
         predictor = Predictor(fit.job.frontend, fit.job.model, fit.contract)
         trainer = Trainer(predictor, fit.job, fit.total_steps, device, processes)
         trainer.load_state(torch.load(BytesIO(fit.state), map_location="cpu", weights_only=True))
-        loader = _loader(Batches(fit.sources, fit.contract, fit.job, trainer.own), fit.step, trainer)
+        loader = loader_of(Batches(fit.sources, fit.contract, fit.job, trainer.own), fit.step, trainer)
         progress = Progress(fit.step, [0.0] * fit.step, [{}] * fit.n_epochs)
         while len(progress.epochs) < fit.job.fit.epochs:
             per_epoch = fit.total_steps // fit.job.fit.epochs
@@ -195,7 +195,7 @@ class _Saver:
         self._saved = time.monotonic()
 
 
-def _loader(batches: Batches, first: int, trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
+def loader_of(batches: Batches, first: int, trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches from a step on; beside a GPU each is copied there while the step before computes."""
     on_cuda = trainer.device.type == "cuda"
     workers = trainer.job.data.workers

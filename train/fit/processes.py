@@ -138,9 +138,10 @@ def joined() -> Iterator[Processes]:
         yield Processes()
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    store, rank, world = next(rendezvous("env://", timeout=LONGEST_WAIT))
+    rank = int(os.environ["RANK"])
     processes = Processes(rank, world)
     with _talking(processes):
+        store, _, _ = next(rendezvous("env://", timeout=LONGEST_WAIT))
         dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=LONGEST_WAIT)
     signal.signal(signal.SIGTERM, _stopped)
     if rank:

@@ -18,13 +18,13 @@ from train.fit.processes import Part, Processes
 
 
 def gathered(tensor: Tensor, part: Part, processes: Processes) -> Tensor:
-    """(own samples, …) → (samples of the micro-batch, …), float32, with the gradient of the own ones.
+    """(own samples, …) → (samples of the micro-batch, …), with the gradient of the own ones.
 
     Every process computes the same loss from it, so that gradients need no way back.
     """
     if processes.world == 1:
         return tensor
-    gathered: Tensor = _Gathered.apply(tensor.float(), part, processes)  # type: ignore[no-untyped-call]
+    gathered: Tensor = _Gathered.apply(_unrounded(tensor), part, processes)  # type: ignore[no-untyped-call]
     return gathered
 
 
@@ -114,13 +114,17 @@ def _ones_laid_out_as(tensor: Tensor, n_samples: int) -> Tensor:
     return ones.permute([axes.index(axis) for axis in range(tensor.ndim)])
 
 
+def _unrounded(tensor: Tensor) -> Tensor:
+    """At least float32, whatever the precision of training."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
 def _moments(x: Tensor, processes: Processes) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and variance (channels,) of the whole micro-batch in float64, and the values a channel.
 
     Each process's own ones are joined by the sums of squares around their means, which loses no digits.
     """
-    x = x if x.dtype == torch.float64 else x.float()
-    var, mean = torch.var_mean(x, dim=[d for d in range(x.ndim) if d != 1], correction=0)
+    var, mean = torch.var_mean(_unrounded(x), dim=[d for d in range(x.ndim) if d != 1], correction=0)
     of_each = torch.zeros(processes.world, 3, len(mean), dtype=torch.float64, device=x.device)
     count = x.numel() / x.shape[1]
     own = of_each[processes.rank]

@@ -56,8 +56,8 @@ def train(competition: Path, out: Path, *overrides: str, restart: bool = False) 
     return train_run.main([*arguments, *(["--restart"] if restart else [])])
 
 
-def outcome(out: Path) -> Outcome:
-    folder = out / "round0" / "efficientnet_lite0"
+def outcome(out: Path, encoder: str = "efficientnet_lite0") -> Outcome:
+    folder = out / "round0" / encoder
     history = json.loads((folder / "history.json").read_text())
     return history, checkpoint.Final.load(folder / "final.pt").state
 
