@@ -119,7 +119,8 @@ def _talking(processes: Processes) -> Iterator[None]:
         yield
     except RuntimeError as error:
         who = f"process {processes.rank} of 0 to {processes.world - 1}"
-        raise UserError(f"{who}: another one has ended ({first_line(error)}); {GO_ON}") from error
+        why = first_line(error).partition(". ")[0]
+        raise UserError(f"{who}: another one has ended ({why}); {GO_ON}") from error
 
 
 def local_rank() -> int:
