@@ -16,6 +16,7 @@ from timm.optim import param_groups_weight_decay
 from timm.utils import ModelEmaV3
 from torch import Tensor
 
+from birdkit.errors import UserError
 from train.config.job import Job
 from train.data.augment import draw_masks, spec_augment
 from train.fit.losses import sed_loss
@@ -59,6 +60,8 @@ class Trainer:
         # Fused, it skips a step of infinite gradients by itself; others read that from the device.
         self.optimizer = torch.optim.AdamW(groups, lr=fit.lr, fused=True if on_cuda else None)
         self.scaler = self.precision.grad_scaler()
+        if fit.compile and processes.world > 1:
+            raise UserError("fit.compile: trains in one process only; leave it out, or torchrun")
         over_time = self.predictor.network.over_time
         self._over_time = torch.compile(over_time) if fit.compile else over_time
         if on_cuda:

@@ -24,6 +24,8 @@ from train.data.batches import (
     Sources,
     _joined,
     crop_notes,
+    cumulated,
+    drawn,
     random_crop,
     sampling_weights,
     target_matrix,
@@ -108,6 +110,21 @@ def test_a_batch_is_a_function_of_its_step(batches: Batches, contract: Contract)
     assert not torch.equal(once[0], batches[7][0])
     assert once[0].shape == (16, contract.chunk_samples)
     assert once[0].abs().max() <= 1.0
+
+
+def test_processes_that_share_a_batch_draw_its_samples_and_each_only_its_own(batches: Batches) -> None:
+    whole = batches[7]
+    for own in (range(5), range(5, 16)):
+        batches.own = own
+        for tensor, of_whole in zip(batches[7], whole, strict=True):
+            assert torch.equal(tensor, of_whole[own.start : own.stop])
+
+
+def test_an_index_is_drawn_as_numpy_draws_it() -> None:
+    chance = np.array([0.0, 0.2, 0.0, 0.5, 0.3, 0.0])
+    one, other = np.random.default_rng(3), np.random.default_rng(3)
+    indices = [drawn(cumulated(chance), one) for _ in range(200)]
+    assert indices == [other.choice(6, p=chance) for _ in range(200)]
 
 
 def test_mixup_joins_the_labels_of_both(batches: Batches) -> None:

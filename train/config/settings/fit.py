@@ -24,7 +24,8 @@ class Fit:
     """Micro-batches of a step, one after another, for batches that no memory holds at once; each is
     normalised (batch norm) by itself."""
     compile: bool = False
-    """Compile the network with torch.compile: minutes before the first step, and faster ones then."""
+    """Compile the network with torch.compile: minutes before the first step, and faster ones then. In
+    one process only."""
     lr: Annotated[float, Range(0, 1)] = 1e-3
     """Peak learning rate of AdamW: linear warm-up, then half a cosine down to 0."""
     weight_decay: Annotated[float, Range(0, 10)] = 1e-2
