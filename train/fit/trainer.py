@@ -67,6 +67,9 @@ class Trainer:
         if on_cuda:
             torch.backends.cudnn.benchmark = True  # chunks have one size
 
+    def __str__(self) -> str:
+        return f"{self.processes}{self.device}, {self.precision}"
+
     @property
     def steps_a_reading(self) -> int:
         """Steps after which losses are read: to read one is to wait for a GPU."""

@@ -139,6 +139,7 @@ def _moments(x: Tensor, processes: Processes) -> tuple[Tensor, Tensor, Tensor]:
 class _Normed(torch.autograd.Function):
     """Normalised by the moments of the whole micro-batch, which depend on the input."""
 
+    # Seven arguments: an autograd function takes each tensor by itself.
     @staticmethod
     def forward(
         ctx: Any,

@@ -185,8 +185,7 @@ class Runner:
         sources = self._sources(member, stage)
         n_steps = total_steps(job.fit, len(sources.recordings))
         trainer = Trainer(predictor, job, n_steps, self.device, self.processes)
-        where = f"{self.processes}{self.device}, {trainer.precision}"
-        LOG.info(f"{n_steps} steps of {job.fit.batch} on {where}")
+        LOG.info(f"{n_steps} steps of {job.fit.batch} on {trainer}")
         known = self._validation_sets(job)
 
         def validate(averaged: Predictor) -> Metrics:
