@@ -7,6 +7,8 @@ arguments: the demo recipe on the demo competition, which is synthesised first. 
 interrupted goes on where it stopped; what is done and unchanged is not done again. A finished model
 whose settings or data changed is overwritten with --restart only. --dry-run prints the plan alone.
 With --stop-after it stops itself, with exit status 3, and the same command goes on.
+
+    torchrun --nproc-per-node N train/run.py …    trains with N processes, one a GPU
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ from birdkit.log import LOG, timed
 from birdkit.signals import Stopped
 from train.config import recipe as recipes
 from train.data import dataset as data
+from train.fit.loop import follow
 from train.fit.precision import add_device_option, choose_device
+from train.fit.processes import Processes, joined
 from train.fit.stop import EXIT_STATUS, Stop
 from train.outside.teachers import open_teachers
 from train.rounds import class_table, estimate, plan, record, sessions, stop_rule
@@ -77,7 +81,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    with joined() as processes:
+        return follow(processes) if processes.rank else lead(argv, processes)
+
+
+def lead(argv: Sequence[str] | None, processes: Processes) -> int:
+    """The run, by the first of the processes that train it."""
     args = parse(argv)
+    processes.send(args.device)
     recipe = recipes.load(args.recipe, args.overrides)
     out = args.out or default_out(recipe.name, args.data or [])
     stages = plan.stages(recipe, out)
@@ -105,7 +116,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         {job.fit.distil_from for job in jobs},
     )
     stop = args.stop_after or Stop()
-    runner = Runner(recipe, dataset, device, truth, args.restart, args.tensorboard, stop, teachers)
+    runner = Runner(
+        recipe, dataset, device, truth, args.restart, args.tensorboard, stop, teachers, processes
+    )
     done = runner.done(stages)
     if args.dry_run:
         _print_plan(runner, stages, done, args.cache)

@@ -122,25 +122,38 @@ def to_full_scale(chunk: NDArray[np.float32]) -> NDArray[np.float32]:
     return chunk / np.float32(peak) if peak > 1.0 else chunk
 
 
-def spec_augment(log_mel: Tensor, config: Augment, generator: torch.Generator) -> Tensor:
+def draw_masks(n_samples: int, config: Augment, generator: torch.Generator) -> Tensor:
+    """Random numbers in 0..1 for the masks of so many log-mels, (samples, masks, 2): width and start.
+
+    The generator is on the CPU, so that the masks are the same on every device.
+    """
+    n_masks = config.freq_masks + config.time_masks
+    return torch.rand(n_masks, 2, n_samples, generator=generator).permute(2, 0, 1)
+
+
+def spec_augment(log_mel: Tensor, config: Augment, draws: Tensor) -> Tensor:
     """Set random bands of mels and stretches of frames to the log-mel's mean (SpecAugment, https://arxiv.org/abs/1904.08779).
 
     Parameters
     ----------
     log_mel : (batch, 1, mels, frames)
-    generator : on the CPU, so that the masks are the same on every device
+    draws : (batch, masks, 2), as `draw_masks` gives them, on the log-mel's device
     """
-    batch, _, n_mels, n_frames = log_mel.shape
-    masked = torch.zeros(batch, n_mels, n_frames, dtype=torch.bool)
-    for _ in range(config.freq_masks):
-        masked |= _stretches(batch, n_mels, config.freq_mask_share, generator)[:, :, None]
-    for _ in range(config.time_masks):
-        masked |= _stretches(batch, n_frames, config.time_mask_share, generator)[:, None, :]
+    _, _, n_mels, n_frames = log_mel.shape
+    over_mels, over_frames = draws.split([config.freq_masks, config.time_masks], dim=1)
+    bands = _stretches(over_mels, n_mels, config.freq_mask_share)
+    stretches = _stretches(over_frames, n_frames, config.time_mask_share)
+    masked = bands[:, :, None] | stretches[:, None, :]
     mean = log_mel.mean(dim=(2, 3), keepdim=True)
-    return torch.where(masked[:, None].to(log_mel.device), mean, log_mel)
+    return torch.where(masked[:, None], mean, log_mel)
 
 
-def band_contrast(log_mel: Tensor, config: Augment, generator: torch.Generator) -> Tensor:
+def draw_contrast(n_samples: int, generator: torch.Generator) -> Tensor:
+    """Random numbers in 0..1 for `band_contrast`, (samples, 1 + corners): whether, and how much."""
+    return torch.rand(1 + _CORNERS_HZ.size, n_samples, generator=generator).permute(1, 0)
+
+
+def band_contrast(log_mel: Tensor, config: Augment, draws: Tensor) -> Tensor:
     """Stretch or flatten the deviations of a log-mel from its bands' means, in some of the chunks.
 
     In dB that is a power of the energies: a gain in dB cancels where the mean is subtracted, this
@@ -149,21 +162,19 @@ def band_contrast(log_mel: Tensor, config: Augment, generator: torch.Generator) 
     Parameters
     ----------
     log_mel : (batch, 1, mels, frames)
-    generator : on the CPU, as for `spec_augment`
+    draws : (batch, 1 + corners), as `draw_contrast` gives them, on the log-mel's device
     """
-    batch, _, n_mels, _ = log_mel.shape
-    chosen = torch.rand(batch, generator=generator) < config.contrast
     lowest, highest = config.contrast_range
-    corners = lowest + (highest - lowest) * torch.rand(batch, 1, _CORNERS_HZ.size, generator=generator)
-    factor = interpolate(corners, n_mels, mode="linear", align_corners=True)
-    factor[~chosen] = 1.0
+    corners = lowest + (highest - lowest) * draws[:, None, 1:]
+    factor = interpolate(corners, log_mel.shape[2], mode="linear", align_corners=True)
+    factor = torch.where(draws[:, :1, None] < config.contrast, factor, 1.0)
     mean = log_mel.mean(dim=3, keepdim=True)
-    return mean + (log_mel - mean) * factor[..., None].to(log_mel.device)
+    return mean + (log_mel - mean) * factor[..., None]
 
 
-def _stretches(batch: int, length: int, share: float, generator: torch.Generator) -> Tensor:
-    """(batch, length): one random stretch of at most `share` of the length in each row."""
-    width = torch.rand(batch, 1, generator=generator) * share * length
-    start = torch.rand(batch, 1, generator=generator) * (length - width)
-    place = torch.arange(length)[None, :]
-    return (place >= start) & (place < start + width)
+def _stretches(draws: Tensor, length: int, share: float) -> Tensor:
+    """(batch, length): the union of random stretches, each of at most `share` of the length."""
+    width = draws[:, :, :1] * share * length
+    start = draws[:, :, 1:] * (length - width)
+    place = torch.arange(length, device=draws.device)
+    return ((place >= start) & (place < start + width)).any(dim=1)

@@ -1,6 +1,7 @@
-"""Recordings → training batches. Every batch is a function of the seed and its step alone.
+"""Recordings → training batches. Every sample is a function of the seed, its step and its number alone.
 
-A resumed run therefore sees the same batches, and the number of loader processes changes nothing.
+A resumed run therefore sees the same batches, and neither the number of loader processes nor that of
+the processes that share a batch changes anything.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -98,6 +100,17 @@ def sampling_weights(recordings: Sequence[Recording], balance: float) -> NDArray
     return weights / weights.sum()
 
 
+def cumulated(chance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cumulative sums of probabilities, the last of them 1: summed once, and not at every draw."""
+    sums = np.cumsum(chance)
+    return np.asarray(sums / sums[-1], dtype=np.float64)
+
+
+def drawn(cumulative: NDArray[np.float64], rng: np.random.Generator) -> int:
+    """A random index, the one that `rng.choice` would draw by the same probabilities."""
+    return int(cumulative.searchsorted(rng.random(), side="right"))
+
+
 def random_crop(
     waveform: Samples, n_samples: int, rng: np.random.Generator
 ) -> tuple[Samples, tuple[int, int]]:
@@ -121,6 +134,11 @@ class LabelledWindows:
     window: NDArray[np.int64]  # (windows,) on the grid of its file
     targets: NDArray[np.float32]  # (windows, classes) in 0..1, NaN cells don't count in the loss
     chance: NDArray[np.float64]  # (windows,) probability of being drawn, sum 1
+
+    @cached_property
+    def cumulative(self) -> NDArray[np.float64]:
+        """(windows,) for `drawn`."""
+        return cumulated(self.chance)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -185,32 +203,37 @@ class Sources:
 
 
 class Batches(Dataset[tuple[Tensor, ...]]):
-    """Item `step` is a whole training batch: waveforms (batch, samples), targets (batch, classes).
+    """Item `step` is a training batch: waveforms (batch, samples), targets (batch, classes).
 
     Where a teacher's embeddings are learnt, they come third: (batch, embedding).
+
+    Parameters
+    ----------
+    own : the samples of each batch that this process computes, all where it is None
     """
 
-    def __init__(self, sources: Sources, contract: Contract, job: Job) -> None:
+    def __init__(
+        self, sources: Sources, contract: Contract, job: Job, own: Sequence[int] | None = None
+    ) -> None:
         truth, pseudo = (
             None if windows is None else windows.over_chunks(contract)
             for windows in (sources.truth, sources.pseudo)
         )
         self.sources = replace(sources, truth=truth, pseudo=pseudo)
         self.contract = contract
-        self.batch = job.fit.batch
+        self.own = range(job.fit.batch) if own is None else own
         self.seed = job.seed
         self.augment: Augment = job.augment
         self.data: Data = job.data
         self.mixing: Pseudo = job.pseudo
         recordings = sources.recordings
         self.targets = target_matrix(recordings, contract.classes, job.data.secondary_target)
-        self.weights = sampling_weights(recordings, job.data.balance)
+        self.cumulative = cumulated(sampling_weights(recordings, job.data.balance))
         self.noise = noise_bank(contract.sample_rate, self.seed)
 
     def __getitem__(self, step: int) -> tuple[Tensor, ...]:
-        rng = np.random.default_rng([self.seed, step])
-        columns = zip(*(self._item(rng) for _ in range(self.batch)), strict=True)
-        batch = [torch.from_numpy(np.stack(column)) for column in columns]
+        items = [self._item(np.random.default_rng([self.seed, step, sample])) for sample in self.own]
+        batch = [torch.from_numpy(np.stack(column)) for column in zip(*items, strict=True)]
         return tuple(batch if self.sources.embeddings else batch[:2])
 
     def _item(self, rng: np.random.Generator) -> Sample:
@@ -242,7 +265,7 @@ class Batches(Dataset[tuple[Tensor, ...]]):
         return self._recording(rng)
 
     def _window(self, windows: LabelledWindows, rng: np.random.Generator) -> Sample:
-        index = rng.choice(len(windows), p=windows.chance)
+        index = drawn(windows.cumulative, rng)
         path, window = windows.paths[windows.file[index]], int(windows.window[index])
         chunk = cut_chunk(self.sources.waveforms(path), window, self.contract)
         middle_s, half_s = (window + 0.5) * self.contract.window_s, self.contract.chunk_s / 2
@@ -256,7 +279,7 @@ class Batches(Dataset[tuple[Tensor, ...]]):
 
     def _recording(self, rng: np.random.Generator) -> Sample:
         sources = self.sources
-        index = rng.choice(len(sources.recordings), p=self.weights)
+        index = drawn(self.cumulative, rng)
         path = sources.recordings[index].path
         waveform = sources.waveforms(path, self.data.first_s)
         speech, rate = sources.speech.get(path, ()), self.contract.sample_rate

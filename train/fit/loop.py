@@ -1,6 +1,7 @@
 """A model's training from its first step to its last: validated each epoch, resumable to the bit.
 
-A killed run that is resumed ends with the same weights as one that was not killed.
+A killed run that is resumed ends with the same weights as one that was not killed. Several processes
+share each batch; only the first validates and saves.
 """
 
 from __future__ import annotations
@@ -9,21 +10,29 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from birdkit.contract import Contract
 from birdkit.durations import in_words
 from birdkit.errors import UserError
 from birdkit.log import LOG, timed
+from birdkit.signals import Stopped
+from train.config.job import Job
 from train.config.provenance import differences
 from train.config.settings import Fit
-from train.data.batches import Batches
+from train.data.batches import Batches, Sources
 from train.data.progress import bar
+from train.fit.precision import choose_device
+from train.fit.processes import Processes
 from train.fit.stop import Stop
 from train.fit.trainer import Trainer
 from train.models import checkpoint
@@ -74,12 +83,16 @@ def run_fit(
     """
     # Seven arguments: what trains, its data, its place, and two that the caller watches and ends it by.
     fit = trainer.job.fit
+    own = trainer.own
     progress = _resume(trainer, state_path, made_by)
-    per_epoch = trainer.total_steps // fit.epochs
+    if trainer.processes.world > 1:
+        _lead(trainer, batches, progress)
+    batches.own = own
     watch(progress)
-    loader = _loader(batches, range(progress.step, trainer.total_steps), trainer)
+    loader = loader_of(batches, progress.step, trainer)
     saver = _Saver(trainer, progress, state_path, made_by, stop)
     started, first_step = time.monotonic(), progress.step
+    per_epoch = trainer.total_steps // fit.epochs
     # Epochs are counted and not steps: a run killed in its last validation has done all its steps.
     while len(progress.epochs) < fit.epochs:
         _train_to(per_epoch * (len(progress.epochs) + 1), trainer, loader, progress, saver)
@@ -92,7 +105,64 @@ def run_fit(
         step_s = (time.monotonic() - started) / max(1, progress.step - first_step)
         left_s = step_s * (trainer.total_steps - progress.step)
         LOG.info(_epoch_line(progress, fit.epochs, left_s))
+        trainer.processes.wait()
     return progress
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """What another process needs to train with the first one. Weights travel as bytes, read as such."""
+
+    job: Job
+    sources: Sources
+    contract: Contract
+    total_steps: int
+    n_embedding: int
+    step: int
+    n_epochs: int  # that are done
+    state: bytes
+
+
+def _lead(trainer: Trainer, batches: Batches, progress: Progress) -> None:
+    """Have the other processes train, too, from the same weights."""
+    state = BytesIO()
+    torch.save(trainer.state(), state)
+    at = progress.step, len(progress.epochs)
+    sources, contract = batches.sources, batches.contract
+    trainer.processes.send(
+        _Fit(
+            trainer.job,
+            sources,
+            contract,
+            trainer.total_steps,
+            trainer.n_embedding,
+            *at,
+            state.getvalue(),
+        )
+    )
+
+
+def follow(processes: Processes) -> int:
+    """Train what the first process trains, until it has nothing more; an exit status."""
+    device = choose_device(processes.receive())
+    while (fit := processes.receive()) is not None:
+        predictor = Predictor(fit.job.frontend, fit.job.model, fit.contract)
+        trainer = Trainer(predictor, fit.job, fit.total_steps, device, fit.n_embedding, processes)
+        trainer.load_state(torch.load(BytesIO(fit.state), map_location="cpu", weights_only=True))
+        loader = loader_of(Batches(fit.sources, fit.contract, fit.job, trainer.own), fit.step, trainer)
+        progress = Progress(fit.step, [0.0] * fit.step, [{}] * fit.n_epochs)
+        with suppress(Stopped):  # with the first one, which then has nothing more
+            _follow_one(trainer, loader, progress)
+    return 0
+
+
+def _follow_one(trainer: Trainer, loader: Iterator[tuple[Tensor, ...]], progress: Progress) -> None:
+    n_epochs = trainer.job.fit.epochs
+    while len(progress.epochs) < n_epochs:
+        per_epoch = trainer.total_steps // n_epochs
+        _train_to(per_epoch * (len(progress.epochs) + 1), trainer, loader, progress)
+        progress.epochs.append({})
+        trainer.processes.wait()  # while the first one validates
 
 
 def _train_to(
@@ -100,21 +170,38 @@ def _train_to(
     trainer: Trainer,
     loader: Iterator[tuple[Tensor, ...]],
     progress: Progress,
-    saver: _Saver,
+    saver: _Saver | None = None,
 ) -> None:
-    """The steps up to `end`, the last of an epoch."""
+    """The steps up to `end`, the last of an epoch. `Stopped` is raised in all processes at once."""
     title = f"epoch {len(progress.epochs) + 1}"
+    losses: list[Tensor] = []
     with tqdm(total=end, initial=progress.step, **bar(title)) as steps:
         while progress.step < end:
             waveforms, targets, *embeddings = next(loader)
-            loss = trainer.step(waveforms, targets, progress.step, *embeddings)
-            if not math.isfinite(loss):
-                raise UserError(f"the loss is {loss} at step {progress.step}; lower fit.lr")
-            progress.losses.append(loss)
+            losses.append(trainer.step(waveforms, targets, progress.step, *embeddings))
             progress.step += 1
-            steps.set_postfix(loss=f"{loss:.4f}", refresh=False)
             steps.update()
-            saver.step_done()
+            if saver is not None:
+                saver.step_done()
+            is_due = saver is not None and saver.is_due()
+            reads = len(losses) == trainer.steps_a_reading or progress.step == end
+            stops = reads and trainer.processes.agreed(saver is not None and saver.must_stop())
+            if is_due or reads:
+                _read(losses, progress)
+                steps.set_postfix(loss=f"{progress.losses[-1]:.4f}", refresh=False)
+            if saver is not None and (is_due or stops):
+                saver.save()
+            if stops:
+                raise Stopped
+
+
+def _read(losses: list[Tensor], progress: Progress) -> None:
+    """Move the losses of the last steps into the progress: on a GPU this waits for them."""
+    for loss in torch.stack(losses).tolist():
+        if not math.isfinite(loss):
+            raise UserError(f"the loss is {loss} at step {len(progress.losses)}; lower fit.lr")
+        progress.losses.append(loss)
+    losses.clear()
 
 
 class _Saver:
@@ -128,12 +215,14 @@ class _Saver:
         self._saved = time.monotonic()
 
     def step_done(self) -> None:
-        """Save where the last write is long enough ago, or the run stops, which raises `Stopped`."""
         self._stop.step_done()
-        every_s = self._trainer.job.fit.checkpoint_every_s
-        if self._stop.due or time.monotonic() - self._saved >= every_s:
-            self.save()
-        self._stop.check()
+
+    def must_stop(self) -> bool:
+        return self._stop.due
+
+    def is_due(self) -> bool:
+        """Whether the last write is long enough ago."""
+        return time.monotonic() - self._saved >= self._trainer.job.fit.checkpoint_every_s
 
     def save(self) -> None:
         origin = {"progress": asdict(self._progress), "made_by": self._made_by}
@@ -143,22 +232,46 @@ class _Saver:
         self._saved = time.monotonic()
 
 
-def _loader(batches: Batches, steps: range, trainer: Trainer) -> Iterator[tuple[Tensor, ...]]:
+def loader_of(batches: Batches, first: int, trainer: Trainer) -> Iterator[tuple[Tensor, ...]]:
+    """The batches from a step on; beside a GPU each is copied there while the step before computes."""
+    on_cuda = trainer.device.type == "cuda"
     workers = trainer.job.data.workers
     if workers < 0:
-        beside_gpu = trainer.device.type == "cuda"
-        workers = min(8, max(1, (os.cpu_count() or 2) - 1)) if beside_gpu else 0
-    return iter(
-        DataLoader(
-            batches,
-            batch_size=None,
-            sampler=steps,
-            num_workers=workers,
-            # A fork after torch's thread pool has started can hang.
-            multiprocessing_context="spawn" if workers else None,
-            pin_memory=trainer.device.type == "cuda",
-        )
+        n_cores = (os.cpu_count() or 2) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        workers = min(8, max(1, n_cores - 1)) if on_cuda else 0
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(first, trainer.total_steps),
+        num_workers=workers,
+        # A fork after torch's thread pool has started can hang.
+        multiprocessing_context="spawn" if workers else None,
+        pin_memory=on_cuda,
     )
+    return _copied_ahead(iter(loader), trainer.device) if on_cuda else iter(loader)
+
+
+def _copied_ahead(
+    batches: Iterator[tuple[Tensor, ...]], device: torch.device
+) -> Iterator[tuple[Tensor, ...]]:
+    """Pinned batches on the GPU, each copied in a stream of its own before it is asked for."""
+    stream = torch.cuda.Stream(device)
+
+    def copied() -> list[Tensor] | None:
+        batch = next(batches, None)
+        if batch is None:
+            return None
+        with torch.cuda.stream(stream):
+            return [tensor.to(device, non_blocking=True) for tensor in batch]
+
+    ahead = copied()
+    while ahead is not None:
+        torch.cuda.current_stream(device).wait_stream(stream)
+        for tensor in ahead:  # or its memory could be given away while the step reads it
+            tensor.record_stream(torch.cuda.current_stream(device))
+        batch = tuple(ahead)
+        ahead = copied()
+        yield batch
 
 
 def _resume(trainer: Trainer, path: Path, made_by: dict[str, Any]) -> Progress:

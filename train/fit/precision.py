@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from birdkit.errors import UserError
+from train.fit import processes
 from train.fit.depthwise import FastDepthwise
 
 
@@ -62,6 +63,13 @@ def choose_device(name: str) -> torch.device:
         raise UserError(f"--device {name} is unknown; choose cpu or cuda") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"--device {name}: this torch sees no CUDA device; see README, Install")
+    if device.type == "cuda" and device.index is None and processes.local_rank():
+        device = torch.device("cuda", processes.local_rank())
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        n_devices = torch.cuda.device_count()
+        raise UserError(f"{device}: this host has {n_devices} CUDA devices; start a process for each")
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
     # TF32 would round the log-mel.
     torch.set_float32_matmul_precision("highest")
     return device

@@ -27,6 +27,7 @@ from train.data.folds import left_out_of_fold
 from train.fit import curves
 from train.fit.events import events
 from train.fit.loop import Metrics, Progress, run_fit, total_steps
+from train.fit.processes import Processes
 from train.fit.stop import Stop
 from train.fit.trainer import Trainer
 from train.models import checkpoint, pretrained
@@ -59,7 +60,7 @@ EMBEDDINGS = "embeddings of {}"
 
 @dataclass(frozen=True)
 class Runner:
-    """A run's settings, data and device.
+    """A run's settings, data and device, and the processes that train it together.
 
     `restart` trains finished models again that changed; `tensorboard` writes their curves for it;
     `stop` says how long the run goes on.
@@ -73,6 +74,7 @@ class Runner:
     tensorboard: bool = False
     stop: Stop = field(default_factory=Stop)
     outside: Mapping[str, Outside] = field(default_factory=dict)  # teachers from outside, by name
+    processes: Processes = field(default_factory=Processes)
     _files: dict[bool, list[SoundFile]] = field(default_factory=dict, repr=False, compare=False)
 
     def made_by(self, member: Member, stage: Stage) -> dict[str, Any]:
@@ -231,8 +233,8 @@ class Runner:
     def _trainer(self, predictor: Predictor, job: Job, sources: Sources) -> Trainer:
         n_steps = total_steps(job.fit, len(sources.recordings))
         n_embedding = sources.embeddings.size if sources.embeddings else 0
-        trainer = Trainer(predictor, job, n_steps, self.device, n_embedding)
-        LOG.info(f"{n_steps} steps of {job.fit.batch} on {self.device}, {trainer.precision}")
+        trainer = Trainer(predictor, job, n_steps, self.device, n_embedding, self.processes)
+        LOG.info(f"{n_steps} steps of {job.fit.batch} on {trainer}")
         return trainer
 
     def _sources(self, member: Member, stage: Stage) -> Sources:

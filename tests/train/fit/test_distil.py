@@ -63,7 +63,7 @@ def test_both_losses_count_by_the_weight(contract: Contract) -> None:
 
     def loss(weight: float, n_embedding: int = N) -> float:
         torch.manual_seed(0)  # of the projection
-        return trainer_of(contract, weight, n_embedding).step(sounds, labels, 0, embeddings)
+        return float(trainer_of(contract, weight, n_embedding).step(sounds, labels, 0, embeddings))
 
     on_labels, on_embeddings = loss(0.5, n_embedding=0), loss(1.0)
     assert loss(0.25) == pytest.approx(0.75 * on_labels + 0.25 * on_embeddings, rel=1e-4)

@@ -19,7 +19,13 @@ class Fit:
     min_steps_per_epoch: Annotated[int, Range(0, 1_000_000)] = 0
     """Steps of an epoch at least, where these follow the number of recordings: for few recordings."""
     batch: Annotated[int, Range(2, 4096)] = 32
-    """Samples of a step."""
+    """Samples of a step, of all processes and micro-batches together."""
+    accumulate: Annotated[int, Range(1, 4096)] = 1
+    """Micro-batches of a step, one after another, for batches that no memory holds at once; each is
+    normalised (batch norm) by itself."""
+    compile: bool = False
+    """Compile the network with torch.compile: minutes before the first step, and faster ones then. In
+    one process only."""
     lr: Annotated[float, Range(0, 1)] = 1e-3
     """Peak learning rate of AdamW: linear warm-up, then half a cosine down to 0."""
     weight_decay: Annotated[float, Range(0, 10)] = 1e-2
