@@ -107,7 +107,8 @@ def test_a_fused_folder_writes_the_same_submission(
     spec = Spec.load(fused_dir)
     assert spec.files == {"fused": ["test_resnet", "test_resnet-2"]}
     assert not list(fused_dir.glob("test_resnet*"))
-    for folder, out in ((fused_dir, "fused.csv"), (model_dir, "apart.csv")):
+    separate = shutil.copytree(model_dir, tmp_path / "separate")
+    for folder, out in ((fused_dir, "fused.csv"), (separate, "apart.csv")):
         replace(Spec.load(model_dir), files=Spec.load(folder).files).save(folder)
         assert submit(competition, folder, tmp_path / out) == 0
     spec.save(fused_dir)
