@@ -78,11 +78,8 @@ def test_the_write_ups_encoders_agree_in_every_engine(encoder: str, tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("chunk_s", [5.0, 10.0])
-def test_a_front_end_whose_hop_does_not_divide_and_a_longer_chunk_export_too(
-    chunk_s: float, tmp_path: Path
-) -> None:
-    contract = Contract(32000, chunk_s, 5.0, ("a", "b", "c"))
+def test_a_front_end_whose_hop_does_not_divide_a_longer_chunk_exports_too(tmp_path: Path) -> None:
+    contract = Contract(32000, 10.0, 5.0, ("a", "b", "c"))
     job = replace(tiny_job(), frontend=config.FrontEnd(n_fft=1024, hop=626, n_mels=40))
     for found in engine_parities(untrained(job, contract), tmp_path / "m.onnx"):
         assert found.faults() == []
