@@ -49,7 +49,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--stretch-s",
         type=option(float, 0, 120),
-        help="seconds heard at once, in whole windows; 0: a window (default: the recipe's)",
+        nargs="+",
+        default=[],
+        metavar="S",
+        help="seconds heard at once, in whole windows; 0: a window (default: the recipe's); the "
+        "members take several in turn",
     )
     return parser.parse_args(argv)
 
@@ -83,7 +87,7 @@ def export(
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     model_folder.refuse_foreign(args.out)
-    checkpoints = load_members(args.run_dir).over_stretches(args.stretch_s)
+    checkpoints = load_members(args.run_dir).over_stretches(*args.stretch_s)
     recordings = model_folder.gate_recordings(args.data)
     if args.data is not None:
         checkpoints, dropped = members.for_competition(checkpoints, args.data)

@@ -25,7 +25,7 @@ from birdkit.scoring import ensemble
 from birdkit.scoring.calibration import candidates
 from birdkit.scoring.ensemble import Ensemble, Spec
 from export.gates import parity
-from export.models import onnx, openvino, quantize
+from export.models import fuse, onnx, openvino, quantize
 from export.models.fuse import FUSED_STEM
 from train.config.job import Job
 from train.config.settings import FrontEnd, Model
@@ -172,16 +172,17 @@ def save_checkpoints(finals: Mapping[str, Final], folder: Path) -> None:
 
 
 def export_fused(finals: Mapping[str, Final], folder: Path, front_end: type[LogMel] = LogMel) -> None:
-    """A model folder of one graph, ONNX and IR, with another front end where asked."""
+    """A model folder, ONNX and IR, fused where that is possible, with another front end where asked."""
     folder.mkdir(parents=True)
-    predictors = [final.predictor() for final in finals.values()]
-    for predictor in predictors:
-        predictor.front_end = front_end(predictor.front_end.config)
-    contract = replace(predictors[0].contract, members=tuple(finals))
-    path = folder / f"{FUSED_STEM}.onnx"
-    onnx.write(predictors, contract, path, contract.to_metadata())
-    openvino.write_ir(path, path.with_suffix(".xml"))
-    Spec(dict.fromkeys(finals, 1.0), files={FUSED_STEM: list(finals)}).save(folder)
+    stems = fuse.group(finals, fuse=True)
+    for stem, members in stems.items():
+        predictors = [finals[name].predictor() for name in members]
+        for predictor in predictors:
+            predictor.front_end = front_end(predictor.front_end.config)
+        contract, path = fuse.contract_of(finals, members), folder / f"{stem}.onnx"
+        onnx.write(predictors, contract, path, contract.to_metadata())
+        openvino.write_ir(path, path.with_suffix(".xml"))
+    Spec(dict.fromkeys(finals, 1.0), files=stems).save(folder)
 
 
 def quantise(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ PASSES = (0.5, 0.25)  # shifts of the two further passes that accuracy is bought
 EAGER, PUBLISHED = "(a) librosa + torch eager", "(b) Conv1d mel, OpenVINO"
 THREE_PASSES = f"{PUBLISHED}, three passes"
 WINDOWS, MINUTES = "(c) ours, OpenVINO", "(c) ours, whole minutes, OpenVINO"
+IN_TURN = "(c) ours, windows and minutes in turn, OpenVINO"
 
 
 @dataclass(frozen=True)
@@ -46,57 +48,69 @@ def of_write_up(scratch: Path) -> Comparison:
     finals, ours = baselines.write_up(), scratch / "ours"
     baselines.export_fused(finals, ours)
     baselines.quantise(ours)
-    return Comparison(finals, _setups(finals, ours, 0.0, LOWER_PRECISIONS, scratch))
+    return Comparison(finals, _setups(finals, ours, {}, LOWER_PRECISIONS, scratch))
 
 
 def of_model_dir(model_dir: Path, runs: Path, scratch: Path) -> Comparison:
     """A model folder in the precisions that it ships, beside the same weights in torch."""
-    finals, stretch_s = find_finals(model_dir, runs)
+    finals, stretches_s = find_finals(model_dir, runs)
     lower = Spec.load(model_dir).precisions
-    setups = _setups(finals, model_dir, stretch_s, lower, scratch)
+    setups = _setups(finals, model_dir, stretches_s, lower, scratch)
     return Comparison(finals, setups, frozenset(lower))
 
 
 def _setups(
-    finals: Mapping[str, Final], shipped: Path, stretch_s: float, lower: Sequence[str], scratch: Path
+    finals: Mapping[str, Final],
+    shipped: Path,
+    stretches_s: Mapping[str, float],
+    lower: Sequence[str],
+    scratch: Path,
 ) -> list[Setup]:
-    """The baselines, and ours of both kinds: `shipped` hears stretches of `stretch_s`, or windows."""
+    """The baselines, and ours of each kind; `shipped` is one of them.
+
+    Parameters
+    ----------
+    stretches_s : member → seconds that it hears at once in `shipped`; windows where it is not there
+    """
     baselines.save_checkpoints(finals, scratch / "torch")
     conv1d = scratch / "conv1d"
     baselines.export_fused(finals, conv1d, ConvMel)
-    longer_s = stretch_s or STRETCH_S
-    other = scratch / "other"
-    heard = finals if stretch_s else {n: final.over_stretches(longer_s) for n, final in finals.items()}
-    baselines.export_fused(heard, other)
-    windows, minutes = (other, shipped) if stretch_s else (shipped, other)
-    name = MINUTES if stretch_s else WINDOWS
+    lengths = {stretches_s.get(name, 0.0) for name in finals}
+    name = IN_TURN if len(lengths) > 1 else MINUTES if max(lengths) else WINDOWS
+    longer_s = max(lengths) or STRETCH_S
+    kinds: dict[str, tuple[float, ...]] = {WINDOWS: (0.0,), MINUTES: (longer_s,)}
+    kinds |= {IN_TURN: (0.0, longer_s)} if len(finals) > 1 else {}
+    ours = {name: shipped}
+    for number, (kind, in_turn) in enumerate(kinds.items()):
+        if kind != name:
+            ours[kind] = scratch / f"ours-{number}"
+            heard = zip(finals.items(), cycle(in_turn), strict=False)
+            baselines.export_fused({n: f.over_stretches(s) for (n, f), s in heard}, ours[kind])
     return [
         Setup(EAGER, scratch / "torch", "torch"),
         Setup("(b) Conv1d mel, ONNX Runtime", conv1d, "onnxruntime"),
         Setup(PUBLISHED, conv1d, "openvino"),
         Setup(THREE_PASSES, conv1d, "openvino", shifts=PASSES),
-        Setup("(c) ours, ONNX Runtime", windows, "onnxruntime"),
-        Setup(WINDOWS, windows, "openvino"),
-        Setup(MINUTES, minutes, "openvino"),
+        Setup("(c) ours, ONNX Runtime", ours[WINDOWS], "onnxruntime"),
+        *(Setup(kind, ours[kind], "openvino") for kind in kinds),
         *(Setup(name, shipped, "openvino", each) for each in lower if not lacking(each)),
     ]
 
 
-def find_finals(model_dir: Path, runs: Path) -> tuple[dict[str, Final], float]:
+def find_finals(model_dir: Path, runs: Path) -> tuple[dict[str, Final], dict[str, float]]:
     """The checkpoints that a model folder was exported from, by their sha256.
 
-    They hear windows; the second value is the length of the stretches that the folder's models hear.
+    They hear windows; the second value has the seconds that each hears at once in the folder.
     """
     wanted: dict[str, str] = {}
-    contract: Contract | None = None
+    contracts: dict[str, Contract] = {}
     for stem in Spec.load(model_dir).stems:
         path = model_dir / f"{stem}.onnx"
-        before, contract = contract, Contract.from_metadata(read_metadata(path), str(path))
-        if before is not None and replace(before, members=()) != replace(contract, members=()):
-            raise UserError(f"{model_dir}: its members hear differently; measure them one by one")
-        members = made_by(path)
-        wanted |= {member: origin["checkpoint_sha256"] for member, origin in members.items()}
-    assert contract is not None
+        contract = Contract.from_metadata(read_metadata(path), str(path))
+        for member, origin in made_by(path).items():
+            wanted[member], contracts[member] = origin["checkpoint_sha256"], contract
+    if len({replace(contract.windowed, members=()) for contract in contracts.values()}) > 1:
+        raise UserError(f"{model_dir}: its members hear other chunks; measure them one by one")
     there = {checkpoint.sha256(path): path for path in runs.rglob(checkpoint.FINAL_NAME)}
     absent = [member for member, digest in wanted.items() if digest not in there]
     if absent:
@@ -106,7 +120,7 @@ def find_finals(model_dir: Path, runs: Path) -> tuple[dict[str, Final], float]:
         )
     finals = {member: Final.load(there[digest]) for member, digest in wanted.items()}
     cut = {member: final.only(contract.classes) for member, final in finals.items()}
-    return cut, contract.stretch_s
+    return cut, {member: contract.stretch_s for member, contract in contracts.items()}
 
 
 def made_by(path: Path) -> dict[str, dict[str, Any]]:

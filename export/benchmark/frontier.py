@@ -48,18 +48,20 @@ Scores = Mapping[str, Sequence[NDArray[np.float32]]]
 class Way:
     """What members hear at once, how windows are made of it, and the shifts of the passes."""
 
-    stretch_s: float
+    stretches_s: tuple[float, ...]  # which the members take in turn; 0: a window
     pooling: str
     shifts: tuple[float, ...]
 
     @property
     def hears(self) -> str:
-        return f"{self.stretch_s:g} s, {self.pooling}" if self.stretch_s else "a window"
+        names = [f"{s:g} s, {self.pooling}" if s else "a window" for s in self.stretches_s]
+        return " and ".join(names)
 
 
 WAYS = (
-    Way(0.0, "plain", (0.0, *PASSES)),
-    *(Way(STRETCH_S, pooling, (0.0, PASSES[0])) for pooling in POOLINGS),
+    Way((0.0,), "plain", (0.0, *PASSES)),
+    *(Way((STRETCH_S,), pooling, (0.0, PASSES[0])) for pooling in POOLINGS),
+    Way((0.0, STRETCH_S), "soft", (0.0,)),
 )
 
 
@@ -80,20 +82,25 @@ class Point:
 
 def measure(members: Checkpoints, labelled: TruthSet, rounds: int, scratch: Path) -> dict[str, Any]:
     """Every figure of the frontier, as plain values."""
-    folders = {s: _export(members.over_stretches(s), scratch / f"{s:g}") for s in (0.0, STRETCH_S)}
-    scores = {way: _scores(folders[way.stretch_s], way, labelled) for way in WAYS}
-    subsets = _subsets(members, scores[WAYS[0]][0], labelled)
+    ways = [way for way in WAYS if len(way.stretches_s) <= len(members.finals)]
+    folders = {
+        lengths: _export(members.over_stretches(*lengths), scratch / "-".join(map(str, lengths)))
+        for lengths in dict.fromkeys(way.stretches_s for way in ways)
+    }
+    scores = {way: _scores(folders[way.stretches_s], way, labelled) for way in ways}
+    subsets = _subsets(members, scores[ways[0]][0], labelled)
     setups = {
-        (stretch_s, subset): _open(folder, subset)
-        for stretch_s, folder in folders.items()
-        for subset in subsets
+        (lengths, subset): _open(folder, subset)
+        for lengths, folder in folders.items()
+        for subset in _in_all_lengths(subsets, members.over_stretches(*lengths))
     }
     times = _in_turns(setups, labelled, rounds)
     points = [
         _point(members, way, n_passes, subset, scores[way], setups, times, labelled)
-        for way in WAYS
+        for way in ways
         for n_passes in range(1, 1 + len(way.shifts))
         for subset in subsets
+        if (way.stretches_s, subset) in setups
     ]
     return {
         "machine": machine.describe(),
@@ -145,6 +152,12 @@ def _subsets(members: Checkpoints, scores: Scores, labelled: TruthSet) -> list[M
     return [*((name,) for name in ordered), *together]
 
 
+def _in_all_lengths(subsets: Sequence[Members], heard: Checkpoints) -> list[Members]:
+    """The subsets whose members take all the lengths that there are; others hear in a simpler way."""
+    length = {name: final.contract.stretch_s for name, final in heard.finals.items()}
+    return [each for each in subsets if {length[name] for name in each} == {*length.values()}]
+
+
 def _best(
     members: Checkpoints, subset: Members, passes: Sequence[Scores], labelled: TruthSet
 ) -> tuple[str, float, NDArray[np.float32]]:
@@ -170,8 +183,9 @@ def _aucs(labelled: TruthSet, rows: NDArray[np.float32], draws: int) -> NDArray[
     return macro_aucs(labelled.truth, rows, weights)
 
 
-Setups = Mapping[tuple[float, Members], Calibration]
-Times = Mapping[tuple[float, Members], Sequence[float]]
+Key = tuple[tuple[float, ...], Members]
+Setups = Mapping[Key, Calibration]
+Times = Mapping[Key, Sequence[float]]
 
 
 def _open(folder: Path, subset: Members) -> Calibration:
@@ -185,7 +199,7 @@ def _open(folder: Path, subset: Members) -> Calibration:
 def _in_turns(setups: Setups, labelled: TruthSet, rounds: int) -> Times:
     """Milliseconds a minute of a plain pass. All take turns, so that a neighbour slows all alike."""
     files = [replace(file, n_windows=WINDOWS_A_MINUTE) for file in labelled.files[:TIMED_FILES]]
-    times: dict[tuple[float, Members], list[float]] = {key: [] for key in setups}
+    times: dict[Key, list[float]] = {key: [] for key in setups}
     for _ in tqdm(range(rounds), **bar("rounds")):
         for key, opened in setups.items():
             times[key].append(total_ms(opened.loaded.ensemble, files, opened.layout.streams))
@@ -204,7 +218,7 @@ def _point(
 ) -> Point:
     # Eight arguments: what is configured, and all that was measured.
     output, auc, rows = _best(members, subset, scores[:n_passes], labelled)
-    key = way.stretch_s, subset
+    key = way.stretches_s, subset
     # A pass is timed as the plain one, by how much more or less it hears.
     loaded = setups[key].loaded.ensemble
     heard = _heard(loaded, way.shifts[:n_passes]) / _heard(loaded, [0.0])

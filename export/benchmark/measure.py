@@ -100,19 +100,20 @@ def rows(
     rate = setups[0].ensemble.contract.sample_rate
     decode = decode_ms(files, rate) / usable_cores()
     waveforms = [audio.read(file.path, rate) for file in files]
-    kinds: dict[float, tuple[Agreement, float]] = {}
-    for stretch_s in {timed.stretch_s for timed in setups}:
-        finals = {name: of.over_stretches(stretch_s) for name, of in comparison.finals.items()}
-        kinds[stretch_s] = Agreement(finals, waveforms), network_gflop(finals)
+    kinds: dict[tuple[tuple[str, float], ...], tuple[Agreement, float]] = {}
+    for timed in setups:
+        if timed.hears not in kinds:
+            finals = {name: comparison.finals[name].over_stretches(s) for name, s in timed.hears}
+            kinds[timed.hears] = Agreement(finals, waveforms), network_gflop(finals)
     table = []
     for timed, rounds in zip(setups, tqdm(times, **bar("memory and parity")), strict=True):
         setup = timed.setup
         medians = {name: statistics.median(values) for name, values in rounds.items()}
         networks = medians["engine"] - medians["front_end"]
         peak = measured["peak_gflops"].get(setup.precision)
-        agreement, gflop = kinds[timed.stretch_s]
-        heard = sum(timed.ensemble.windows_heard(WINDOWS_A_MINUTE, s) for s in timed.shifts)
-        gflop *= heard / timed.ensemble.windows_heard(WINDOWS_A_MINUTE)
+        agreement, gflop = kinds[timed.hears]
+        windows = sum(timed.ensemble.windows_heard(WINDOWS_A_MINUTE, s) for s in timed.shifts)
+        gflop *= windows / timed.ensemble.windows_heard(WINDOWS_A_MINUTE)
         own_decode = decode * len(timed.shifts)
         max_dp, correlation = agreement.of(timed.ensemble)
         row = Row(

@@ -47,8 +47,12 @@ class TimedSetup:
         self.ensemble: Ensemble = self.calibration.loaded.ensemble
         self.streams = self.calibration.layout.streams
         self.shifts = (0.0, *setup.shifts)  # of its passes
-        # All its files hear alike: seconds at once, or 0 for a window.
-        self.stretch_s = next(iter(self.ensemble.engines.values())).contract.stretch_s
+        # Members, each with the seconds that it hears at once; 0: a window.
+        self.hears = tuple(
+            (member, engine.contract.stretch_s)
+            for stem, engine in sorted(self.ensemble.engines.items())
+            for member in engine.contract.members or (stem,)
+        )
         self.front_ends = self._front_ends(scratch)
 
     def _front_ends(self, scratch: Path) -> list[Callable[[NDArray[np.float32]], Any]]:

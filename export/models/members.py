@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,13 @@ class Checkpoints:
         """That of all members; `load` refuses others."""
         return next(iter(self.finals.values())).job.postprocess.smoothing
 
-    def over_stretches(self, stretch_s: float | None) -> Checkpoints:
-        """The members where they hear stretches; None: as each was validated, 0: windows."""
-        finals = {name: final.over_stretches(stretch_s) for name, final in self.finals.items()}
+    def over_stretches(self, *stretches_s: float) -> Checkpoints:
+        """The members where they hear so many seconds at once, or windows at 0.
+
+        Of several lengths they take one in turn; without any each hears what it was validated on.
+        """
+        in_turn = zip(self.finals.items(), cycle(stretches_s or (None,)), strict=False)
+        finals = {name: final.over_stretches(stretch_s) for (name, final), stretch_s in in_turn}
         return replace(self, finals=finals)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
+from birdkit.contract import whole_windows
 from birdkit.errors import UserError
 from train.config.build import build, without_removed
 from train.config.recipe import member_names, rounds_of
@@ -29,7 +30,7 @@ from train.config.settings import (
 )
 from train.config.settings.ranges import LARGEST_SEED
 
-Section = TypeVar("Section", FrontEnd, Data, Augment, Fit, Pseudo)
+Section = TypeVar("Section", FrontEnd, Data, Augment, Fit, Pseudo, Postprocess)
 
 # Distance between the seeds of rounds that go on from one another.
 SEEDS_APART = 1000
@@ -39,6 +40,7 @@ FOR_THE_RUN = {
     "data": ("window_s", "skip_bad", "duplicates", "classes", "labelled", "cache"),
     "fit": (),
     "augment": (),
+    "postprocess": ("smoothing", "pooling"),
     "pseudo": ("output", "shifts", "out_of_fold", "validating", "alarms"),
 }
 
@@ -79,17 +81,22 @@ def job_of(recipe: Recipe, index: int, name: str) -> Job:
     entry = recipe.models[member_names(recipe).index(name)]
     where = f"models.{name}"
     _refuse_settings_of_the_run(entry.__dict__, where)
-    this_round = rounds_of(recipe)[index]
-    fit = _override(_override(recipe.fit, entry.fit, where), this_round.fit, f"rounds.{index}")
+    this_round, of_round = rounds_of(recipe)[index], f"rounds.{index}"
+    _refuse_settings_of_the_run({"data": this_round.data}, of_round)
     job = Job(
         recipe=recipe.name,
         frontend=_override(recipe.frontend, entry.frontend, where),
         model=entry.model(name),
-        data=_override(recipe.data, entry.data, where),
+        data=_override(_override(recipe.data, entry.data, where), this_round.data, of_round),
         augment=_override(recipe.augment, entry.augment, where),
-        fit=fit,
-        postprocess=recipe.postprocess,
+        fit=_override(_override(recipe.fit, entry.fit, where), this_round.fit, of_round),
+        postprocess=_override(recipe.postprocess, entry.postprocess, where),
     )
+    stretch_s, window_s = job.postprocess.stretch_s, job.data.window_s
+    if stretch_s and not whole_windows(stretch_s, window_s):
+        raise UserError(
+            f"{where}: postprocess.stretch_s {stretch_s:g} is no multiple of data.window_s {window_s:g}"
+        )
     return job if index == 0 else _later(job, this_round, index, entry.pseudo)
 
 
@@ -114,7 +121,7 @@ def _override(section: Section, overrides: Mapping[str, Any], where: str) -> Sec
 def _refuse_settings_of_the_run(entry: Mapping[str, Any], where: str) -> None:
     for section, keys in FOR_THE_RUN.items():
         for key in keys:
-            if key in entry[section]:
+            if key in entry.get(section, {}):
                 of_all = "the round's pseudo settings" if section == "pseudo" else f"[{section}]"
                 raise UserError(
                     f"{where}.{section}.{key}: has one value for all models; set it in {of_all}"

@@ -45,11 +45,24 @@ class Competition:
         return class_folders.are_all(self.roots[0])
 
     def unlabelled(self) -> list[Path]:
-        """The soundscapes of all folders that no label row names."""
-        labelled = {soundscape.path for soundscape in self.soundscapes}
+        """The soundscapes of all folders that no label row names.
+
+        Pseudo labels go by file name, so of several with one name the first is taken.
+        """
+        by_name: dict[str, Path] = {}
+        for path in self._every_soundscape():
+            by_name.setdefault(path.name, path)
+        labelled = {soundscape.path.name for soundscape in self.soundscapes}
+        return [path for name, path in by_name.items() if name not in labelled]
+
+    def doubled_soundscapes(self) -> list[Path]:
+        """The soundscapes that `unlabelled` leaves out for their name."""
+        known = {soundscape.path for soundscape in self.soundscapes}.union(self.unlabelled())
+        return [path for path in self._every_soundscape() if path not in known]
+
+    def _every_soundscape(self) -> list[Path]:
         folders = [mounts.train_soundscapes(root) for root in self.roots]
-        paths = [path for folder in folders if folder.is_dir() for path in mounts.soundscapes(folder)]
-        return [path for path in paths if path not in labelled]
+        return [path for folder in folders if folder.is_dir() for path in mounts.soundscapes(folder)]
 
     def fingerprint(self) -> str:
         """SHA-256 over the tables and over each recording's name and size. No sound is decoded."""

@@ -84,6 +84,9 @@ def read(roots: Sequence[Path], recipe: Recipe, cache: Path) -> tuple[Dataset, l
     training, validating = split_soundscapes(competition.soundscapes, data)
     if competition.soundscapes:
         notes.append(f"labelled soundscapes: {len(training)} train, {len(validating)} validate")
+    if doubled := competition.doubled_soundscapes():
+        same = f"{len(doubled)} soundscapes have the name of one before"
+        notes.append(f"{same} and are left out, such as {doubled[0]}")
     dataset = Dataset(
         competition,
         competition.recordings,

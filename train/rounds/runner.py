@@ -310,7 +310,7 @@ def macro_aucs(
     spec = Spec({"model": 1.0}, smoothing=postprocess.smoothing, pooling=postprocess.pooling)
     aucs = {}
     for truth_set in sets:
-        engines = engines_for({"model": predictor}, postprocess, device, truth_set)
+        engines = engines_for({"model": predictor}, {"model": postprocess.stretch_s}, device, truth_set)
         found = evaluate(engines, spec, truth_set)
         aucs[truth_set.name] = {output: auc.macro for output, auc in found.items()}
     return aucs

@@ -42,7 +42,7 @@ class Teacher:
 
     finals: Mapping[str, Final]
     hashes: Mapping[str, str]  # sha256 of their checkpoints
-    postprocess: Postprocess
+    postprocess: Postprocess  # smoothing and pooling, which all of them share
     device: torch.device
 
     @classmethod
@@ -55,7 +55,8 @@ class Teacher:
     @cached_property
     def engines(self) -> dict[str, TorchEngine]:
         predictors = {name: final.predictor() for name, final in self.finals.items()}
-        return engines_for(predictors, self.postprocess, self.device)
+        stretches = {name: final.job.postprocess.stretch_s for name, final in self.finals.items()}
+        return engines_for(predictors, stretches, self.device)
 
     @property
     def contract(self) -> Contract:

@@ -21,7 +21,6 @@ from birdkit.kaggle.mounts import soundscapes
 from birdkit.scoring.ensemble import Ensemble, Spec, combine
 from birdkit.scoring.parts import SoundFile
 from birdkit.scoring.predict import Scores, predict
-from train.config.settings import Postprocess
 from train.data.batches import target_matrix
 from train.data.competition import Recording
 from train.data.progress import bar
@@ -140,19 +139,20 @@ def validation_set(folder: Path, contract: Contract) -> TruthSet:
 
 def engines_for(
     predictors: Mapping[str, Predictor],
-    postprocess: Postprocess,
+    stretches: Mapping[str, float],
     device: torch.device,
     truth_set: TruthSet | None = None,
 ) -> dict[str, TorchEngine]:
-    """Models behind the call that engines have, hearing what the post-processing says.
+    """Models behind the call that engines have.
 
     Parameters
     ----------
+    stretches : seconds that each model hears at once; 0: a window
     truth_set : what is to be scored; of recordings, which are short, the longest limits the stretches
     """
-    stretch_s = postprocess.stretch_s
     engines = {}
     for name, predictor in predictors.items():
+        stretch_s = stretches[name]
         if stretch_s and truth_set is not None and truth_set.per_file:
             longest = max(file.n_windows for file in truth_set.files) * predictor.contract.window_s
             stretch_s = min(stretch_s, longest)

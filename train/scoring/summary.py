@@ -123,7 +123,8 @@ def score_round(
     ):
         return saved
     predictors = {name: final.predictor() for name, final in finals.items()}
-    engines = engines_for(predictors, postprocess, device, truth_set)
+    stretches = {name: final.job.postprocess.stretch_s for name, final in finals.items()}
+    engines = engines_for(predictors, stretches, device, truth_set)
     spec = Spec(
         dict.fromkeys(finals, 1.0), smoothing=postprocess.smoothing, pooling=postprocess.pooling
     )

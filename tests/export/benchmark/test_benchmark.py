@@ -21,7 +21,7 @@ from export.gates.selection import labelled_set
 from export.models.members import load
 from tests.conftest import ROOT, tiny_predictor, write_sound
 from tests.test_privacy import watched
-from train.config.settings import FrontEnd, Postprocess
+from train.config.settings import FrontEnd
 from train.models.frontend import LogMel
 from train.pages.marks import put_between_marks
 from train.scoring.evaluate import engines_for, evaluate
@@ -110,8 +110,7 @@ def test_the_frontier_of_a_run(
     cpu, found = torch.device("cpu"), {}
     for stretch_s in (0.0, 60.0):
         predictors = {name: final.predictor() for name, final in finals.items()}
-        postprocess = Postprocess(stretch_s=stretch_s)
-        engines = engines_for(predictors, postprocess, cpu)
+        engines = engines_for(predictors, dict.fromkeys(predictors, stretch_s), cpu)
         spec = Spec(dict.fromkeys(finals, 1.0), pooling="soft")
         found[stretch_s] = max(auc.macro for auc in evaluate(engines, spec, labelled).values())
     for hears, stretch_s in (("a window", 0.0), ("60 s, soft", 60.0)):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +19,6 @@ from export.gates import parity
 from export.models import onnx
 from export.models.members import Checkpoints, load
 from tests.conftest import submit_validation
-from train.config.settings import Postprocess
 from train.models.checkpoint import Final
 from train.scoring import evaluate
 from train.scoring.evaluate import TorchEngine, validation_set
@@ -52,14 +50,31 @@ def test_what_is_submitted_is_what_torch_scores_over_stretches(
     predictors = {name: final.predictor() for name, final in finals.items()}
     spec = Spec.load(minutes_dir)
     truth_set = validation_set(validation, next(iter(finals.values())).contract)
-    pooling: Any = spec.pooling
     aucs = {}
     for stretch_s in (0.0, 60.0):
-        postprocess = Postprocess(stretch_s=stretch_s, pooling=pooling)
-        engines = evaluate.engines_for(predictors, postprocess, CPU, truth_set)
+        stretches_s = dict.fromkeys(predictors, stretch_s)
+        engines = evaluate.engines_for(predictors, stretches_s, CPU, truth_set)
         aucs[stretch_s] = evaluate.evaluate(engines, spec, truth_set)[spec.output].macro
     assert aucs[60.0] == pytest.approx(score_submission(out, validation).macro, abs=1e-4)
     assert aucs[60.0] != aucs[0.0]
+
+
+def test_members_hear_several_lengths_in_turn_as_torch_scores_them(
+    run_dir: Path, competition: Path, tmp_path: Path
+) -> None:
+    out, table = tmp_path / "model", tmp_path / "s.csv"
+    assert to_onnx.main([str(run_dir), "--out", str(out), "--fuse", "--stretch-s", "0", "60"]) == 0
+    submit_validation(competition, out, table)
+    finals = load([run_dir]).finals
+    spec, validation = Spec.load(out), competition / "validation"
+    loaded = ensemble.load(out, Layout(1, 1, 12)).ensemble
+    heard = {name: engine.contract.stretch_s for name, engine in loaded.engines.items()}
+    assert heard == dict(zip(finals, (0.0, 60.0), strict=True))
+    truth_set = validation_set(validation, next(iter(finals.values())).contract)
+    predictors = {name: final.predictor() for name, final in finals.items()}
+    engines = evaluate.engines_for(predictors, heard, CPU, truth_set)
+    expected = evaluate.evaluate(engines, spec, truth_set)[spec.output].macro
+    assert score_submission(table, validation).macro == pytest.approx(expected, abs=1e-4)
 
 
 def test_every_precision_of_the_folder_has_its_frames_compared_and_its_answers_recorded(

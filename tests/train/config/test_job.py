@@ -69,6 +69,7 @@ data.chunk_s = 10.0
 augment.mixup = 0.0
 fit.lr = 0.5
 pseudo.power = 2.0
+postprocess.stretch_s = 60.0
 [[rounds]]
 [[rounds]]
 fit.batch = 8
@@ -79,13 +80,17 @@ fit.batch = 8
     assert (b.fit.lr, b.fit.batch, b.pseudo.power) == (0.5, 8, 2.0)
     assert (a.frontend.hop, a.data, a.augment) == (base.frontend.hop, base.data, base.augment)
     assert (a.fit.lr, a.fit.batch, a.pseudo.power) == (base.fit.lr, 8, 1.0)
+    assert (a.postprocess.stretch_s, b.postprocess.stretch_s) == (0.0, 60.0)
     assert job_of(base, 0, "b").pseudo == Pseudo()
 
 
-def test_a_rounds_fit_stands_above_a_models_own(tmp_path: Path) -> None:
-    text = "[[models]]\nfit.lr = 0.5\n[[rounds]]\n[[rounds]]\nfit.lr = 0.1\n"
+def test_a_rounds_fit_and_data_stand_above_a_models_own(tmp_path: Path) -> None:
+    text = (
+        "[[models]]\nfit.lr = 0.5\ndata.chunk_s = 8.0\n"
+        "[[rounds]]\n[[rounds]]\nfit.lr = 0.1\ndata.chunk_s = 10.0\n"
+    )
     jobs = every_job(recipe.load(write(tmp_path, text)))
-    assert [job.fit.lr for job in jobs] == [0.5, 0.1]
+    assert [(job.fit.lr, job.data.chunk_s) for job in jobs] == [(0.5, 8.0), (0.1, 10.0)]
 
 
 @pytest.mark.parametrize(
@@ -97,8 +102,15 @@ def test_a_rounds_fit_stands_above_a_models_own(tmp_path: Path) -> None:
             "0: fit: lr: expected a number from 0 to 1, got 'low'",
         ),
         ("[[models]]\nfrontend.mels = 3\n", r"unknown key 'mels'; did you mean 'n_mels'"),
+        ("[postprocess]\nstretch_s = 7\n", "stretch_s 7 is no multiple of data.window_s 5"),
+        (
+            "[[models]]\npostprocess.stretch_s = 2.5\n",
+            "stretch_s 2.5 is no multiple of data.window_s 5",
+        ),
+        ("[[models]]\npostprocess.pooling = 'plain'\n", r"set it in \[postprocess\]"),
         ("[[models]]\nframewise.x = 3\n", "unknown key 'framewise'"),
         ("[[models]]\ndata.window_s = 3.0\n", r"data\.window_s: has one value for all models"),
+        ("[[rounds]]\ndata.labelled = 'train'\n", r"rounds\.0\.data\.labelled: has one value"),
         ("[[models]]\nfrontend.sample_rate = 16000\n", r"set it in \[frontend\]"),
         ("[[models]]\npseudo.output = 'clipwise'\n", "set it in the round's pseudo settings"),
     ],

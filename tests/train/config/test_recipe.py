@@ -63,8 +63,6 @@ def test_a_key_that_is_near_none_is_answered_with_the_keys_that_there_are(tmp_pa
         ("[augment]\nnoise_snr_db = [1]\n", "expected a list of 2, each a number from -60 to 100"),
         ("[postprocess]\nsmoothing = [0.5, 0.5]\n", "an odd number of weights"),
         ("[postprocess]\nsmoothing = [0]\n", "a sum above 0"),
-        ("[postprocess]\nstretch_s = 7\n", "stretch_s 7 is no multiple of data.window_s 5"),
-        ("[postprocess]\nstretch_s = 2.5\n", "stretch_s 2.5 is no multiple of data.window_s 5"),
         ("[postprocess]\npooling = 'hard'\n", "pooling"),
         ("[[models]]\nname = '../../escape'\n", r"models\.0: name: .*of letters, .*got '../../escape'"),
         ("[[models]]\nfit.lr = nan\n", "models.0: fit: lr: expected a number from 0 to 1, got nan"),

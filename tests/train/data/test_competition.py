@@ -245,7 +245,15 @@ def test_several_folders_join_into_one_training_set(folder: Path, tmp_path: Path
     assert {recording.primary for recording in added} == {label}
     assert all(other in recording.path.parents for recording in added)
     assert any("recordings of classes that are not asked for" in line for line in joined.left_out)
-    assert set(joined.unlabelled()) > set(own.unlabelled())
+
+
+def test_of_soundscapes_with_one_name_the_first_is_taken(folder: Path, tmp_path: Path) -> None:
+    write_sound(folder / "train_soundscapes" / "S2.ogg", 15.0)
+    other = further(folder, tmp_path / "other", read_competitions([folder]).recordings[0].primary)
+    write_sound(other / "train_soundscapes" / "S3.ogg", 15.0)
+    joined, theirs = read_competitions([folder, other]), other / "train_soundscapes"
+    assert joined.unlabelled() == [folder / "train_soundscapes" / "S2.ogg", theirs / "S3.ogg"]
+    assert joined.doubled_soundscapes() == [theirs / "S1.ogg", theirs / "S2.ogg"]  # S1 has labels
 
 
 def test_a_wider_class_list_is_the_union_and_a_narrower_one_leaves_recordings_out(
@@ -298,11 +306,13 @@ def test_an_earlier_year_joins_with_the_labels_that_are_asked_for(folder: Path, 
     (year / "train_audio" / "22774").rename(year / "train_audio" / "newbird")
     (year / "train_soundscapes_labels.csv").unlink()
     (year / "train_soundscapes").rename(year / "unlabeled_soundscapes")
+    sound = year / "unlabeled_soundscapes" / "S2.ogg"
+    sound.with_name("S1.ogg").rename(sound)
     joined = read_competitions([folder, year])
     assert joined.classes == ("amekes", "22774")
     assert [r.primary for r in joined.recordings] == ["amekes", "amekes", "22774", "amekes", "amekes"]
     assert joined.left_out == (f"{path}: 1 recordings of classes that are not asked for",)
-    assert joined.unlabelled() == [year / "unlabeled_soundscapes" / "S1.ogg"]
+    assert joined.unlabelled() == [sound]
     union = read_competitions([folder, year], "union")
     assert union.classes == ("amekes", "22774", "newbird")
     assert union.recordings[3].secondary == ("newbird",)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
-from birdkit.contract import whole_windows
 from birdkit.errors import UserError
 from train.config.settings.augment import Augment
 from train.config.settings.data import Data
@@ -48,6 +47,8 @@ class ModelEntry(Model):
     """Overrides of [fit] for this model."""
     pseudo: Annotated[dict[str, Any], Pseudo] = field(default_factory=dict)
     """Overrides of a round's pseudo settings for this model."""
+    postprocess: Annotated[dict[str, Any], Postprocess] = field(default_factory=dict)
+    """Overrides of [postprocess] for this model: what it hears at once."""
 
     def model(self, name: str) -> Model:
         """The model alone, under this name."""
@@ -67,6 +68,8 @@ class Round:
     """So many equal rounds, each taught by the one before it."""
     warm: bool = False
     """Students start from the round before's model of their name, in place of models.weights."""
+    data: Annotated[dict[str, Any], Data] = field(default_factory=dict)
+    """Overrides of [data] for this round, such as a longer chunk; they stand above a model's own."""
     fit: Annotated[dict[str, Any], Fit] = field(default_factory=dict)
     """Overrides of [fit] for this round; they stand above a model's own."""
     pseudo: Pseudo = field(default_factory=Pseudo)
@@ -97,8 +100,3 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.models or not self.rounds:
             raise UserError(f"recipe {self.name}: needs at least one of [[models]] and [[rounds]]")
-        stretch_s, window_s = self.postprocess.stretch_s, self.data.window_s
-        if stretch_s and not whole_windows(stretch_s, window_s):
-            raise UserError(
-                f"postprocess.stretch_s {stretch_s:g} is no multiple of data.window_s {window_s:g}"
-            )
