@@ -1,8 +1,8 @@
 # `make help` prints the targets with the text behind ##.
 PYTHON ?= python3
 PY := .venv/bin/python
-# A process a core; the tests of a file share what they set up.
-PYTEST := $(PY) -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
+# A process a core; the tests of a file share what they set up, and tests/conftest.py orders the files.
+PYTEST := $(PY) -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 PIP := $(PY) -m pip --disable-pip-version-check
 DATA ?=
 TRAIN ?=

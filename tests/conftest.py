@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import os
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -58,6 +60,29 @@ TINY = [
     "data.cache=false",
 ]
 
+# Files of tests that take a minute of CPU or more, the longest first. A process that begins with one
+# of them when all others are done leaves the other cores idle.
+LONGEST = (
+    "train/rounds/test_runner.py",
+    "test_privacy.py",
+    "export/gates/test_parity.py",
+    "export/models/test_fuse.py",
+    "export/benchmark/test_benchmark.py",
+    "train/fit/test_trainer.py",
+    "submission/test_run.py",
+    "export/models/test_members.py",
+    "export/gates/test_precision.py",
+    "export/models/test_encoders.py",
+    "export/kaggle/test_cli.py",
+    "train/synthetic/test_competition.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files (`--no-loadscope-reorder` keeps this order)."""
+    places = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
 
 @pytest.fixture(autouse=True)
 def said_as_always() -> None:
@@ -65,21 +90,42 @@ def said_as_always() -> None:
     log.show(log.DEFAULT)
 
 
+def made_once(name: str, factory: pytest.TempPathFactory, make: Callable[[Path], object]) -> Path:
+    """A folder that `make` fills. Processes that test side by side share it: nobody may write there."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        folder = factory.mktemp(name)
+        make(folder)
+        return folder
+    folder = factory.getbasetemp().parent / name
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
+        ready = folder / ".ready"
+        if not ready.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            ready.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def competition(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo competition, small."""
-    return make_competition(tmp_path_factory.mktemp("data") / "demo", scale=SMALL)
+    """The demo competition, small. To be read only."""
+    folder = made_once("data", tmp_path_factory, lambda of: make_competition(of / "demo", scale=SMALL))
+    return folder / "demo"
 
 
 @pytest.fixture(scope="session")
 def run_dir(competition: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two members, trained for seconds."""
-    out = tmp_path_factory.mktemp("runs") / "tiny"
-    args = ["--recipe", str(two_members(out.parent)), "--data", str(competition), "--out", str(out)]
-    for override in TINY:
-        args += ["--set", override]
-    assert train_run.main([*args, "--device", "cpu"]) == 0
-    return out
+    """A run of two members, trained for seconds. To be read only."""
+
+    def train(folder: Path) -> None:
+        arguments = ["--recipe", str(two_members(folder)), "--data", str(competition)]
+        for override in TINY:
+            arguments += ["--set", override]
+        assert train_run.main([*arguments, "--out", str(folder / "tiny"), "--device", "cpu"]) == 0
+
+    return made_once("runs", tmp_path_factory, train) / "tiny"
 
 
 def two_members(folder: Path) -> Path:
@@ -90,11 +136,14 @@ def two_members(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def model_dir(run_dir: Path, competition: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run's export: ONNX and OpenVINO IR."""
-    out = tmp_path_factory.mktemp("export") / "model"
-    assert to_onnx.main([str(run_dir), "--data", str(competition), "--out", str(out)]) == 0
-    assert to_openvino.main([str(out), "--data", str(competition), "--precision", "f32"]) == 0
-    return out
+    """The run's export: ONNX and OpenVINO IR. To be read only."""
+
+    def export(folder: Path) -> None:
+        out = str(folder / "model")
+        assert to_onnx.main([str(run_dir), "--data", str(competition), "--out", out]) == 0
+        assert to_openvino.main([out, "--data", str(competition), "--precision", "f32"]) == 0
+
+    return made_once("export", tmp_path_factory, export) / "model"
 
 
 def _load(path: Path) -> ModuleType:

@@ -202,6 +202,7 @@ def test_pyproject_holds_settings_only() -> None:
     [
         ("train/run.py", ["--data", "nowhere"]),
         ("export/to_onnx.py", ["."]),
+        ("export/bundle.py", ["--model", "nowhere"]),
         ("train/metrics.py", ["scores.csv", "--validation", "."]),
     ],
 )

@@ -4,7 +4,5 @@ import os
 import tempfile
 from pathlib import Path
 
-from train.models import torchvision_shim  # noqa: F401  (before anything here imports timm)
-
 # Matplotlib keeps its list of fonts here, and not in the home folder.
 os.environ.setdefault("MPLCONFIGDIR", str(Path(tempfile.gettempdir()) / f"matplotlib-{os.getuid()}"))

@@ -339,7 +339,7 @@ def licence(member: Member) -> str:
 
 
 def timm_licence(encoder: str) -> str:
-    import timm  # late: it needs the shim that the package `train` puts in place
+    import timm  # late: it needs the shim that `train.models` puts in place
 
     try:
         config = timm.get_pretrained_cfg(encoder)

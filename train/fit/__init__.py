@@ -2,3 +2,5 @@
 
 Imports birdkit, train.config, train.data and train.models.
 """
+
+from train.models import torchvision_shim  # noqa: F401  (before anything imports timm)

@@ -2,3 +2,5 @@
 
 Imports birdkit and train.config.
 """
+
+from train.models import torchvision_shim  # noqa: F401  (before anything imports timm)

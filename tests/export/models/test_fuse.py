@@ -107,7 +107,8 @@ def test_a_fused_folder_writes_the_same_submission(
     spec = Spec.load(fused_dir)
     assert spec.files == {"fused": ["test_resnet", "test_resnet-2"]}
     assert not list(fused_dir.glob("test_resnet*"))
-    for folder, out in ((fused_dir, "fused.csv"), (model_dir, "apart.csv")):
+    separate = shutil.copytree(model_dir, tmp_path / "separate")
+    for folder, out in ((fused_dir, "fused.csv"), (separate, "apart.csv")):
         replace(Spec.load(model_dir), files=Spec.load(folder).files).save(folder)
         assert submit(competition, folder, tmp_path / out) == 0
     spec.save(fused_dir)
@@ -161,13 +162,13 @@ def test_fit_without_labelled_soundscapes_is_refused(run_dir: Path, tmp_path: Pa
     assert not (tmp_path / "model").exists()
 
 
-def test_members_whose_classes_differ_are_refused(
-    fused_dir: Path, contract: Contract, tmp_path: Path
-) -> None:
-    predictor = tiny_predictor(contract).eval()
-    other = replace(contract, classes=("b", "a", "1234"))
-    for name, of in (("x", contract), ("y", other)):
-        onnx_files.write([predictor], of, tmp_path / f"{name}.onnx", of.to_metadata())
+def test_members_whose_classes_differ_are_refused(model_dir: Path, tmp_path: Path) -> None:
+    source = model_dir / "test_resnet.onnx"
+    contract = OnnxRuntimeEngine(source, LAYOUT).contract
+    for name, classes in (("x", contract.classes), ("y", contract.classes[::-1])):
+        model = onnx.load(source)
+        onnx.helper.set_model_props(model, replace(contract, classes=classes).to_metadata())
+        onnx.save(model, tmp_path / f"{name}.onnx")
     Spec({"x": 1.0, "y": 1.0}).save(tmp_path)
     with pytest.raises(UserError, match="members x and y differ in classes"):
         ensemble.load(tmp_path, LAYOUT)

@@ -29,10 +29,12 @@ from train.fit.trainer import lr_factor
 from train.models import checkpoint
 from train.rounds import runner
 
+# Of 0.4 M parameters; like the encoders that win, it has depthwise convolutions and drop path.
+ENCODER = "test_efficientnet"
 # Everything random is on: masks, mixing, noise, dropout, drop path, the moving average.
 SETTINGS = [
     *TINY,
-    "models.encoder=efficientnet_lite0",
+    f"models.encoder={ENCODER}",
     "models.drop_path_rate=0.2",
     "models.drop_rate=0.5",
     "fit.batch=4",
@@ -57,7 +59,7 @@ def train(competition: Path, out: Path, *overrides: str, restart: bool = False) 
     return train_run.main([*arguments, *(["--restart"] if restart else [])])
 
 
-def outcome(out: Path, encoder: str = "efficientnet_lite0") -> Outcome:
+def outcome(out: Path, encoder: str = ENCODER) -> Outcome:
     folder = out / "round0" / encoder
     history = json.loads((folder / "history.json").read_text())
     return history, checkpoint.Final.load(folder / "final.pt").state
@@ -128,7 +130,7 @@ def test_killed_mid_checkpoint_write(
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(torch, "save", dies)
         train(competition, tmp_path)
-    litter = tmp_path / "round0" / "efficientnet_lite0" / "state.pt.0.partial"
+    litter = tmp_path / "round0" / ENCODER / "state.pt.0.partial"
     litter.touch()  # a kill leaves it there
     assert train(competition, tmp_path) == 0
     assert not litter.exists()
@@ -252,7 +254,7 @@ def test_a_loss_that_is_no_number_stops_the_run_with_a_remedy(
 
 @pytest.mark.slow
 def test_the_moving_average_is_what_is_kept_and_it_lags_behind_the_weights(whole: Path) -> None:
-    folder = whole / "round0" / "efficientnet_lite0"
+    folder = whole / "round0" / ENCODER
     state, final = checkpoint.read(folder / "state.pt"), checkpoint.Final.load(folder / "final.pt")
     key = "network.att_block.cla.weight"
     assert torch.equal(final.state[key], state["ema"][key])

@@ -108,6 +108,7 @@ def test_any_text_gives_an_encoder_or_one_line(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.walk  # most names of timm are of large networks
 @settings(max_examples=15, derandomize=True)
 @given(st.sampled_from(timm.list_models()))
 def test_any_name_of_timm_gives_an_encoder_or_one_line(name: str) -> None:
