@@ -47,7 +47,7 @@ def save_member(path: Path, card: Card, classes: ClassMap, contract: Contract) -
 
 def read_member(path: Path) -> tuple[Card, ClassMap, Contract]:
     """Read back what `save_member` wrote. Raises `UserError` for what is no member's card."""
-    card, values = cards.load(path), cards.read_json(path).get(MEMBER_KEY)
+    card, values = cards.load(path), cards.read_json(path).get(MEMBER_KEY, {})
     try:
         contract = Contract(**{key: _plain(values[key]) for key in CONTRACT_KEYS})
         columns = tuple(tuple(map(int, values["columns"][name])) for name in contract.classes)

@@ -43,7 +43,7 @@ def without_incomplete(scores: NDArray[np.float32]) -> NDArray[np.float32]:
 
     A member lacks the rows that came after it had failed. Where all lack some, all stay.
     """
-    complete = ~np.isnan(scores).all(axis=2).any(axis=1)
+    complete = np.all(np.any(~np.isnan(scores), axis=2), axis=1)
     if complete.all() or not complete.any():
         return scores
     return np.where(complete[:, None, None], scores, np.float32(np.nan))

@@ -7,13 +7,21 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from birdkit.contract import Contract
+from birdkit.engines import golden
 from birdkit.errors import UserError
 from birdkit.kaggle import manifest
+from birdkit.outside.card import card_of
+from birdkit.outside.labels import ClassMap
+from birdkit.outside.member import save_member
+from birdkit.outside.presets import perch_v2
+from birdkit.scoring.ensemble import Spec
 from export import bundle
 from export.kaggle import wheels
 from tests.conftest import ROOT
@@ -299,3 +307,41 @@ def test_the_notebook_raises_nothing_where_a_complete_table_was_written(
             exec("".join(cell["source"]), names)
     monkeypatch.delitem(sys.modules, "run")
     assert ("exit status 3" in capsys.readouterr().out) == (status == 3)
+
+
+def add_outside(checkout: Path, licence: str) -> None:
+    """Give the fake model a TFLite member from outside."""
+    folder = checkout / "submission" / "model"
+    spec = Spec.load(folder)
+    replace(spec, members=spec.members | {"bird": 1.0}, soft=("bird",)).save(folder)
+    card = replace(perch_v2(("Parus major",)), kind="tflite", licence=licence)
+    classes = ClassMap(("a",), ((0,),), {})
+    save_member(card_of(folder, "bird"), card, classes, Contract(32_000, 5.0, 5.0, ("a",)))
+    (folder / "bird.tflite").write_bytes(b"weights")
+    answers = json.loads((folder / golden.NAME).read_text())
+    (folder / golden.NAME).write_text(json.dumps(answers | {"bird": {"f32": {}}}))
+    for abi in ("cp312", "cp313"):
+        make_wheel(checkout / "wheels" / f"ai_edge_litert-2.3.0-{abi}-{abi}-manylinux_2_27_x86_64.whl")
+    (checkout / "requirements-outside.txt").write_text("ai-edge-litert==2.3.0\n")
+
+
+def test_a_licence_that_limits_use_is_refused_unless_accepted(checkout: Path, run_bundle: Any) -> None:
+    add_outside(checkout, "CC BY-NC-SA 4.0")
+    with pytest.raises(
+        UserError, match=r"licence CC BY-NC-SA 4\.0; .*--accept-licence"
+    ):
+        run_bundle()
+    out = run_bundle("--accept-licence")
+    listed = manifest.paths(out / "dataset")
+    assert {"model/bird.tflite", "model/bird.outside.json"} <= set(listed)
+    assert sum(name.startswith("wheels/ai_edge_litert") for name in listed) == 2
+
+
+def test_a_free_member_from_outside_is_bundled_and_one_without_its_file_is_refused(
+    checkout: Path, run_bundle: Any
+) -> None:
+    add_outside(checkout, "Apache-2.0")
+    run_bundle()
+    (checkout / "submission" / "model" / "bird.tflite").unlink()
+    with pytest.raises(UserError, match=r"model/bird\.tflite: missing"):
+        run_bundle()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -12,7 +14,7 @@ from birdkit.scoring.ensemble import Spec, combine
 NAN = np.nan
 
 
-def slow_mean(scores: NDArray[np.float32], weights: list[float]) -> NDArray[np.float64]:
+def slow_mean(scores: NDArray[Any], weights: list[float]) -> NDArray[Any]:
     mean = np.full(scores.shape[1:], NAN)
     for row in range(scores.shape[1]):
         for column in range(scores.shape[2]):

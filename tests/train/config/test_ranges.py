@@ -26,7 +26,7 @@ TAKE_MINUS_ONE = {
 # There is at least one of these, or they are longer or larger than 0.
 REFUSE_ZERO = {
     "sample_rate", "n_fft", "hop", "n_mels", "fmax_hz", "chunk_s", "window_s", "n_folds", "first_s",
-    "epochs", "batch", "repeat", "power", "explode", "smoothing", "speed_range", "peak",
+    "epochs", "batch", "repeat", "power", "explode", "smoothing", "speed_range", "peak", "weight",
 }  # fmt: skip
 TAKE_ANY_TEXT = {
     "name", "encoder", "weights", "path", "labels", "synonyms", "input", "output", "embedding",

@@ -12,6 +12,7 @@ from typing import Any
 
 from birdkit.engines import golden, onnx_graphs
 from birdkit.errors import UserError, first_line
+from birdkit.outside.card import CARD_SUFFIX
 from birdkit.scoring.ensemble import SPEC_NAME
 from train.pages.report.run_folder import Run
 from train.pages.tables import Column, Table
@@ -177,7 +178,8 @@ def _bench_files(run: Run, exported: Exported) -> Iterator[Path]:
     yield from sorted(run.folder.glob("*.json"))
     if exported.folder:
         known = {PARITY, PRECISION, EVALUATION, golden.NAME, SPEC_NAME}
-        yield from (p for p in sorted(exported.folder.glob("*.json")) if p.name not in known)
+        tables = (p for p in sorted(exported.folder.glob("*.json")) if p.name not in known)
+        yield from (p for p in tables if not p.name.endswith(CARD_SUFFIX))
 
 
 def _speed(content: Mapping[str, Any]) -> Table:
