@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -30,12 +30,13 @@ from birdkit.files import locked
 from birdkit.log import LOG, timed
 from birdkit.signals import Stopped
 from train.config import recipe as recipes
+from train.config.settings import Recipe
 from train.data import dataset as data
 from train.fit.loop import follow
 from train.fit.precision import add_device_option, choose_device
 from train.fit.processes import Processes, joined
 from train.fit.stop import EXIT_STATUS, Stop
-from train.outside.teachers import open_teachers
+from train.outside.teachers import Outside, open_teachers
 from train.rounds import class_table, estimate, plan, record, sessions, stop_rule
 from train.rounds.runner import Runner
 from train.scoring.evaluate import validation_set
@@ -108,13 +109,7 @@ def lead(argv: Sequence[str] | None, processes: Processes) -> int:
     )
     contract = dataset.contract(jobs[0])
     truth = validation_set(args.validation, contract) if args.validation else None
-    teachers = open_teachers(
-        plan.wanted_teachers(recipe, stages),
-        class_table.scientific_names(dataset.competition),
-        recipe.data.window_s,
-        args.cache,
-        {job.fit.distil_from for job in jobs},
-    )
+    teachers = _teachers(recipe, stages, dataset, args.cache)
     stop = args.stop_after or Stop()
     runner = Runner(
         recipe, dataset, device, truth, args.restart, args.tensorboard, stop, teachers, processes
@@ -139,6 +134,16 @@ def lead(argv: Sequence[str] | None, processes: Processes) -> int:
     n_models = len(stages[-1].members)
     LOG.info(f"\n{out}: {n_models} final checkpoints; next: python export/to_onnx.py {quote(str(out))}")
     return 0
+
+
+def _teachers(
+    recipe: Recipe, stages: Sequence[plan.Stage], dataset: data.Dataset, cache: Path
+) -> Mapping[str, Outside]:
+    """The teachers from outside that some round asks for, or whose embeddings some model learns."""
+    distilled = {member.job.fit.distil_from for stage in stages for member in stage.members}
+    names = class_table.scientific_names(dataset.competition)
+    wanted = plan.wanted_teachers(recipe, stages)
+    return open_teachers(wanted, names, recipe.data.window_s, cache, distilled)
 
 
 def default_out(recipe: str, folders: Sequence[Path]) -> Path:

@@ -83,11 +83,10 @@ def run_fit(
     """
     # Seven arguments: what trains, its data, its place, and two that the caller watches and ends it by.
     fit = trainer.job.fit
-    own = trainer.own
+    batches.own = trainer.own
     progress = _resume(trainer, state_path, made_by)
     if trainer.processes.world > 1:
         _lead(trainer, batches, progress)
-    batches.own = own
     watch(progress)
     loader = loader_of(batches, progress.step, trainer)
     saver = _Saver(trainer, progress, state_path, made_by, stop)
