@@ -15,7 +15,7 @@ from birdkit.tables import read_csv
 
 NAME_COLUMN = "scientific_name"
 SYNONYM_COLUMNS = (NAME_COLUMN, "synonym")
-LISTED = 8  # names in a line of text
+LISTED = 40  # names in a line of text
 # How well a label fits a class: it names the class, a part of it, or the whole that it is a part of.
 EXACT, PART, WHOLE = range(3)
 

@@ -327,9 +327,7 @@ def add_outside(checkout: Path, licence: str) -> None:
 
 def test_a_licence_that_limits_use_is_refused_unless_accepted(checkout: Path, run_bundle: Any) -> None:
     add_outside(checkout, "CC BY-NC-SA 4.0")
-    with pytest.raises(
-        UserError, match=r"licence CC BY-NC-SA 4\.0; .*--accept-licence"
-    ):
+    with pytest.raises(UserError, match=r"licence CC BY-NC-SA 4\.0; .*--accept-licence"):
         run_bundle()
     out = run_bundle("--accept-licence")
     listed = manifest.paths(out / "dataset")
