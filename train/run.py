@@ -125,12 +125,17 @@ def lead(argv: Sequence[str] | None, processes: Processes) -> int:
         dataset, lines = data.prepare(dataset, jobs, args.cache, unlabelled=unlabelled)
         for line in [*lines, *record.write(dataset, jobs, out)]:
             LOG.info(line)
-        try:
-            with sessions.recorded(out, device):
-                stages = replace(runner, dataset=dataset, _files={}).run(stages, out)
-        except Stopped:
-            LOG.info(f"\n{out}: stopped as --stop-after asks; the same command goes on")
-            return EXIT_STATUS
+        return _run(replace(runner, dataset=dataset, _files={}), stages, out)
+
+
+def _run(runner: Runner, stages: list[plan.Stage], out: Path) -> int:
+    """Run the rounds; an exit status."""
+    try:
+        with sessions.recorded(out, runner.device):
+            stages = runner.run(stages, out)
+    except Stopped:
+        LOG.info(f"\n{out}: stopped as --stop-after asks; the same command goes on")
+        return EXIT_STATUS
     n_models = len(stages[-1].members)
     LOG.info(f"\n{out}: {n_models} final checkpoints; next: python export/to_onnx.py {quote(str(out))}")
     return 0

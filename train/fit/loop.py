@@ -82,28 +82,24 @@ def run_fit(
         Where the run has to stop, its state saved.
     """
     # Seven arguments: what trains, its data, its place, and two that the caller watches and ends it by.
-    fit = trainer.job.fit
     batches.own = trainer.own
     progress = _resume(trainer, state_path, made_by)
-    if trainer.processes.world > 1:
-        _lead(trainer, batches, progress)
+    _lead(trainer, batches, progress)
     watch(progress)
     loader = loader_of(batches, progress.step, trainer)
     saver = _Saver(trainer, progress, state_path, made_by, stop)
-    started, first_step = time.monotonic(), progress.step
-    per_epoch = trainer.total_steps // fit.epochs
+    started = time.monotonic(), progress.step
+    per_epoch = trainer.total_steps // (n_epochs := trainer.job.fit.epochs)
     # Epochs are counted and not steps: a run killed in its last validation has done all its steps.
-    while len(progress.epochs) < fit.epochs:
+    while len(progress.epochs) < n_epochs:
         _train_to(per_epoch * (len(progress.epochs) + 1), trainer, loader, progress, saver)
         with timed("validated"):
             metrics = validate(trainer.averaged())
-        mean_loss = sum(progress.losses[-per_epoch:]) / per_epoch
-        progress.epochs.append({"loss": mean_loss, "metrics": metrics})
+        loss = sum(progress.losses[-per_epoch:])
+        progress.epochs.append({"loss": loss / per_epoch, "metrics": metrics})
         saver.save()
         watch(progress)
-        step_s = (time.monotonic() - started) / max(1, progress.step - first_step)
-        left_s = step_s * (trainer.total_steps - progress.step)
-        LOG.info(_epoch_line(progress, fit.epochs, left_s))
+        LOG.info(_epoch_line(progress, n_epochs, _left_s(trainer, progress, *started)))
         trainer.processes.wait()
     return progress
 
@@ -124,6 +120,8 @@ class _Fit:
 
 def _lead(trainer: Trainer, batches: Batches, progress: Progress) -> None:
     """Have the other processes train, too, from the same weights."""
+    if trainer.processes.world == 1:
+        return
     state = BytesIO()
     torch.save(trainer.state(), state)
     at = progress.step, len(progress.epochs)
@@ -285,6 +283,12 @@ def _resume(trainer: Trainer, path: Path, made_by: dict[str, Any]) -> Progress:
     progress = Progress(**state["progress"])
     LOG.info(f"going on after step {progress.step} of {trainer.total_steps}")
     return progress
+
+
+def _left_s(trainer: Trainer, progress: Progress, started: float, first_step: int) -> float:
+    """Seconds to the last step, by the mean of the steps since then."""
+    step_s = (time.monotonic() - started) / max(1, progress.step - first_step)
+    return step_s * (trainer.total_steps - progress.step)
 
 
 def _epoch_line(progress: Progress, n_epochs: int, left_s: float) -> str:
