@@ -36,7 +36,7 @@ def test_an_unknown_key_names_the_nearest_one(tmp_path: Path) -> None:
 
 def test_a_key_that_is_near_none_is_answered_with_the_keys_that_there_are(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"unknown key 'zebra'; known are amp, .*batch, .*warmup"
+        UserError, match=r"unknown key 'zebra'; known are accumulate, .*batch, .*warmup"
     ) as error:
         recipe.load(write(tmp_path, "[fit]\nzebra = 3\n"))
     assert "did you mean" not in str(error.value)
