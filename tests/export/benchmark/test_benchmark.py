@@ -64,11 +64,11 @@ def test_the_bench_of_a_model_folder(
     readme.write_text("before\n<!-- bench -->\nstale\n<!-- /bench -->\nafter\n")
     arguments = [str(fused), "--data", str(competition), "--runs", str(run_dir.parent)]
     outputs = ["--json", str(out), "--chart", str(chart), "--readme", str(readme)]
-    sizes = ["--files", "2", "--rounds", "1", "--scaling", "1", "2"]
+    sizes = ["--files", "2", "--rounds", "1", "--scaling", "1", "2", "3"]
     done = watched([str(ROOT / "export" / "bench.py"), *arguments, *outputs, *sizes], tmp_path)
     assert done.returncode == 0, done.stderr
     measured = json.loads(out.read_text())
-    assert [row["precision"] for row in measured["rows"]] == ["f32"] * 7
+    assert [row["precision"] for row in measured["rows"]] == ["f32"] * 8
     for row in measured["rows"]:
         parts = sum(row[f"{part}_ms"] for part in report.PARTS)
         assert parts == pytest.approx(row["ms"])
@@ -76,7 +76,7 @@ def test_the_bench_of_a_model_folder(
         assert row["max_dp"] < 1e-4  # the same members, in every engine and behind every front end
         assert row["rank_correlation"] > 0.999
         assert 50 < row["peak_mib"] < (2000 if row["name"].startswith("(a)") else 450)  # no torch
-    assert [run["files"] for run in measured["scaling"]] == [1, 2]
+    assert [run["files"] for run in measured["scaling"]] == [1, 2, 3]
     text = readme.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
@@ -95,8 +95,9 @@ def test_the_frontier_of_a_run(
     assert bench.main(["--frontier", str(run_dir), *arguments]) == 0
     measured = json.loads(out.read_text())
     points = measured["points"]
-    # Each member and both; windows in up to three passes, minutes in two poolings and up to two.
-    assert len(points) == 3 * (3 + 2 * 2)
+    # Each member and both; windows in up to three passes, minutes in two poolings and up to two passes.
+    # Both together in turn, too.
+    assert len(points) == 3 * (3 + 2 * 2) + 1
     assert frontier.markdown(measured).count("| yes |") == sum(not p["dominated"] for p in points) > 0
     assert chart.read_bytes().startswith(b"\x89PNG")
     cost = {(tuple(p["members"]), p["hears"], p["passes"]): p["ms"] for p in points}
