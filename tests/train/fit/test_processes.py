@@ -31,7 +31,8 @@ SETTINGS = [
 
 
 def started(n: int, arguments: list[str], **more: Any) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ours = f"{ROOT}{os.pathsep}{ROOT / 'submission'}"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ours}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(n)]
     return subprocess.Popen([*launcher, *arguments], cwd=ROOT, env=environment, text=True, **more)
 
