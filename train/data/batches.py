@@ -215,11 +215,12 @@ class Batches(Dataset[tuple[Tensor, ...]]):
     def __init__(
         self, sources: Sources, contract: Contract, job: Job, own: Sequence[int] | None = None
     ) -> None:
-        truth, pseudo = (
+        # The sources stay as they are: other processes make batches of them, too.
+        self.sources = sources
+        self.truth, self.pseudo = (
             None if windows is None else windows.over_chunks(contract)
             for windows in (sources.truth, sources.pseudo)
         )
-        self.sources = replace(sources, truth=truth, pseudo=pseudo)
         self.contract = contract
         self.own = range(job.fit.batch) if own is None else own
         self.seed = job.seed
@@ -242,7 +243,7 @@ class Batches(Dataset[tuple[Tensor, ...]]):
             other = self._recording(rng)
             gain_db = self.augment.mixup_gain_db
             sample = _joined(sample, other, (-gain_db, gain_db), rng)
-        mixing, pseudo = self.mixing, self.sources.pseudo
+        mixing, pseudo = self.mixing, self.pseudo
         if pseudo is not None and mixing.mixing == "mixed" and rng.random() < mixing.share:
             window = self._window(pseudo, rng)
             levels_db = (mixing.level_db - mixing.gain_db, mixing.level_db + mixing.gain_db)
@@ -257,9 +258,9 @@ class Batches(Dataset[tuple[Tensor, ...]]):
 
     def _draw(self, rng: np.random.Generator) -> Sample:
         """A window of a soundscape, or a recording."""
-        truth, pseudo = self.sources.truth, self.sources.pseudo
-        if truth is not None and rng.random() < self.data.labelled_share:
-            return self._window(truth, rng)
+        if self.truth is not None and rng.random() < self.data.labelled_share:
+            return self._window(self.truth, rng)
+        pseudo = self.pseudo
         if pseudo is not None and self.mixing.mixing == "own" and rng.random() < self.mixing.share:
             return self._window(pseudo, rng)
         return self._recording(rng)
