@@ -51,6 +51,34 @@ class Judgement:
     chosen: list[str]  # a line on each choice
     note: str = ""  # why soundscapes were left out, or nothing was scored
 
+    @classmethod
+    def of(
+        cls,
+        spec: Spec,
+        scores: Mapping[str, Sequence[NDArray[np.float32]]],
+        judging: Labelled,
+        classes: Sequence[str],
+        data: Path,
+        chosen: list[str],
+    ) -> Judgement:
+        """That of a spec by its members' scores: output → for each file (members, windows, classes).
+
+        `data` has the groups of the classes.
+        """
+        labelled = judging.truth_set
+        assert labelled is not None
+        aucs = {output: labelled.auc(combine(of, spec)) for output, of in scores.items()}
+        auc = aucs[spec.output]
+        return cls(
+            n_soundscapes=len(labelled.files),
+            n_windows=len(labelled.truth),
+            n_scored=auc.n_scored,
+            outputs={output: of.macro for output, of in aucs.items()},
+            groups=_by_group(auc, classes, class_groups(data)),
+            chosen=chosen,
+            note=judging.note,
+        )
+
     def save(self, folder: Path) -> None:
         (folder / NAME).write_text(json.dumps(asdict(self), indent=2) + "\n")
 
@@ -185,17 +213,9 @@ def judge(
     chosen.append(line)
     members, line = members_in_order(spec, scores[best], labelled)
     chosen += [line] if line else []
-    aucs = {output: labelled.auc(combine(scores[output], spec)) for output in scores}
+    judgement = Judgement.of(spec, scores, judging, loaded.contract.classes, data, chosen)
     # Last, for the scores are in the order that the members had.
-    return replace(spec, shifts=shifts, members=members), Judgement(
-        n_soundscapes=len(labelled.files),
-        n_windows=len(labelled.truth),
-        n_scored=aucs[best].n_scored,
-        outputs={output: auc.macro for output, auc in aucs.items()},
-        groups=by_group(aucs[best], loaded.contract.classes, class_groups(data)),
-        chosen=chosen,
-        note=judging.note,
-    )
+    return replace(spec, shifts=shifts, members=members), judgement
 
 
 def _pooling(
@@ -242,7 +262,7 @@ def _mean(tables: NDArray[np.float32], members: Sequence[float]) -> NDArray[np.f
     return average(tables, members, "probability")
 
 
-def by_group(
+def _by_group(
     auc: MacroAuc, classes: Sequence[str], groups: Mapping[str, str]
 ) -> dict[str, tuple[float, int]]:
     """Class group → mean AUC of its scored classes, and how many they are."""

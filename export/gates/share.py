@@ -14,8 +14,7 @@ from birdkit.errors import UserError
 from birdkit.scoring import ensemble
 from birdkit.scoring.averaging import AVERAGINGS
 from birdkit.scoring.ensemble import Spec, combine
-from export.gates.selection import Judgement, Labelled, by_group
-from train.data.competition import class_groups
+from export.gates.selection import Judgement, Labelled
 from train.scoring.auc import macro_auc, paired_bootstrap
 from train.scoring.evaluate import TruthSet, member_scores
 
@@ -74,17 +73,8 @@ def add(folder: Path, spec: Spec, asked: Asked, labelled: Labelled, data: Path |
     chosen.save(folder)
     earlier = Judgement.load(folder)
     lines = [of for of in (earlier.chosen if earlier else []) if not of.startswith(f"{asked.name}: ")]
-    aucs = {o: labelled.truth_set.auc(combine(of, chosen)) for o, of in scores.items()}
-    auc = aucs[chosen.output]
-    Judgement(
-        n_soundscapes=len(labelled.truth_set.files),
-        n_windows=len(labelled.truth_set.truth),
-        n_scored=auc.n_scored,
-        outputs={output: of.macro for output, of in aucs.items()},
-        groups=by_group(auc, loaded.ensemble.contract.classes, class_groups(data)),
-        chosen=[*lines, line],
-        note=labelled.note,
-    ).save(folder)
+    classes = loaded.ensemble.contract.classes
+    Judgement.of(chosen, scores, labelled, classes, data, [*lines, line]).save(folder)
     return line
 
 
