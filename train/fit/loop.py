@@ -89,14 +89,14 @@ def run_fit(
     loader = loader_of(batches, progress.step, trainer)
     saver = _Saver(trainer, progress, state_path, made_by, stop)
     started = time.monotonic(), progress.step
-    per_epoch = trainer.total_steps // (n_epochs := trainer.job.fit.epochs)
+    n_epochs = trainer.job.fit.epochs
     # Epochs are counted and not steps: a run killed in its last validation has done all its steps.
     while len(progress.epochs) < n_epochs:
-        _train_to(per_epoch * (len(progress.epochs) + 1), trainer, loader, progress, saver)
+        _train_an_epoch(trainer, loader, progress, saver)
         with timed("validated"):
             metrics = validate(trainer.averaged())
-        loss = sum(progress.losses[-per_epoch:])
-        progress.epochs.append({"loss": loss / per_epoch, "metrics": metrics})
+        loss = sum(progress.losses[-trainer.steps_an_epoch :])
+        progress.epochs.append({"loss": loss / trainer.steps_an_epoch, "metrics": metrics})
         saver.save()
         watch(progress)
         LOG.info(_epoch_line(progress, n_epochs, _left_s(trainer, progress, *started)))
@@ -124,19 +124,10 @@ def _lead(trainer: Trainer, batches: Batches, progress: Progress) -> None:
         return
     state = BytesIO()
     torch.save(trainer.state(), state)
-    at = progress.step, len(progress.epochs)
-    sources, contract = batches.sources, batches.contract
-    trainer.processes.send(
-        _Fit(
-            trainer.job,
-            sources,
-            contract,
-            trainer.total_steps,
-            trainer.n_embedding,
-            *at,
-            state.getvalue(),
-        )
-    )
+    done = progress.step, len(progress.epochs)
+    shape = trainer.total_steps, trainer.n_embedding
+    fit = _Fit(trainer.job, batches.sources, batches.contract, *shape, *done, state.getvalue())
+    trainer.processes.send(fit)
 
 
 def follow(processes: Processes) -> int:
@@ -154,39 +145,49 @@ def follow(processes: Processes) -> int:
 
 
 def _follow_one(trainer: Trainer, loader: Iterator[tuple[Tensor, ...]], progress: Progress) -> None:
-    n_epochs = trainer.job.fit.epochs
-    while len(progress.epochs) < n_epochs:
-        per_epoch = trainer.total_steps // n_epochs
-        _train_to(per_epoch * (len(progress.epochs) + 1), trainer, loader, progress)
+    while len(progress.epochs) < trainer.job.fit.epochs:
+        _train_an_epoch(trainer, loader, progress, _Follower())
         progress.epochs.append({})
         trainer.processes.wait()  # while the first one validates
 
 
-def _train_to(
-    end: int,
-    trainer: Trainer,
-    loader: Iterator[tuple[Tensor, ...]],
-    progress: Progress,
-    saver: _Saver | None = None,
+class _Follower:
+    """What a process that follows does between its steps: nothing."""
+
+    def step_done(self) -> None: ...
+
+    def save(self) -> None: ...
+
+    @property
+    def must_stop(self) -> bool:
+        return False
+
+    @property
+    def is_due(self) -> bool:
+        return False
+
+
+def _train_an_epoch(
+    trainer: Trainer, loader: Iterator[tuple[Tensor, ...]], progress: Progress, saver: _Follower
 ) -> None:
-    """The steps up to `end`, the last of an epoch. `Stopped` is raised in all processes at once."""
-    title = f"epoch {len(progress.epochs) + 1}"
+    """The steps up to the next validation. `Stopped` is raised in all processes at once."""
+    n_epochs = len(progress.epochs) + 1
+    end = trainer.steps_an_epoch * n_epochs
     losses: list[Tensor] = []
-    with tqdm(total=end, initial=progress.step, **bar(title)) as steps:
+    with tqdm(total=end, initial=progress.step, **bar(f"epoch {n_epochs}")) as steps:
         while progress.step < end:
             waveforms, targets, *embeddings = next(loader)
             losses.append(trainer.step(waveforms, targets, progress.step, *embeddings))
             progress.step += 1
             steps.update()
-            if saver is not None:
-                saver.step_done()
-            is_due = saver is not None and saver.is_due()
+            saver.step_done()
+            is_due = saver.is_due
             reads = len(losses) == trainer.steps_a_reading or progress.step == end
-            stops = reads and trainer.processes.agreed(saver is not None and saver.must_stop())
+            stops = reads and trainer.processes.agreed(saver.must_stop)
             if is_due or reads:
                 _read(losses, progress)
                 steps.set_postfix(loss=f"{progress.losses[-1]:.4f}", refresh=False)
-            if saver is not None and (is_due or stops):
+            if is_due or stops:
                 saver.save()
             if stops:
                 raise Stopped
@@ -201,7 +202,7 @@ def _read(losses: list[Tensor], progress: Progress) -> None:
     losses.clear()
 
 
-class _Saver:
+class _Saver(_Follower):
     """Writes the state of a fit, at once or where the last write is long enough ago."""
 
     def __init__(
@@ -214,9 +215,11 @@ class _Saver:
     def step_done(self) -> None:
         self._stop.step_done()
 
+    @property
     def must_stop(self) -> bool:
         return self._stop.due
 
+    @property
     def is_due(self) -> bool:
         """Whether the last write is long enough ago."""
         return time.monotonic() - self._saved >= self._trainer.job.fit.checkpoint_every_s

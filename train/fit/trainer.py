@@ -88,6 +88,10 @@ class Trainer:
         return 1 if self.device.type == "cpu" else STEPS_A_READING
 
     @property
+    def steps_an_epoch(self) -> int:
+        return self.total_steps // self.job.fit.epochs
+
+    @property
     def own(self) -> list[int]:
         """The samples of each batch that this process computes."""
         fit = self.job.fit
