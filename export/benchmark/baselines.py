@@ -2,7 +2,7 @@
 
 (a) librosa's mel and torch eager, a file at a time: what most published notebooks do.
 (b) the mel as one Conv1d in the graph, all members in one ONNX, as the 2025 2nd place exported it.
-(c) ours, window by window and whole minutes at once. (a) and (b) are the baselines.
+(c) ours, window by window and in stretches. (a) and (b) are the baselines.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from birdkit.engines.layout import Layout, usable_cores
-from birdkit.grid import WINDOWS_A_MINUTE
+from birdkit.grid import MINUTE_S, WINDOWS_A_MINUTE
 from birdkit.scoring import ensemble
 from birdkit.scoring.calibration import Calibration, calibrate, candidates
 from birdkit.scoring.ensemble import Ensemble, Spec, combine
@@ -60,6 +60,7 @@ class Way:
 
 WAYS = (
     Way((0.0,), "plain", (0.0, *PASSES)),
+    Way((MINUTE_S,), "soft", (0.0,)),
     *(Way((STRETCH_S,), pooling, (0.0, PASSES[0])) for pooling in POOLINGS),
     Way((0.0, STRETCH_S), "soft", (0.0,)),
 )

@@ -18,7 +18,7 @@ from birdkit.log import LOG
 from birdkit.scoring.parts import SoundFile
 from export.benchmark import machine
 from export.benchmark.agreement import Agreement, network_gflop
-from export.benchmark.comparison import MINUTES, Comparison
+from export.benchmark.comparison import STRETCHES, Comparison
 from export.benchmark.timing import TimedSetup, decode_ms, peak_mib, scaling, to_csv
 from train.data.progress import bar
 
@@ -59,7 +59,7 @@ def measure(
         setups.append(TimedSetup(setup, scratch))
         LOG.info(f"{setup.name} {setup.precision}: {setups[-1].calibration}")
     times = time_in_turns(setups, files, rounds)
-    ours = next(timed for timed in setups if timed.setup.name == MINUTES)
+    ours = next(timed for timed in setups if timed.setup.name == STRETCHES)
     measured = {
         "machine": machine.describe(),
         "members": {name: final.job.model.encoder for name, final in comparison.finals.items()},

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from export.benchmark.comparison import EAGER, IN_TURN, MINUTES, PUBLISHED, THREE_PASSES, WINDOWS
+from export.benchmark.comparison import EAGER, IN_TURN, PUBLISHED, STRETCHES, THREE_PASSES, WINDOWS
 
 MARK = "bench"  # of the table in README
 IN_ONE_PASS = {
-    MINUTES: "Whole minutes in one pass",
-    IN_TURN: "Members that hear windows and minutes in turn",
+    STRETCHES: "Stretches in one pass",
+    IN_TURN: "Members that hear windows and stretches in turn",
 }
 PARTS = ("decode", "front_end", "networks", "rest")
 
@@ -28,7 +28,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     lines += ["| " + " | ".join(_cells(row, eager, published)) + " |" for row in rows]
     members = ", ".join(f"{name} ({encoder})" for name, encoder in report["members"].items())
-    minutes = _named(rows, MINUTES)
+    stretches = _named(rows, STRETCHES)
     to_csv = report["to_csv"]
     lines += [
         "",
@@ -39,7 +39,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         "",
         f"Front end alone, ours over Conv1d: {_front_ends(rows)}. Decode to CSV takes "
         f"{to_csv['ms']:.0f} ms a minute where the engine alone takes {to_csv['engine_ms']:.0f}: "
-        f"{to_csv['ms'] / to_csv['engine_ms']:.2f}. ({minutes['name'][4:]}, f32)",
+        f"{to_csv['ms'] / to_csv['engine_ms']:.2f}. ({stretches['name'][4:]}, f32)",
         "",
         " ".join(_in_one_pass(rows, row) for row in rows if row["name"] in IN_ONE_PASS),
     ]

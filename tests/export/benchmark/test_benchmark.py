@@ -95,15 +95,15 @@ def test_the_frontier_of_a_run(
     assert bench.main(["--frontier", str(run_dir), *arguments]) == 0
     measured = json.loads(out.read_text())
     points = measured["points"]
-    # Each member and both; windows in up to three passes, minutes in two poolings and up to two passes.
-    # Both together in turn, too.
-    assert len(points) == 3 * (3 + 2 * 2) + 1
+    # Each member and both; windows in up to three passes, minutes in one, and half minutes in two poolings
+    # and up to two passes. Both together in turn, too.
+    assert len(points) == 3 * (3 + 1 + 2 * 2) + 1
     assert frontier.markdown(measured).count("| yes |") == sum(not p["dominated"] for p in points) > 0
     assert chart.read_bytes().startswith(b"\x89PNG")
     cost = {(tuple(p["members"]), p["hears"], p["passes"]): p["ms"] for p in points}
     both = ("test_resnet", "test_resnet-2")
     assert cost[both, "a window", 3] == pytest.approx(cost[both, "a window", 1] * 38 / 12)
-    assert cost[both, "60 s, soft", 2] == pytest.approx(cost[both, "60 s, soft", 1] * 3)
+    assert cost[both, "30 s, soft", 2] == pytest.approx(cost[both, "30 s, soft", 1] * 5 / 2)
 
     finals = load([run_dir]).finals
     labelled = labelled_set(competition, next(iter(finals.values())).contract, []).truth_set
