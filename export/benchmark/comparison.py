@@ -26,7 +26,7 @@ from train.models.checkpoint import Final
 from train.synthetic.competition import write_ogg
 
 NOISE_RATE_HZ = 32000
-# Of setups that hear stretches, where the model folder says no other. A minute takes more time and memory.
+# Of setups that hear stretches, where the model folder says no other. A minute takes longer.
 STRETCH_S = 30.0
 PASSES = (0.5, 0.25)  # shifts of the two further passes that accuracy is bought with otherwise
 EAGER, PUBLISHED = "(a) librosa + torch eager", "(b) Conv1d mel, OpenVINO"

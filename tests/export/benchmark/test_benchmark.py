@@ -95,8 +95,8 @@ def test_the_frontier_of_a_run(
     assert bench.main(["--frontier", str(run_dir), *arguments]) == 0
     measured = json.loads(out.read_text())
     points = measured["points"]
-    # Each member and both; windows in up to three passes, minutes in one, and half minutes in two poolings
-    # and up to two passes. Both together in turn, too.
+    # Each member and both; windows in up to three passes, minutes in one, and half minutes in two
+    # poolings and up to two passes. Both together in turn, too.
     assert len(points) == 3 * (3 + 1 + 2 * 2) + 1
     assert frontier.markdown(measured).count("| yes |") == sum(not p["dominated"] for p in points) > 0
     assert chart.read_bytes().startswith(b"\x89PNG")
