@@ -50,8 +50,9 @@ TRAIN = {
     "scoring": {"config", "data", "models"},
     "fit": {"config", "data", "models"},
     "rounds": {"config", "data", "outside", "models", "scoring", "fit"},
+    "experiments": {"config", "data", "models", "scoring", "rounds"},
     "benchmark": {"config", "synthetic", "data", "outside", "models", "scoring", "fit", "rounds"},
-    "pages": {"config", "data", "outside", "models", "scoring", "fit", "rounds"},
+    "pages": {"config", "data", "outside", "models", "scoring", "fit", "rounds", "experiments"},
 }
 EXPORT = {
     "models": set[str](),

@@ -20,9 +20,9 @@ if __name__ == "__main__":  # in place of this folder, whose rooms have names of
 
 from birdkit.commands import command_parser
 from birdkit.errors import UserError, run_command
+from train.experiments.comparison import gains, markdown, pair
 from train.pages.marks import put_between_marks
 from train.rounds import plan
-from train.rounds.comparison import gains, markdown, pair
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -28,6 +28,7 @@ from birdkit.commands import command_parser
 from birdkit.errors import run_command
 from birdkit.files import locked
 from birdkit.log import LOG, timed
+from birdkit.ranges import option
 from birdkit.signals import Stopped
 from train.config import recipe as recipes
 from train.config.settings import Recipe
@@ -61,6 +62,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, default=CACHE, help="decoded waveforms")
     recipes.add_set_option(parser, "the recipe")
     add_device_option(parser, "what trains")
+    parser.add_argument(
+        "--jobs",
+        type=option(int, 1, 1024),
+        default=0,
+        help="models of a round that train at a time (default: one a core or GPU, where that gains)",
+    )
     parser.add_argument(
         "--restart",
         action="store_true",
@@ -110,10 +117,8 @@ def lead(argv: Sequence[str] | None, processes: Processes) -> int:
     contract = dataset.contract(jobs[0])
     truth = validation_set(args.validation, contract) if args.validation else None
     teachers = _teachers(recipe, stages, dataset, args.cache)
-    stop = args.stop_after or Stop()
-    runner = Runner(
-        recipe, dataset, device, truth, args.restart, args.tensorboard, stop, teachers, processes
-    )
+    how = args.restart, args.tensorboard, args.jobs, args.stop_after or Stop()
+    runner = Runner(recipe, dataset, device, truth, *how, teachers, processes)
     done = runner.done(stages)
     if args.dry_run:
         _print_plan(runner, stages, done, args.cache)
@@ -173,7 +178,7 @@ def _print_plan(runner: Runner, stages: Sequence[plan.Stage], done: Set[Path], c
         for stage in stages
         if stage.draws_soundscapes
     }
-    clock = estimate.Clock(runner.dataset, runner.device, cache)
+    clock = estimate.Clock(runner.dataset, runner.device, cache, runner.at_a_time)
     for line in estimate.describe(stages, clock, n_windows, done):
         print(line, flush=True)
 

@@ -28,14 +28,14 @@ from birdkit.files import locked, write_whole
 from birdkit.log import LOG
 from birdkit.ranges import option
 from birdkit.signals import Stopped, Termination
+from train.experiments import sweep as sweeps
+from train.experiments.sweep import Table, Training
 from train.fit.precision import add_device_option, choose_device
 from train.pages.marks import put_between_marks, require_marks
 from train.rounds import plan
-from train.rounds import sweep as sweeps
-from train.rounds.sweep import Table, Training
+from train.rounds.side_by_side import most_at_once
 
 LOOK_EVERY_S = 1.0
-GIB_A_TRAINING = 4.0
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.into:
         require_marks(args.into, mark)
     device = choose_device(args.device)
-    jobs = args.jobs or (sweeps.most_at_once(GIB_A_TRAINING) if device.type == "cpu" else 1)
+    jobs = args.jobs or (most_at_once(usable_cores()) if device.type == "cpu" else 1)
     out = args.out or plan.RUNS / args.sweep.stem
     out.mkdir(parents=True, exist_ok=True)
     more = ["--device", str(device)]

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 LEVELS, DEFAULT = ("debug", "info", "warning", "error"), "info"
-PLAIN = logging.Formatter("%(message)s")
-WITH_PLACE = logging.Formatter("%(asctime)s.%(msecs)03d %(module)s: %(message)s", "%H:%M:%S")
+PLAIN = "%(message)s"
+WITH_PLACE = "%(asctime)s.%(msecs)03d %(module)s: %(message)s"
 
 LOG = logging.getLogger("birdclef-kit")
 
@@ -22,15 +22,27 @@ LOG = logging.getLogger("birdclef-kit")
 class _Terminal(logging.Handler):
     """Writes to the streams of the moment, which notebooks and tests replace."""
 
+    speaker = ""
+
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
         print(self.format(record), file=stream, flush=True)
 
 
-def show(level: str) -> None:
-    """Show lines from a level of `LEVELS` on; those of "debug" with their time and their file."""
+def show(level: str, speaker: str = "") -> None:
+    """Show lines from a level of `LEVELS` on; those of "debug" with their time and their file.
+
+    `speaker` names a process that speaks beside others: each of its lines begins with that.
+    """
     LOG.setLevel(level.upper())
-    _TERMINAL.setFormatter(WITH_PLACE if level == "debug" else PLAIN)
+    _TERMINAL.speaker = f"{speaker}: " if speaker else ""
+    lines = WITH_PLACE if level == "debug" else PLAIN
+    _TERMINAL.setFormatter(logging.Formatter(f"{_TERMINAL.speaker}{lines}", "%H:%M:%S"))
+
+
+def speaker() -> str:
+    """What the lines of this process begin with; empty where it speaks alone."""
+    return _TERMINAL.speaker
 
 
 def shows_progress() -> bool:

@@ -115,9 +115,8 @@ class Run:
 
     def train(self) -> None:
         """The first round's model: two steps, and the validation on labelled soundscapes."""
-        stage = self.stages[0]
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        self.runner.train(stage.members[0], stage, before=None)
+        self.runner.train(self.stages[0], before=None)
 
     def label(self) -> None:
         first, second = self.stages

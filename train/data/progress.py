@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from tqdm.contrib.concurrent import thread_map
 
 from birdkit.engines.layout import usable_cores
-from birdkit.log import shows_progress
+from birdkit.log import shows_progress, speaker
 
 EVERY_S = 30.0  # between two lines, where there is no terminal
 
@@ -18,9 +18,13 @@ Result = TypeVar("Result")
 
 
 def bar(title: str) -> dict[str, Any]:
-    """Options of tqdm: a bar that goes away at its end, or without a terminal a line now and then."""
-    options: dict[str, Any] = {"desc": title, "leave": False, "disable": not shows_progress()}
-    if not sys.stderr.isatty():
+    """Options of tqdm: a bar that goes away at its end.
+
+    Without a terminal, and of a process that speaks beside others, it is a line now and then.
+    """
+    desc = f"{speaker()}{title}"
+    options: dict[str, Any] = {"desc": desc, "leave": False, "disable": not shows_progress()}
+    if speaker() or not sys.stderr.isatty():
         options |= {"file": _Lines(), "ncols": 0, "delay": EVERY_S}
         options |= {"mininterval": EVERY_S, "maxinterval": EVERY_S}
     return options

@@ -1,4 +1,4 @@
 """A run from its first round to its last: plan, pseudo labels, students, figures.
 
-Imports birdkit and every other room of train but pages.
+Imports birdkit and train's config, data, outside, models, scoring and fit.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -37,18 +37,29 @@ Seconds = NDArray[np.float64]
 
 
 class Clock:
-    """Seconds of a training step on this device, timed on a few samples once; a store keeps them."""
+    """Seconds of a training step on this device, timed on a few samples once; a store keeps them.
 
-    def __init__(self, dataset: Dataset, device: torch.device, cache: Path) -> None:
-        self.dataset, self.device = dataset, device
+    `at_a_time` says how many trainings of so many steps each run at a time.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        device: torch.device,
+        cache: Path,
+        at_a_time: Callable[[Sequence[int]], int] = lambda n_steps: 1,
+    ) -> None:
+        self.dataset, self.device, self.at_a_time = dataset, device, at_a_time
         self._store = cache / STORE_NAME
         self._kept: dict[str, list[float]] = provenance.read_store(self._store)
         self._step_s: dict[str, Seconds] = {}
 
-    def step_s(self, job: Job) -> Seconds:
+    def step_s(self, job: Job, at_a_time: int = 1) -> Seconds:
+        """Seconds of a step of one of so many trainings at a time."""
         contract = self.dataset.contract(job)
+        n_threads = max(1, torch.get_num_threads() // at_a_time)
         made_by = {
-            "machine": [*platform.uname(), torch.__version__, torch.get_num_threads()],
+            "machine": [*platform.uname(), torch.__version__, n_threads],
             "device": torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu",
             "job": [job.model.encoder, asdict(job.frontend), job.fit.batch, job.fit.amp],
             **({"mixmax": True} if job.fit.mixmax else {}),
@@ -56,7 +67,7 @@ class Clock:
         }
         key = provenance.key(made_by)
         if key not in self._step_s:
-            step_s = np.array(self._kept.get(key) or self._timed(job, contract))
+            step_s = np.array(self._kept.get(key) or self._timed(job, contract, n_threads))
             if step_s[1] <= MOST_LOAD * step_s[0]:
                 self._kept[key] = step_s.tolist()
                 with suppress(OSError):  # without it, the next plan times the step again
@@ -64,9 +75,9 @@ class Clock:
             self._step_s[key] = step_s
         return self._step_s[key]
 
-    def training_s(self, job: Job) -> Seconds:
-        """Seconds of a whole training."""
-        return self.steps(job) * self.step_s(job)
+    def training_s(self, job: Job, at_a_time: int = 1) -> Seconds:
+        """Seconds of a whole training, which is one of so many at a time."""
+        return self.steps(job) * self.step_s(job, at_a_time)
 
     def steps(self, job: Job) -> int:
         """Steps of a whole training."""
@@ -81,8 +92,10 @@ class Clock:
         window_s = [self.step_s(member.job) / member.job.fit.batch for member in teachers]
         return FORWARD_SHARE * np.sum(window_s, axis=0) * n_windows * n_passes
 
-    def _timed(self, job: Job, contract: Contract) -> Seconds:
+    def _timed(self, job: Job, contract: Contract, n_threads: int) -> Seconds:
         predictor = Predictor(job.frontend, job.model, contract)
+        before = torch.get_num_threads()
+        torch.set_num_threads(n_threads)
         try:
             return _probe(Trainer(predictor, job, PROBE_STEPS, self.device), contract)
         except torch.OutOfMemoryError:
@@ -90,6 +103,8 @@ class Clock:
                 f"fit.batch {job.fit.batch} of {job.model.encoder} is too large for the memory of "
                 f"{self.device}; lower it"
             ) from None
+        finally:
+            torch.set_num_threads(before)
 
 
 def _probe(trainer: Trainer, contract: Contract) -> Seconds:
@@ -139,26 +154,29 @@ def describe(
         for member in stage.members:
             yield f"{_training(stage, member, clock)}, {_status(member.final in done)}"
     left_s = np.zeros(2)
-    for name, need_s in _times(stages, clock, n_windows, done):
-        left_s += need_s
-        yield f"{name}: about {_range(need_s)}"
+    for name, need_s, at_a_time in _times(stages, clock, n_windows, done):
+        left_s += need_s / at_a_time
+        beside = f", {at_a_time} at a time" if at_a_time > 1 else ""
+        yield f"{name}: about {_range(need_s)}{beside}"
     at_most = "at most " if any(stage.round.must_gain for stage in stages) and left_s.any() else ""
     yield f"left to do: {at_most}about {_range(left_s)} on {clock.device}"
 
 
 def _times(
     stages: Sequence[Stage], clock: Clock, n_windows: Mapping[int, int], done: Set[Path]
-) -> Iterator[tuple[str, Seconds]]:
-    """What there is to do, and how long it takes."""
+) -> Iterator[tuple[str, Seconds, int]]:
+    """What there is to do, how long it takes, and how many such are done at a time."""
     for stage in stages:
         if stage.draws_soundscapes and stage.folder not in done:
             teachers = stage.teachers(stages[stage.index - 1] if stage.index else None)
             n_passes = 1 + len(stage.round.pseudo.shifts)
             need_s = clock.label_s(teachers, n_windows[stage.index], n_passes)
-            yield f"round {stage.index}, {LABELS}", need_s
-        for member in stage.members:
-            if member.final not in done:
-                yield f"round {stage.index}, {member.name}", clock.training_s(member.job)
+            yield f"round {stage.index}, {LABELS}", need_s, 1
+        to_train = [member for member in stage.members if member.final not in done]
+        at_a_time = clock.at_a_time([clock.steps(member.job) for member in to_train])
+        for member in to_train:
+            need_s = clock.training_s(member.job, at_a_time)
+            yield f"round {stage.index}, {member.name}", need_s, at_a_time
 
 
 def _headline(stage: Stage, n_windows: int) -> str:

@@ -2,52 +2,44 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from birdkit.contract import Contract
 from birdkit.errors import UserError
 from birdkit.files import write_whole
 from birdkit.log import LOG
-from birdkit.scoring.ensemble import Spec
 from birdkit.scoring.parts import SoundFile
 from train.config import provenance
 from train.config import recipe as recipes
 from train.config.job import Job
 from train.config.provenance import differences
-from train.config.settings import Model, Recipe
-from train.data.batches import Batches, Sources
+from train.config.settings import Recipe
+from train.data.batches import Sources
 from train.data.dataset import Dataset
 from train.data.folds import left_out_of_fold
-from train.fit import curves
-from train.fit.events import events
-from train.fit.loop import Metrics, Progress, run_fit, total_steps
 from train.fit.processes import Processes
 from train.fit.stop import Stop
-from train.fit.trainer import Trainer
 from train.models import checkpoint, pretrained
 from train.models.checkpoint import Final
-from train.models.sed import Predictor
 from train.outside import teachers as outside
 from train.outside.answers import KeptEmbeddings
 from train.outside.teachers import Model as OutsideModel
 from train.outside.teachers import Outside
-from train.rounds import class_table, pseudo_labels, stop_rule, teachers
+from train.rounds import class_table, pseudo_labels, side_by_side, stop_rule, teachers
 from train.rounds.alarms import alarms
 from train.rounds.plan import Member, Stage
 from train.rounds.pseudo_labels import Summary
 from train.rounds.teachers import Teacher
+from train.rounds.training import Training, write_events
 from train.scoring import summary
 from train.scoring.evaluate import (
     HELD_OUT,
     TruthSet,
-    engines_for,
-    evaluate,
     held_out_set,
     soundscape_set,
 )
@@ -63,7 +55,8 @@ class Runner:
     """A run's settings, data and device, and the processes that train it together.
 
     `restart` trains finished models again that changed; `tensorboard` writes their curves for it;
-    `stop` says how long the run goes on.
+    `stop` says how long the run goes on, and `jobs` how many models train at a time (0: as many as gain
+    by it).
     """
 
     recipe: Recipe
@@ -72,6 +65,7 @@ class Runner:
     validation: TruthSet | None
     restart: bool = False
     tensorboard: bool = False
+    jobs: int = 0
     stop: Stop = field(default_factory=Stop)
     outside: Mapping[str, Outside] = field(default_factory=dict)  # teachers from outside, by name
     processes: Processes = field(default_factory=Processes)
@@ -185,57 +179,62 @@ class Runner:
             )
         return now
 
-    def train(self, member: Member, stage: Stage, before: Stage | None) -> Final:
-        """Train one model, or load it where it is done.
-
-        Writes `state.pt`, `final.pt`, `history.json` and `curves.png`.
-        """
-        made_by = self.made_by(member, stage)
-        done = self._load_if_done(member, made_by)
-        if done is not None:
+    def train(self, stage: Stage, before: Stage | None) -> dict[str, Final]:
+        """The models of a round, of which those that are not done are trained now."""
+        finals, to_train = {}, []
+        for member in stage.members:
+            made_by = self.made_by(member, stage)
+            done = self._load_if_done(member, made_by)
+            if done is None:
+                to_train.append(self.training(member, stage, before, made_by))
+                continue
+            finals[member.name] = done
             LOG.info(f"{member.final}: done already")
-            _write_events(member, wanted=self.tensorboard)
-            return done
-        member.folder.mkdir(parents=True, exist_ok=True)
-        commit = checkpoint.commit()  # now, since the code may be edited while it trains
-        job, contract = member.job, self.dataset.contract(member.job)
-        first = replace(job.model, weights=str(member.start)) if member.start else job.model
-        predictor, weights_from = _initial(job, first, contract)
-        LOG.info(weights_from)
-        sources = self._sources(member, stage)
-        trainer = self._trainer(predictor, job, sources)
-        known = self._validation_sets(job)
+            if self.tensorboard:
+                write_events(member)
+        on = self._devices([training.n_steps for training in to_train])
+        if len(on) > 1:
+            names = " and ".join(training.member.name for training in to_train)
+            LOG.info(f"\nround {stage.index}: {names}, {len(on)} at a time")
+            side_by_side.train(to_train, on, self.stop)
+            finals |= {each.member.name: Final.load(each.member.final) for each in to_train}
+        for training in to_train if len(on) == 1 else ():
+            member = training.member
+            self.stop.check()
+            LOG.info(f"\nround {stage.index}, {member.name}: {member.job.model.encoder}")
+            finals[member.name] = training.run(self.device, self.stop, self.processes)
+        return {member.name: finals[member.name] for member in stage.members}
 
-        def validate(averaged: Predictor) -> Metrics:
-            return macro_aucs(averaged, known, job, self.device)
+    def at_a_time(self, n_steps: Sequence[int]) -> int:
+        """How many trainings of so many steps each run at a time."""
+        return len(self._devices(n_steps))
 
-        batches = Batches(sources, contract, job)
-        state_path = member.folder / checkpoint.STATE_NAME
-        per_epoch = trainer.total_steps // job.fit.epochs
-        with events(member.folder, per_epoch, wanted=self.tensorboard) as watch:
-            progress = run_fit(trainer, batches, validate, state_path, made_by, watch, self.stop)
-        _write_history(progress, member)
-        final = Final(
-            contract,
+    def _devices(self, n_steps: Sequence[int]) -> list[torch.device]:
+        """Where each of the trainings at a time runs.
+
+        Processes that share each batch train one model after another, and so does a run that counts
+        its steps to an end.
+        """
+        if self.processes.world > 1 or math.isfinite(self.stop.steps_left):
+            return [self.device]
+        return side_by_side.devices(self.device, n_steps, self.jobs)
+
+    def training(
+        self, member: Member, stage: Stage, before: Stage | None, made_by: dict[str, Any]
+    ) -> Training:
+        """What a model needs to be trained."""
+        job = member.job
+        return Training(
+            member,
+            self.dataset.contract(job),
+            replace(job.model, weights=str(member.start)) if member.start else job.model,
+            self._sources(member, stage),
+            tuple(self._validation_sets(job)),
             made_by,
-            weights_from,
-            commit,
-            # Copied, because pickle stores a shared string otherwise than an equal one: the bytes, and
-            # so the hash, must not depend on whether the figures were read back from a state.
-            metrics=json.loads(json.dumps(progress.epochs[-1]["metrics"])),
-            state={key: value.cpu() for key, value in trainer.averaged().state_dict().items()},
-            trained_on=tuple(sorted({*sources.soundscapes(), *pretrained.trained_on(first)})),
-            taught_by=self._taught_by(member, stage, before),
+            checkpoint.commit(),
+            self._taught_by(member, stage, before),
+            self.tensorboard,
         )
-        final.save(member.final)
-        return final
-
-    def _trainer(self, predictor: Predictor, job: Job, sources: Sources) -> Trainer:
-        n_steps = total_steps(job.fit, len(sources.recordings))
-        n_embedding = sources.embeddings.size if sources.embeddings else 0
-        trainer = Trainer(predictor, job, n_steps, self.device, n_embedding, self.processes)
-        LOG.info(f"{n_steps} steps of {job.fit.batch} on {trainer}")
-        return trainer
 
     def _sources(self, member: Member, stage: Stage) -> Sources:
         sources, pseudo = self.dataset.sources(member.job), member.job.pseudo
@@ -332,11 +331,7 @@ class Runner:
         for stage, before in zip(stages, [None, *stages], strict=False):
             if stage.draws_soundscapes:
                 labelled = self.label(stage, self.teacher(stage, before), labelled)
-            finals = {}
-            for member in stage.members:
-                self.stop.check()
-                LOG.info(f"\nround {stage.index}, {member.name}: {member.job.model.encoder}")
-                finals[member.name] = self.train(member, stage, before)
+            finals = self.train(stage, before)
             self.stop.check()
             scored = self.score(stage, finals)
             tables.append(summary.of_round(stage.index, scored, last))
@@ -352,38 +347,3 @@ class Runner:
             recipe = replace(recipe, rounds=tuple(stage.round for stage in stages))
         write_whole(out / checkpoint.RECIPE_NAME, f"{recipes.to_json(recipe)}\n".encode())
         return stages
-
-
-def _initial(job: Job, first: Model, contract: Contract) -> tuple[Predictor, str]:
-    """The model before its first step, and a line on where its weights come from."""
-    torch.manual_seed(job.seed)
-    predictor = Predictor(job.frontend, job.model, contract)
-    return predictor, pretrained.start(predictor, first)
-
-
-def _write_history(progress: Progress, member: Member) -> None:
-    curves.draw_curves(progress, member.folder / "curves.png", member.job.model.encoder)
-    write_whole(member.folder / checkpoint.HISTORY_NAME, f"{json.dumps(asdict(progress))}\n".encode())
-
-
-def _write_events(member: Member, *, wanted: bool) -> None:
-    """Write a finished model's curves from its history, if that is there."""
-    history = member.folder / checkpoint.HISTORY_NAME
-    if wanted and history.is_file():
-        progress = Progress(**json.loads(history.read_text()))
-        with events(member.folder, progress.step // len(progress.epochs), wanted=True) as write:
-            write(progress)
-
-
-def macro_aucs(
-    predictor: Predictor, sets: Sequence[TruthSet], job: Job, device: torch.device
-) -> Metrics:
-    """Macro-AUC of a model on each set, for each output."""
-    postprocess = job.postprocess
-    spec = Spec({"model": 1.0}, smoothing=postprocess.smoothing, pooling=postprocess.pooling)
-    aucs = {}
-    for truth_set in sets:
-        engines = engines_for({"model": predictor}, {"model": postprocess.stretch_s}, device, truth_set)
-        found = evaluate(engines, spec, truth_set)
-        aucs[truth_set.name] = {output: auc.macro for output, auc in found.items()}
-    return aucs

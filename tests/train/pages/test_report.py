@@ -18,10 +18,10 @@ from export.models import onnx
 from tests.train.pages.conftest import Open
 from tests.train.pages.made_run import OUTPUTS, make_run, write_classes
 from train import report
+from train.experiments import comparison
 from train.models import checkpoint
 from train.pages.report import build, calibration, class_figures, exported, run_folder
 from train.pages.report.compared import compare
-from train.rounds import comparison
 from train.scoring.summary import ENSEMBLE, Header, Scored
 from train.scoring.truth import Truth
 

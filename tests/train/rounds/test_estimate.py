@@ -147,7 +147,7 @@ def untimed(n_recordings: int) -> Any:
     """A clock that times no step, for so many recordings."""
     of_data: Any = SimpleNamespace(recordings_of=lambda data: ([None] * n_recordings, [], ""))
     timed: Any = Clock(of_data, of_data, Path())
-    timed.step_s = lambda job: np.ones(2)
+    timed.step_s = lambda job, at_a_time=1: np.ones(2)
     return timed
 
 

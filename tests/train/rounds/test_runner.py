@@ -31,9 +31,10 @@ from train import run as train_run
 from train.config.settings import Round
 from train.data.competition import Recording
 from train.data.dataset import Dataset
+from train.experiments import comparison
 from train.models import checkpoint, pretrained
 from train.models.sed import Predictor
-from train.rounds import comparison, pseudo_labels, runner, teachers
+from train.rounds import pseudo_labels, runner, teachers
 from train.rounds.plan import Member, Stage
 from train.scoring import summary
 from train.scoring.truth import Truth, read_truth

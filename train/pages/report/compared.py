@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from birdkit.errors import UserError
+from train.experiments.comparison import Gain, gains, pair
 from train.pages.report import made_by
 from train.pages.report.run_folder import Run
 from train.pages.tables import Column, Table
-from train.rounds.comparison import Gain, gains, pair
 
 VERDICTS = {"better": "first is better", "worse": "second is better", "can't tell": "can't tell"}
 

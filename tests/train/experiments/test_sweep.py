@@ -16,7 +16,7 @@ import pytest
 from birdkit.errors import UserError
 from tests.conftest import ROOT, TINY
 from train import sweep as command
-from train.rounds import sweep as sweeps
+from train.experiments import sweep as sweeps
 
 TWO = '[[variants]]\nname = "plain"\n[[variants]]\nname = "other"\nset = ["fit.lr=0.01"]\n'
 # Stands for train/run.py: what it is given goes to a file, and it ends as its recipe says.
@@ -142,7 +142,7 @@ def test_an_interrupted_sweep_leaves_no_training_behind(number: int, tmp_path: P
     out.mkdir()
     (out / "hang").touch()
     code = (
-        "import pathlib, signal; from train import sweep; from train.rounds import sweep as s; "
+        "import pathlib, signal; from train import sweep; from train.experiments import sweep as s; "
         # A shell's background job ignores it, and so would all that it starts.
         "signal.signal(signal.SIGINT, signal.default_int_handler); "
         f"s.RUN = pathlib.Path({str(script)!r}); sweep.run_command(sweep.main)"

@@ -28,13 +28,13 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated
 
-from birdkit.engines.layout import usable_cores
 from birdkit.errors import UserError
 from birdkit.files import is_plain, write_whole
 from train.config import recipe as recipes
 from train.config.build import build
 from train.config.settings.ranges import LARGEST_SEED, Range
-from train.rounds import comparison, plan
+from train.experiments import comparison
+from train.rounds import plan
 
 RUN = Path(__file__).resolve().parents[1] / "run.py"
 TABLE_NAME, TIMES_NAME = "sweep.md", "times.json"
@@ -133,13 +133,6 @@ def _training(sweep: Sweep, variant: Variant, seed: int, out: Path, more: Sequen
     for setting in [*sweep.set, *variant.set, f"fit.seed={seed}"]:
         arguments += ["--set", setting]
     return Training(variant.name, seed, folder, (*arguments, *more))
-
-
-def most_at_once(gib_a_training: float) -> int:
-    """One for each core that there is memory for: many on a thread each train more than one on all."""
-    lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
-    available = next(int(kib) for name, kib, *_ in lines if name == "MemAvailable:") / 2**20
-    return max(1, min(usable_cores(), int(available / gib_a_training)))
 
 
 @dataclass
