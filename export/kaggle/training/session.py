@@ -6,6 +6,7 @@ copied from the earlier output into this one, since the last version's output al
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from birdkit.kaggle import manifest, mounts
 from birdkit.log import LOG
 from export.kaggle.training import image
 from export.kaggle.training.settings import RUN, Training
+from train.config import recipe as recipes
 from train.fit.stop import EXIT_STATUS, Stop
 
 
@@ -62,17 +64,19 @@ def command_of(
     kit: Path, training: Training, started: float, places: Sequence[str | Path]
 ) -> list[str]:
     """The call of train/run.py, with the time that is left of the session."""
-    command = [*launcher(kit), str(kit / "train" / "run.py"), "--recipe", training.recipe]
+    command = [*launcher(training), str(kit / "train" / "run.py"), "--recipe", training.recipe]
     command += ["--device", training.device]
     command += [word for override in training.overrides for word in ("--set", override)]
     return [*command, *map(str, places), "--stop-after", left(training.stop_after, started)]
 
 
-def launcher(kit: Path) -> list[str]:
-    """What starts a process a GPU, where the kit can train one model in several processes."""
-    if torch.cuda.device_count() < 2 or not (kit / "train" / "fit" / "processes.py").is_file():
+def launcher(training: Training) -> list[str]:
+    """What starts train/run.py; all GPUs share each model where the models of a round do not."""
+    recipe = recipes.from_json(json.dumps(training.resolved), training.recipe)
+    n_gpus = torch.cuda.device_count()
+    if n_gpus < 2 or all(len(each.models) % n_gpus == 0 for each in recipes.rounds_of(recipe)):
         return [sys.executable]
-    a_gpu = ["--standalone", "--nproc-per-node", str(torch.cuda.device_count())]
+    a_gpu = ["--standalone", "--nproc-per-node", str(n_gpus)]
     return [sys.executable, "-m", "torch.distributed.run", *a_gpu]
 
 

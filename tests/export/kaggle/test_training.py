@@ -184,6 +184,20 @@ def test_the_time_of_a_session_counts_from_its_first_cell() -> None:
         session.left("2h", time.time() - 7200)
 
 
+@pytest.mark.parametrize(
+    ("n_models", "n_gpus", "shares"),
+    [(2, 2, False), (4, 2, False), (1, 2, True), (3, 2, True), (1, 1, False), (2, 0, False)],
+)
+def test_models_that_the_gpus_divide_among_them_train_side_by_side(
+    n_models: int, n_gpus: int, shares: bool, training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
+    recipe = {"models": [{"encoder": "test_resnet"}] * n_models, "rounds": [{}, {}]}
+    started = session.launcher(replace(training, resolved=recipe))
+    assert ("torch.distributed.run" in started) is shares
+    assert ("--nproc-per-node" in started) is shares
+
+
 def test_the_image_is_told_from_the_machine_that_bundled_and_what_is_too_old_is_refused(
     training: Training, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
