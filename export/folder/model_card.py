@@ -184,6 +184,9 @@ def what_it_is(folder: Path, spec: Spec, members: Sequence[Member], outside: Seq
     contract = common_contract({member.name: member.contract for member in members})
     smoothing = ", ".join(f"{weight:g}" for weight in spec.smoothing)
     smoothed = f"smoothed over windows by {smoothing}" if len(spec.smoothing) > 1 else "not smoothed"
+    if spec.steady:
+        steady = ", ".join(f"{weight:g}" for weight in spec.steady_smoothing)
+        smoothed += f"; {len(spec.steady)} classes that call on and on by {steady}"
     output, first, last = plain([spec.output, contract.classes[0], contract.classes[-1]])
     heard = dict.fromkeys(_heard(member.contract, spec) for member in members)
     percent = {name: 100 * weight / sum(spec.members.values()) for name, weight in spec.members.items()}

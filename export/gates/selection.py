@@ -24,6 +24,7 @@ from birdkit.scoring.ensemble import Ensemble, Spec, combine
 from birdkit.scoring.pooling import POOLINGS
 from export.gates import weights
 from export.gates.order import further_passes, members_in_order
+from export.gates.steady import steady_groups
 from train.data.competition import class_groups, read_labelled
 from train.models.checkpoint import Final
 from train.scoring.auc import MacroAuc, macro_auc
@@ -209,11 +210,14 @@ def judge(
     if fit:
         spec, lines = _fit(spec, scores[best], labelled)
         chosen += lines
+    classes = loaded.contract.classes
+    spec, lines = steady_groups(spec, scores[best], labelled, classes, class_groups(data))
+    chosen += lines
     shifts, line = further_passes(loaded, spec, scores[best], labelled, layout)
     chosen.append(line)
     members, line = members_in_order(spec, scores[best], labelled)
     chosen += [line] if line else []
-    judgement = Judgement.of(spec, scores, judging, loaded.contract.classes, data, chosen)
+    judgement = Judgement.of(spec, scores, judging, classes, data, chosen)
     # Last, for the scores are in the order that the members had.
     return replace(spec, shifts=shifts, members=members), judgement
 

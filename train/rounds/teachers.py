@@ -24,7 +24,6 @@ from birdkit.log import LOG
 from birdkit.scoring.averaging import average
 from birdkit.scoring.ensemble import Ensemble, Spec, common_contract
 from birdkit.scoring.parts import SoundFile
-from birdkit.scoring.postprocess import smooth
 from birdkit.scoring.predict import Prediction, Scores, predict
 from train.config import provenance
 from train.config.settings import Postprocess, Pseudo
@@ -259,7 +258,7 @@ def _score(
         bar.update(1)
         if (rows := prediction.scores[n_done - 1]) is not None:
             # Not earlier, since `score` sees a part of a long recording only.
-            prediction.scores[n_done - 1] = smooth(rows, ensemble.spec.smoothing)
+            prediction.scores[n_done - 1] = ensemble.spec.smooth(rows)
         if n_done % BLOCK_FILES == 0 or n_done == n_files:
             start = (n_done - 1) // BLOCK_FILES * BLOCK_FILES
             failed = dict(_failures(prediction, files[n_kept + start : n_kept + n_done]))

@@ -25,7 +25,6 @@ from birdkit.recordings.times import start_of
 from birdkit.scoring.averaging import average, constant_where_unknown
 from birdkit.scoring.engine_failover import Failover
 from birdkit.scoring.parts import Part, SoundFile, Span, spans
-from birdkit.scoring.postprocess import smooth
 from birdkit.scoring.predict import finite
 from birdkit.scoring.streams import in_order
 
@@ -141,7 +140,7 @@ class Batch:
             left = of.file.n_windows - sum(map(len, of.parts))
             self._bad(of.recording, fault, of.bytes_a_window * left)
             return
-        scores = smooth(np.concatenate(of.parts), self._models.spec.smoothing)
+        scores = self._models.spec.smooth(np.concatenate(of.parts))
         end_s = len(scores) * self._contract.window_s
         whole = len(scores) >= of.file.n_windows
         sound = of.sound if whole else replace(of.sound, duration_s=min(of.sound.duration_s, end_s))

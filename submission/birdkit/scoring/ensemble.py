@@ -36,6 +36,7 @@ SPEC_VERSION = 2
 # In windows, or in stretches for a model that hears those. A half comes first, since it covers most
 # calls that the unshifted windows cut.
 SHIFTS = (0.5, 0.25, 0.75)
+STEADY = (0.1, 0.2, 0.4, 0.2, 0.1)  # the kernel of the 2025 winners
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Spec:
     first. `shifts` are the time shifts of the further passes, in windows or stretches, the most useful
     first. `smoothing` is the kernel of `postprocess.smooth`. `pooling` makes windows of framewise
     answers, one of `POOLINGS`. `soft` names the members from outside, without which a submission goes
-    on; each has a file and a card of its name.
+    on; each has a file and a card of its name. `steady` are the columns of classes that call on and on,
+    such as frogs: these are smoothed by `steady_smoothing` besides.
     """
 
     members: dict[str, float]
@@ -60,6 +62,8 @@ class Spec:
     shifts: tuple[float, ...] = SHIFTS
     pooling: str = "plain"
     soft: tuple[str, ...] = ()
+    steady: tuple[int, ...] = ()
+    steady_smoothing: tuple[float, ...] = STEADY
     version: int = SPEC_VERSION
 
     @property
@@ -109,6 +113,8 @@ class Spec:
                 smoothing=tuple(spec.smoothing),
                 shifts=tuple(spec.shifts),
                 soft=tuple(spec.soft),
+                steady=tuple(spec.steady),
+                steady_smoothing=tuple(spec.steady_smoothing),
             )
             fault = spec.fault()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -141,10 +147,23 @@ class Spec:
                 return f"{key} '{value}' is none of {', '.join(known)}"
         if not all(_within(shift, 1e-6, 1 - 1e-6) for shift in self.shifts):
             return f"shifts {list(self.shifts)} must be between 0 and 1"
-        kernel = self.smoothing
-        if len(kernel) % 2 == 0 or not all(_within(w, 0, 1e9) for w in kernel) or sum(kernel) <= 0:
-            return f"smoothing {list(kernel)} needs an odd number of weights >= 0, sum > 0"
+        for key, kernel in (
+            ("smoothing", self.smoothing), ("steady_smoothing", self.steady_smoothing)
+        ):  # fmt: skip
+            if len(kernel) % 2 == 0 or not all(_within(w, 0, 1e9) for w in kernel) or sum(kernel) <= 0:
+                return f"{key} {list(kernel)} needs an odd number of weights >= 0, sum > 0"
+        if not all(_within(column, 0, 1e9) and isinstance(column, int) for column in self.steady):
+            return f"steady {list(self.steady)} must be numbers of classes, from 0"
         return ""
+
+    def smooth(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(windows, classes) of a whole recording → the same, smoothed over its windows."""
+        scores = smooth(scores, self.smoothing)
+        if self.steady:
+            columns = list(self.steady)
+            scores = scores.copy()
+            scores[:, columns] = smooth(scores[:, columns], self.steady_smoothing)
+        return scores
 
 
 def _within(value: object, lowest: float, highest: float) -> bool:
@@ -164,6 +183,11 @@ class Ensemble:
             raise UserError(
                 f"{SPEC_NAME} names the members {', '.join(sorted(spec.members))}, but the model "
                 f"files hold {', '.join(held)}; export them again"
+            )
+        if beyond := [column for column in spec.steady if column >= len(self.contract.classes)]:
+            raise UserError(
+                f"{SPEC_NAME}: steady names class {beyond[0]}, but the models have "
+                f"{len(self.contract.classes)}; export them again"
             )
         if spec.output not in self.contract.outputs:
             outputs = ", ".join(self.contract.outputs)
@@ -235,7 +259,7 @@ def combine(scores: Sequence[Scores], spec: Spec) -> list[Scores]:
     mean = average(every, list(spec.members.values()), spec.averaging)
     mean = constant_where_unknown(mean)
     parts = iter(np.split(mean, np.cumsum([of_file.shape[1] for of_file in scored])[:-1]))
-    return [None if of_file is None else smooth(next(parts), spec.smoothing) for of_file in scores]
+    return [None if of_file is None else spec.smooth(next(parts)) for of_file in scores]
 
 
 def common_contract(contracts: Mapping[str, Contract]) -> Contract:

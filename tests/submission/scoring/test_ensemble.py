@@ -77,6 +77,9 @@ def test_a_fused_file_answers_as_its_members_do_alone(
     np.testing.assert_array_equal(Ensemble({"both": Fused()}, spec).score(waveform, 2), apart)
     with pytest.raises(UserError, match="names the members x, but the model files hold x, y"):
         Ensemble({"both": Fused()}, Spec({"x": 1.0}))
+    beyond = len(contract.classes)
+    with pytest.raises(UserError, match=f"steady names class {beyond}, but the models have {beyond}"):
+        Ensemble({"both": Fused()}, replace(spec, steady=(beyond,)))
 
 
 def test_each_output_can_be_the_one_used(engines: dict[str, Engine]) -> None:
@@ -160,6 +163,11 @@ def test_a_spec_survives_its_file_and_a_bad_one_is_named(tmp_path: Path) -> None
         ("smoothing", [0.5, 0.5], "odd number"),
         ("smoothing", [0, math.nan, 1], "odd number"),
         ("smoothing", [], "odd number"),
+        ("steady_smoothing", [0.5, 0.5], "steady_smoothing .* odd number"),
+        ("steady", [-1], "must be numbers of classes"),
+        ("steady", [0.5], "must be numbers of classes"),
+        ("steady", ["frog"], "must be numbers of classes"),
+        ("steady", 1, "can't be read"),
     ],
 )
 def test_a_value_that_a_spec_cannot_have_is_named(
@@ -188,6 +196,18 @@ def test_smoothing_weighs_neighbours_and_keeps_constants() -> None:
     assert smooth(one[:, :1], (1, 1, 1)).shape == (1, 1, 1)
     with pytest.raises(UserError, match="odd number"):
         smooth(one, (0.5, 0.5))
+
+
+def test_classes_that_call_on_and_on_are_smoothed_besides(tmp_path: Path) -> None:
+    spec = Spec({"m": 1.0}, smoothing=(1, 2, 1), steady=(2, 0), steady_smoothing=(1, 1, 1))
+    spec.save(tmp_path)
+    assert Spec.load(tmp_path) == spec
+    scores = np.random.default_rng(0).random((7, 3), dtype=np.float32)
+    (table,) = combine([scores[None]], spec)
+    assert table is not None
+    once = smooth(scores, spec.smoothing)
+    np.testing.assert_array_equal(table[:, 1], once[:, 1])
+    np.testing.assert_array_equal(table[:, [0, 2]], smooth(once[:, [0, 2]], (1, 1, 1)))
 
 
 @pytest.mark.parametrize("field", ["sample_rate", "window_s", "outputs"])
