@@ -27,7 +27,7 @@ from export.gates.order import further_passes, members_in_order
 from export.gates.steady import steady_groups
 from train.data.competition import class_groups, read_labelled
 from train.models.checkpoint import Final
-from train.scoring.auc import MacroAuc, macro_auc
+from train.scoring.auc import MacroAuc, macro_auc, paired_bootstrap
 from train.scoring.evaluate import (
     TorchEngine,
     TruthSet,
@@ -225,21 +225,29 @@ def judge(
 def _pooling(
     loaded: Ensemble, labelled: TruthSet, layout: Layout, output: str | None
 ) -> tuple[str, dict[str, list[NDArray[np.float32]]], list[str]]:
-    """Choose how windows are made of frames: by its best output, or the one asked for.
+    """Choose how windows are made of frames, by the better output or the one asked for.
+
+    It stays as it was validated, unless the gain of another is beyond doubt.
 
     Returns
     -------
     The pooling, its scores by output, and a line on the choice; none where no member hears stretches
     """
+    best = loaded.spec.pooling
     if not loaded.hears_stretches:
-        return loaded.spec.pooling, member_scores(loaded, labelled, layout.streams), []
-    scores, aucs = {}, {}
+        return best, member_scores(loaded, labelled, layout.streams), []
+    scores, rows, aucs = {}, {}, {}
     for pooling in POOLINGS:
         spec = replace(loaded.spec, pooling=pooling)
         scores[pooling] = member_scores(Ensemble(loaded.engines, spec), labelled, layout.streams)
         of_outputs = [output] if output else list(scores[pooling])
-        aucs[pooling] = max(labelled.auc(combine(scores[pooling][o], spec)).macro for o in of_outputs)
-    best = max(aucs, key=lambda pooling: aucs[pooling])
+        tables = [labelled.rows(combine(scores[pooling][o], spec)) for o in of_outputs]
+        of_tables = [macro_auc(labelled.truth, table).macro for table in tables]
+        aucs[pooling] = max(of_tables)
+        rows[pooling] = tables[of_tables.index(aucs[pooling])]
+    for other in [pooling for pooling in POOLINGS if pooling != best]:
+        gain = paired_bootstrap(labelled.truth, rows[best], rows[other])
+        best = other if gain.bound(weights.DOUBT) > 0 else best
     return best, scores[best], [f"pooling {best}: macro-AUC of the better output {_listed(aucs)}"]
 
 

@@ -61,6 +61,8 @@ def load(name_or_file: str, overrides: Iterable[str] = ()) -> Recipe:
     for override in overrides:
         _apply(table, override)
     recipe = build(Recipe, table, str(path))
+    models = [replace(entry, repeat=1) for entry in recipe.models for _ in range(entry.repeat)]
+    recipe = replace(recipe, models=tuple(models))
     rounds_of(recipe)  # raises where a round names an unknown model
     return recipe
 

@@ -198,11 +198,12 @@ class Runner:
             LOG.info(f"\nround {stage.index}: {names}, {len(on)} at a time")
             side_by_side.train(to_train, on, self.stop)
             finals |= {each.member.name: Final.load(each.member.final) for each in to_train}
-        for training in to_train if len(on) == 1 else ():
-            member = training.member
-            self.stop.check()
-            LOG.info(f"\nround {stage.index}, {member.name}: {member.job.model.encoder}")
-            finals[member.name] = training.run(self.device, self.stop, self.processes)
+        else:
+            for training in to_train:
+                member = training.member
+                self.stop.check()
+                LOG.info(f"\nround {stage.index}, {member.name}: {member.job.model.encoder}")
+                finals[member.name] = training.run(self.device, self.stop, self.processes)
         return {member.name: finals[member.name] for member in stage.members}
 
     def at_a_time(self, n_steps: Sequence[int]) -> int:

@@ -7,13 +7,17 @@ import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
+from birdkit.engines.layout import Layout
 from birdkit.errors import UserError
 from birdkit.scoring.ensemble import SHIFTS, Spec
+from birdkit.scoring.parts import SoundFile
 from export import to_onnx, to_openvino
 from export.folder import model_folder
 from export.gates import lower_precisions, model_files, order, selection
@@ -23,6 +27,7 @@ from export.models.onnx import MADE_BY_KEY
 from train.data.competition import read_labelled
 from train.models.checkpoint import Final
 from train.scoring import evaluate
+from train.scoring.evaluate import TruthSet
 
 MEMBERS = ("test_resnet", "test_resnet-2")
 
@@ -217,3 +222,29 @@ def test_a_lower_precision_is_judged_on_what_trained_no_member(
     assert judged == []
     why = "all 3 labelled soundscapes" if n_trained else "these model files don't say"
     assert f"bf16: not tried, since {why}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("gain", "expected"), [(0.02, "soft"), (1.0, "plain")])
+def test_the_pooling_that_was_validated_stays_unless_another_gains_beyond_doubt(
+    gain: float, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.random((10, 12, 4)) < 0.3
+    files = tuple(SoundFile(Path("x.ogg"), 12) for _ in truth)
+    labels = truth.reshape(-1, 4)
+    labelled = TruthSet.of("labelled", files, labels, np.ones_like(labels))
+    soft = truth + rng.normal(0, 1, truth.shape)
+    scores = {"soft": soft, "plain": soft + gain * truth}
+
+    def heard(ensemble: Any, *_: Any) -> Any:
+        return {"segmentwise": list(scores[ensemble.spec.pooling].astype(np.float32)[:, None])}
+
+    monkeypatch.setattr(selection, "Ensemble", lambda engines, spec: SimpleNamespace(spec=spec))
+    monkeypatch.setattr(selection, "member_scores", heard)
+    spec = Spec({"m": 1.0}, pooling="soft")
+    loaded: Any = SimpleNamespace(spec=spec, engines={}, hears_stretches=True)
+    pooling, chosen, (line,) = selection._pooling(loaded, labelled, Layout(1, 1, 4), None)
+    assert pooling == expected
+    np.testing.assert_allclose(np.stack(chosen["segmentwise"])[:, 0], scores[expected], rtol=1e-6)
+    aucs = [float(word.strip(",")) for word in line.split() if word[0] == "0"]
+    assert aucs[0] > aucs[1]  # plain ranks better in both cases

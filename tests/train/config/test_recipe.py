@@ -7,6 +7,7 @@ import pytest
 
 from birdkit.errors import UserError
 from train.config import recipe, settings
+from train.config.job import job_of
 
 
 def write(tmp_path: Path, text: str) -> str:
@@ -121,6 +122,17 @@ repeat = 2
 models = ["b"]
 teacher = ["a"]
 """
+
+
+def test_a_model_that_is_repeated_is_as_many_models(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text("[[models]]\nencoder = 'a'\nrepeat = 2\n[[models]]\nencoder = 'a'\nfit.lr = 0.5\n")
+    loaded = recipe.load(str(path))
+    assert recipe.member_names(loaded) == ["a", "a-2", "a-3"]
+    assert [job_of(loaded, 0, name).fit.lr for name in ("a", "a-2", "a-3")] == [0.001, 0.001, 0.5]
+    assert recipe.from_json(recipe.to_json(loaded), "run") == loaded
+    seeds = {job_of(loaded, 0, name).seed for name in ("a", "a-2", "a-3")}
+    assert len(seeds) == 3
 
 
 def test_rounds_are_listed_one_by_one_each_taught_by_the_one_before(tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ class Postprocess:
 class ModelEntry(Model):
     """An entry of [[models]]: a model, and settings of its own for any section."""
 
+    repeat: Annotated[int, Range(1, 100)] = 1
+    """So many equal models, each from other draws."""
     frontend: Annotated[dict[str, Any], FrontEnd] = field(default_factory=dict)
     """Overrides of [frontend] for this model."""
     data: Annotated[dict[str, Any], Data] = field(default_factory=dict)
