@@ -287,11 +287,16 @@ def chart(report: Mapping[str, Any], path: Path) -> None:
     best = [point for point in points if not point["dominated"]]
     line = [p["ms"] for p in best], [p["auc"] for p in best]
     axes.plot(*line, "k--", lw=1, label="frontier", zorder=1)
+    middle = statistics.geometric_mean(p["ms"] for p in points)
     for p in best:
         passes = f", {p['passes']} passes" if p["passes"] > 1 else ""
         text = f"{' + '.join(p['members'])}{passes}"
-        axes.annotate(text, (p["ms"], p["auc"]), (4, 5), textcoords="offset points", fontsize=8)
+        side, dx = ("right", -6) if p["ms"] > middle else ("left", 6)
+        at = p["ms"], p["auc"]
+        axes.annotate(text, at, (dx, 6), textcoords="offset points", ha=side, fontsize=8)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:.0f}")
+    axes.xaxis.set_minor_formatter("{x:.0f}")
     axes.set_xlabel("ms a minute of audio, decode to probabilities")
     axes.set_ylabel(f"macro-AUC on {report['soundscapes']} labelled soundscapes")
     axes.set_title(report["machine"], fontsize=9)
