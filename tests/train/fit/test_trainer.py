@@ -27,7 +27,7 @@ from train.fit import trainer as fit
 from train.fit.precision import Precision
 from train.fit.trainer import lr_factor
 from train.models import checkpoint
-from train.rounds import runner
+from train.rounds import training
 
 # Of 0.4 M parameters; like the encoders that win, it has depthwise convolutions and drop path.
 ENCODER = "test_efficientnet"
@@ -154,7 +154,7 @@ def test_killed_in_validation(
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(runner, "evaluate", dies)
+        patch.setattr(training, "evaluate", dies)
         train(competition, tmp_path)
     assert train(competition, tmp_path) == 0
     assert_same(outcome(tmp_path), uninterrupted)

@@ -34,7 +34,7 @@ from train.data.dataset import Dataset
 from train.experiments import comparison
 from train.models import checkpoint, pretrained
 from train.models.sed import Predictor
-from train.rounds import pseudo_labels, runner, teachers
+from train.rounds import pseudo_labels, runner, teachers, training
 from train.rounds.plan import Member, Stage
 from train.scoring import summary
 from train.scoring.truth import Truth, read_truth
@@ -262,7 +262,7 @@ def test_a_run_killed_between_its_steps_ends_as_the_one_that_was_not(
 ) -> None:
     """At the last call of each kind: in round 1."""
     module = {
-        "run_fit": runner, "score_round": summary, "label": teachers,
+        "run_fit": training, "score_round": summary, "label": teachers,
     }.get(place, pseudo_labels)  # fmt: skip
     real = getattr(module, place)
     calls = []
