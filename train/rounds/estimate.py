@@ -26,7 +26,10 @@ from train.rounds.plan import Member, Stage
 
 STORE_NAME = "steps.json"
 LABELS = "pseudo labels"
-PROBE_SAMPLES, PROBE_STEPS = 2, 3  # samples of a timed step on a CPU, and such steps
+# Samples of a timed step on a CPU, and such steps. Beside two samples what each step costs anyhow is
+# large, so one that is quick is timed on eight.
+PROBE_SAMPLES, PROBE_STEPS = (2, 8), 3
+QUICK_S = 0.5
 # A forward pass costs about a third of a training step.
 FORWARD_SHARE = 1 / 3
 # A time is kept for later plans where other processes made it no more than so many times longer.
@@ -113,8 +116,19 @@ def _probe(trainer: Trainer, contract: Contract) -> Seconds:
     A neighbour's load adds to the time on the wall, up to thirtyfold: what the threads waited for a
     core is taken off again.
     """
-    batch, on_cpu = trainer.job.fit.batch, trainer.device.type == "cpu"
-    n_samples = min(batch, PROBE_SAMPLES) if on_cpu else batch
+    batch = trainer.job.fit.batch
+    if trainer.device.type != "cpu":
+        return _timed_steps(trainer, contract, batch)
+    few, more = (min(batch, n) for n in PROBE_SAMPLES)
+    step_s = _timed_steps(trainer, contract, few)
+    if step_s[0] > QUICK_S:
+        return step_s * batch / few
+    return _timed_steps(trainer, contract, more) * batch / more
+
+
+def _timed_steps(trainer: Trainer, contract: Contract, n_samples: int) -> Seconds:
+    """Seconds of a step on so many samples."""
+    on_cpu = trainer.device.type == "cpu"
     generator = torch.Generator().manual_seed(0)
     waveforms = torch.rand(n_samples, contract.chunk_samples, generator=generator) - 0.5
     target = torch.zeros(n_samples, len(contract.classes))
@@ -125,7 +139,7 @@ def _probe(trainer: Trainer, contract: Contract) -> Seconds:
         wall_s.append(time.perf_counter() - start)
         ran, waited = _ran_and_waited() - before
         alone_s.append(wall_s[-1] * (ran / (ran + waited) if on_cpu and ran > 0 else 1.0))
-    return np.array([min(alone_s), np.median(wall_s)]) * batch / n_samples
+    return np.array([min(alone_s), np.median(wall_s)])
 
 
 def _ran_and_waited() -> Seconds:

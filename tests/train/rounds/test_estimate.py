@@ -59,15 +59,25 @@ def test_a_machine_that_others_use_gives_a_range_and_it_is_not_kept(
     monkeypatch: pytest.MonkeyPatch, clock: Callable[[], Clock]
 ) -> None:
     # By Linux's count two threads ran for a tenth of the time and waited for a core for the rest.
-    counted = iter(np.array([[0, 0], [2, 18]] * 6) * STEP_S)
+    counted = iter(np.array([[0, 0], [2, 18]] * 12) * STEP_S)
     monkeypatch.setattr(estimate, "_ran_and_waited", lambda: next(counted))
     sizes = steps_that(monkeypatch, lambda: time.sleep(10 * STEP_S))
     alone_s, beside_others_s = clock().step_s(tiny_job())
-    assert sizes == [2, 2, 2]
-    assert alone_s == pytest.approx(8 * STEP_S, rel=0.3)  # 16 samples a step
+    assert sizes == [2, 2, 2, 8, 8, 8]
+    assert alone_s == pytest.approx(2 * STEP_S, rel=0.3)  # 16 samples a step
     assert beside_others_s == pytest.approx(10 * alone_s, rel=0.3)
     clock().step_s(tiny_job())
-    assert len(sizes) == 6
+    assert len(sizes) == 12
+
+
+def test_a_step_that_is_slow_is_timed_on_two_samples(
+    monkeypatch: pytest.MonkeyPatch, clock: Callable[[], Clock]
+) -> None:
+    monkeypatch.setattr(estimate, "QUICK_S", STEP_S / 4)
+    sizes = steps_that(monkeypatch, busy)
+    alone_s, _ = clock().step_s(tiny_job())
+    assert sizes == [2, 2, 2]
+    assert alone_s == pytest.approx(8 * STEP_S, rel=0.5)
 
 
 def test_a_step_that_had_the_machine_to_itself_is_timed_once(
@@ -77,9 +87,9 @@ def test_a_step_that_had_the_machine_to_itself_is_timed_once(
     sizes = steps_that(monkeypatch, busy)
     first = clock().step_s(tiny_job())
     np.testing.assert_array_equal(clock().step_s(tiny_job()), first)
-    assert len(sizes) == 3
-    clock().step_s(tiny_job("fit.batch=8"))
     assert len(sizes) == 6
+    clock().step_s(tiny_job("fit.batch=8"))
+    assert len(sizes) == 12
     assert clock().training_s(tiny_job()) == pytest.approx(first * 20)
 
 
@@ -123,7 +133,7 @@ def test_the_plan_comes_before_anything_is_timed(
         "left to do",
     ]
     assert timed[:5] == [0] * 5
-    assert timed[5] == 3
+    assert timed[5] == 6
 
 
 @pytest.mark.parametrize(
