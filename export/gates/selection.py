@@ -59,12 +59,12 @@ class Judgement:
         scores: Mapping[str, Sequence[NDArray[np.float32]]],
         judging: Labelled,
         classes: Sequence[str],
-        data: Path,
+        groups: Mapping[str, str],
         chosen: list[str],
     ) -> Judgement:
         """That of a spec by its members' scores: output → for each file (members, windows, classes).
 
-        `data` has the groups of the classes.
+        `groups` maps a class to its group in the taxonomy.
         """
         labelled = judging.truth_set
         assert labelled is not None
@@ -75,7 +75,7 @@ class Judgement:
             n_windows=len(labelled.truth),
             n_scored=auc.n_scored,
             outputs={output: of.macro for output, of in aucs.items()},
-            groups=_by_group(auc, classes, class_groups(data)),
+            groups=_by_group(auc, classes, groups),
             chosen=chosen,
             note=judging.note,
         )
@@ -210,14 +210,14 @@ def judge(
     if fit:
         spec, lines = _fit(spec, scores[best], labelled)
         chosen += lines
-    classes = loaded.contract.classes
-    spec, lines = steady_groups(spec, scores[best], labelled, classes, class_groups(data))
+    classes, groups = loaded.contract.classes, class_groups(data)
+    spec, lines = steady_groups(spec, scores[best], labelled, classes, groups)
     chosen += lines
     shifts, line = further_passes(loaded, spec, scores[best], labelled, layout)
     chosen.append(line)
     members, line = members_in_order(spec, scores[best], labelled)
     chosen += [line] if line else []
-    judgement = Judgement.of(spec, scores, judging, classes, data, chosen)
+    judgement = Judgement.of(spec, scores, judging, classes, groups, chosen)
     # Last, for the scores are in the order that the members had.
     return replace(spec, shifts=shifts, members=members), judgement
 

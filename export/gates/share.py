@@ -15,6 +15,7 @@ from birdkit.scoring import ensemble
 from birdkit.scoring.averaging import AVERAGINGS
 from birdkit.scoring.ensemble import Spec, combine
 from export.gates.selection import Judgement, Labelled
+from train.data.competition import class_groups
 from train.scoring.auc import macro_auc, paired_bootstrap
 from train.scoring.evaluate import TruthSet, member_scores
 
@@ -73,8 +74,8 @@ def add(folder: Path, spec: Spec, asked: Asked, labelled: Labelled, data: Path |
     chosen.save(folder)
     earlier = Judgement.load(folder)
     lines = [of for of in (earlier.chosen if earlier else []) if not of.startswith(f"{asked.name}: ")]
-    classes = loaded.ensemble.contract.classes
-    Judgement.of(chosen, scores, labelled, classes, data, [*lines, line]).save(folder)
+    classes, groups = loaded.ensemble.contract.classes, class_groups(data)
+    Judgement.of(chosen, scores, labelled, classes, groups, [*lines, line]).save(folder)
     return line
 
 

@@ -37,17 +37,8 @@ def one_thread() -> Iterator[None]:
 
 
 def arguments(competition: Path, out: Path, *settings: str) -> list[str]:
-    recipe = two_members(out.parent)
-    command = [
-        "--recipe",
-        str(recipe),
-        "--data",
-        str(competition),
-        "--out",
-        str(out),
-        "--device",
-        "cpu",
-    ]
+    where = ["--data", str(competition), "--out", str(out), "--device", "cpu"]
+    command = ["--recipe", str(two_members(out.parent)), *where]
     for setting in [*TINY, "fit.batch=4", "fit.steps_per_epoch=4", *settings]:
         command += ["--set", setting]
     return command
