@@ -50,6 +50,19 @@ class Precision:
         return str(self.dtype).removeprefix("torch.")
 
 
+@contextmanager
+def of_one_size() -> Iterator[None]:
+    """Have cuDNN search for the fastest convolutions: for inputs of a size that comes again and again.
+
+    What validates has many sizes, and a search for each would take far longer than it saves.
+    """
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
 def add_device_option(parser: argparse._ActionsContainer, help: str) -> None:
     """Add `--device`, which `choose_device` reads; the GPU is the default where there is one."""
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help=help)

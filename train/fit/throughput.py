@@ -16,6 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from train.config.settings import Model
 from train.data.batches import Batches
 from train.fit.loop import loader_of
+from train.fit.precision import of_one_size
 from train.fit.trainer import Trainer
 
 WARM_UP = 3  # steps before the first one that is timed
@@ -111,9 +112,10 @@ def _plain_step(trainer: Trainer, waveforms: Tensor, targets: Tensor) -> Callabl
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with precision.autocast():
-            loss = binary_cross_entropy_with_logits(model(log_mel).float(), known)
-        loss.backward()
+        with of_one_size():
+            with precision.autocast():
+                loss = binary_cross_entropy_with_logits(model(log_mel).float(), known)
+            loss.backward()
         optimizer.step()
 
     return step

@@ -22,7 +22,7 @@ from train.config.job import Job
 from train.data.augment import band_contrast, draw_contrast, draw_masks, mixed_evenly, spec_augment
 from train.fit.distil import Projection, cosine_loss
 from train.fit.losses import Answers, mixmax, sed_loss
-from train.fit.precision import Precision
+from train.fit.precision import Precision, of_one_size
 from train.fit.processes import Part, Processes
 from train.fit.whole_batch import AsWhole, gathered
 from train.models.sed import Predictor
@@ -76,8 +76,6 @@ class Trainer:
             raise UserError("fit.mixmax: trains in one process only; leave it out, or torchrun")
         encoded = self.predictor.network.encoded
         self._encoded = torch.compile(encoded) if fit.compile else encoded
-        if on_cuda:
-            torch.backends.cudnn.benchmark = True  # chunks have one size
 
     def __str__(self) -> str:
         return f"{self.processes}{self.device}, {self.precision}"
@@ -136,7 +134,8 @@ class Trainer:
             self._on_device(tensor).split(own)
             for tensor in (waveforms, targets, embeddings, *own_draws)
         )
-        losses = [self._backward(*micro_batch) for micro_batch in zip(parts, *tensors, strict=True)]
+        with of_one_size():
+            losses = [self._backward(*micro_batch) for micro_batch in zip(parts, *tensors, strict=True)]
         self._update(fit.grad_clip)
         self._average(step)
         return torch.stack(losses).sum()
