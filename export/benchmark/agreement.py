@@ -58,7 +58,7 @@ def network_gflop(finals: Mapping[str, Final]) -> float:
         with torch.no_grad():
             log_mel = predictor.front_end.of(torch.zeros(1, contract.input_samples), contract)
             with FlopCounterMode(display=False) as counter:
-                predictor.network.answers(log_mel, contract)
+                predictor.answers(log_mel)
         heard_s = contract.stretch_s or contract.window_s
         total += counter.get_total_flops() * MINUTE_S / heard_s
     return total / 1e9

@@ -76,7 +76,7 @@ class EagerEngine:
         named: Answers = {}
         with torch.inference_mode():
             for member, predictor in self.predictors.items():
-                answers = predictor.network.answers(log_mel, self.contract)
+                answers = predictor.answers(log_mel)
                 for output, answer in zip(self.contract.outputs, answers, strict=True):
                     named[f"{member}.{output}"] = answer.numpy()
         return named
@@ -174,6 +174,7 @@ def save_checkpoints(finals: Mapping[str, Final], folder: Path) -> None:
 def export_fused(finals: Mapping[str, Final], folder: Path, front_end: type[LogMel] = LogMel) -> None:
     """A model folder, ONNX and IR, fused where that is possible, with another front end where asked."""
     folder.mkdir(parents=True)
+    finals = fuse.sharing(finals)
     stems = fuse.group(finals, fuse=True)
     for stem, members in stems.items():
         predictors = [finals[name].predictor() for name in members]

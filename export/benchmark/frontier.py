@@ -125,6 +125,7 @@ def marked(points: Sequence[Point]) -> list[Point]:
 def _export(members: Checkpoints, folder: Path) -> Path:
     """A model folder, fused where that is possible; the gate is not asked, since nothing ships."""
     folder.mkdir()
+    members = replace(members, finals=fuse.sharing(members.finals))
     stems = fuse.group(members.finals, fuse=True)
     for stem, names in stems.items():
         path = folder / f"{stem}.onnx"

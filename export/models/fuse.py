@@ -10,9 +10,10 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from birdkit.contract import Contract
+from birdkit.contract import ALONE, Contract
+from birdkit.errors import UserError
 from train.models.checkpoint import Final
-from train.models.sed import Predictor, SedNetwork
+from train.models.sed import Predictor
 
 FUSED_STEM = "fused"
 
@@ -25,17 +26,45 @@ class Fused(nn.Module):
 
     def __init__(self, predictors: Sequence[Predictor]) -> None:
         super().__init__()
-        self.front_end = predictors[0].front_end
-        self.networks = nn.ModuleList(predictor.network for predictor in predictors)
-        self.contract = predictors[0].contract
+        self.members = nn.ModuleList(predictors)
+        self.front_end, self.contract = predictors[0].front_end, predictors[0].contract
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, ...]:
         log_mel = self.front_end.of(waveform, self.contract)
         outputs = [log_mel]
-        for network in self.networks:
-            assert isinstance(network, SedNetwork)
-            outputs += network.answers(log_mel, self.contract)
+        for member in self.members:
+            assert isinstance(member, Predictor)
+            outputs += member.answers(log_mel)
         return tuple(outputs)
+
+
+def sharing(finals: Mapping[str, Final]) -> dict[str, Final]:
+    """The members, of which those that hear windows share the log-mel of those that hear stretches.
+
+    They hear each window of a stretch on its own, where front end, classes and frames are alike. The
+    log-mel is up to a third of the time of a small network.
+    """
+    heard = {
+        (final.job.frontend, final.contract.windowed): final.contract
+        for final in finals.values()
+        if final.contract.stretch_s
+    }
+    return {
+        name: _by_window(final, heard.get((final.job.frontend, final.contract)))
+        for name, final in finals.items()
+    }
+
+
+def _by_window(final: Final, heard: Contract | None) -> Final:
+    """A member that hears windows as part of the stretches that others hear, where that can be."""
+    if heard is None or heard.chunk_s != heard.window_s:
+        return final
+    try:
+        stretched = final.over_stretches(heard.stretch_s)
+    except UserError:  # its encoder hears chunks of one length
+        return final
+    contract = replace(heard, by_window=(ALONE,))
+    return replace(stretched, contract=contract) if stretched.contract == heard else final
 
 
 def group(finals: Mapping[str, Final], fuse: bool) -> dict[str, list[str]]:
@@ -44,7 +73,8 @@ def group(finals: Mapping[str, Final], fuse: bool) -> dict[str, list[str]]:
         return {name: [name] for name in finals}
     shared: dict[tuple[object, Contract], list[str]] = {}
     for name, final in finals.items():
-        shared.setdefault((final.job.frontend, final.contract), []).append(name)
+        heard = replace(final.contract, by_window=())
+        shared.setdefault((final.job.frontend, heard), []).append(name)
     stems: dict[str, list[str]] = {}
     for members in shared.values():
         count = sum(stem.startswith(FUSED_STEM) for stem in stems)
@@ -56,4 +86,7 @@ def group(finals: Mapping[str, Final], fuse: bool) -> dict[str, list[str]]:
 def contract_of(finals: Mapping[str, Final], members: Sequence[str]) -> Contract:
     """The contract of a model file that holds these members."""
     contract = finals[members[0]].contract
-    return replace(contract, members=tuple(members)) if len(members) > 1 else contract
+    if len(members) == 1:
+        return contract
+    by_window = tuple(name for name in members if finals[name].contract.by_window)
+    return replace(contract, members=tuple(members), by_window=by_window)

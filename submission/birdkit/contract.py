@@ -15,13 +15,21 @@ from birdkit.errors import UserError
 
 T = TypeVar("T")
 
-CONTRACT_VERSION = 3  # 2 is read, too: it knew no stretches
+CONTRACT_VERSION = 4
+# Earlier versions are read, too, with the fields that they did not know as if these were absent.
+UNKNOWN_TO: dict[int, dict[str, Any]] = {
+    2: {"stretch_s": 0.0, "frame_s": 0.0, "by_window": ()},
+    3: {"by_window": ()},
+    CONTRACT_VERSION: {},
+}
 METADATA_KEY = "birdkit.contract"
 INPUT_NAME = "waveform"
 # The log-mel inside the graph, where a lower precision may begin. Graphs exported by earlier kits call
 # it "picture".
 LOG_MEL_NAME = "log_mel"
 LOG_MEL_NAMES = (LOG_MEL_NAME, "picture")
+# The member of a file that holds one and names none, as `Contract.by_window` calls it.
+ALONE = ""
 # What the submission asks of every model, a window at a time: clipwise holds probabilities; segmentwise
 # logits, the largest over time.
 WINDOW_OUTPUTS = ("clipwise", "segmentwise")
@@ -49,7 +57,9 @@ class Contract:
     `members` behind one front end; the file of a single model names none.
 
     Where `stretch_s` is above 0 a model takes that many seconds instead, normalises them a chunk at a
-    time as in training, and answers for each frame; frame i begins at i * `frame_s`.
+    time as in training, and answers for each frame; frame i begins at i * `frame_s`. Members named in
+    `by_window` hear each window of the stretch on its own, so that they share the log-mel of others
+    that hear all of it: frame i of window w begins at w * `window_s` + i * `frame_s`.
     """
 
     sample_rate: int
@@ -60,6 +70,7 @@ class Contract:
     members: tuple[str, ...] = ()
     stretch_s: float = 0.0
     frame_s: float = 0.0
+    by_window: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.sample_rate <= 0 or not 0 < self.window_s <= self.chunk_s:
@@ -69,6 +80,10 @@ class Contract:
             )
         if not self.classes or len(set(self.classes)) != len(self.classes):
             raise ContractError("contract: classes must be distinct and at least one")
+        if self.by_window and not (self.stretch_s and self.chunk_s == self.window_s):
+            raise ContractError(
+                "contract: by_window is for stretches, and for chunks as long as a window"
+            )
         if self.stretch_s:
             self._check_stretch()
         elif not self.outputs or not set(self.outputs) <= set(WINDOW_OUTPUTS):
@@ -119,7 +134,7 @@ class Contract:
         """What the submission sees of a model: windows, whatever it hears at a time."""
         if not self.stretch_s:
             return self
-        return replace(self, outputs=WINDOW_OUTPUTS, stretch_s=0.0, frame_s=0.0)
+        return replace(self, outputs=WINDOW_OUTPUTS, stretch_s=0.0, frame_s=0.0, by_window=())
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -162,13 +177,12 @@ class Contract:
                 f"{where}: its contract is not JSON ({error}); export it again"
             ) from error
         version = values.pop("version", None)
-        if version == 2:
-            values |= {"stretch_s": 0.0, "frame_s": 0.0}
-        elif version != CONTRACT_VERSION:
+        if version not in UNKNOWN_TO:
             raise ContractError(
-                f"{where}: contract version {version}, this kit reads 2 and {CONTRACT_VERSION}; "
-                "export it again"
+                f"{where}: contract version {version}, this kit reads {min(UNKNOWN_TO)} to "
+                f"{CONTRACT_VERSION}; export it again"
             )
+        values |= UNKNOWN_TO[version]
         missing = [field.name for field in fields(cls) if field.name not in values]
         if missing:
             raise ContractError(f"{where}: contract lacks {', '.join(missing)}; export it again")
@@ -181,4 +195,5 @@ class Contract:
             members=tuple(values["members"]),
             stretch_s=float(values["stretch_s"]),
             frame_s=float(values["frame_s"]),
+            by_window=tuple(values["by_window"]),
         )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -49,6 +50,24 @@ def test_a_missing_field_is_named(contract: Contract, field: str) -> None:
     del facts[field]
     with pytest.raises(ContractError, match=f"m.onnx: contract lacks {field}"):
         Contract.from_metadata({METADATA_KEY: json.dumps(facts)}, "m.onnx")
+
+
+def test_a_file_of_version_3_has_no_members_by_window(contract: Contract) -> None:
+    facts = json.loads(contract.over_stretches(30.0, 0.5).to_metadata()[METADATA_KEY]) | {"version": 3}
+    del facts["by_window"]
+    read = Contract.from_metadata({METADATA_KEY: json.dumps(facts)}, "m.onnx")
+    assert read == contract.over_stretches(30.0, 0.5)
+
+
+def test_members_by_window_survive_and_need_stretches_of_chunks_like_windows(
+    contract: Contract,
+) -> None:
+    both = replace(contract.over_stretches(30.0, 0.5), members=("a", "b"), by_window=("b",))
+    assert Contract.from_metadata(both.to_metadata(), "m.onnx") == both
+    assert both.windowed == replace(contract, members=("a", "b"))
+    for wrong in (contract, replace(contract.over_stretches(30.0, 0.5), chunk_s=10.0)):
+        with pytest.raises(ContractError, match="by_window"):
+            replace(wrong, by_window=("b",))
 
 
 def test_a_file_without_a_contract_or_of_another_version_is_refused(contract: Contract) -> None:

@@ -93,6 +93,19 @@ class LogMel(nn.Module):
             ]
             return torch.cat(every, dim=3)
 
+    def by_window(self, log_mel: Tensor, contract: Contract) -> Tensor:
+        """Log-mel of stretches → that of each of their windows, (batch * windows, 1, mels, frames).
+
+        All have as many frames as a chunk has in training, so windows begin up to a hop early or
+        late, and may share a frame with the next one.
+        """
+        n_samples, hop = contract.window_samples, self.config.hop
+        n_frames = self.n_frames(n_samples)
+        last = log_mel.shape[-1] - n_frames
+        starts = (min(-(-i * n_samples // hop), last) for i in range(contract.stretch_windows))
+        windows = [log_mel[..., start : start + n_frames] for start in starts]
+        return torch.stack(windows, dim=1).flatten(0, 1)
+
     def from_power(self, mel_power: Tensor, inner: slice = ALL) -> Tensor:
         """(batch, mels, frames) power → (batch, 1, mels, frames), normalised for the network.
 

@@ -87,12 +87,6 @@ class SedNetwork(nn.Module):
         clipwise, _, _ = self.att_block(x)
         return clipwise, self.att_block.cla(x)
 
-    def answers(self, log_mel: Tensor, contract: Contract) -> tuple[Tensor, Tensor]:
-        """Log-mel (batch, 1, mels, frames) → the contract's outputs."""
-        if contract.stretch_s:
-            return self.framewise(log_mel)
-        return self(log_mel, contract.window_s / contract.chunk_s)
-
     def framewise(self, log_mel: Tensor) -> tuple[Tensor, Tensor]:
         """Framewise logits, and the attention before its softmax: both (batch, frames, classes)."""
         x = self.hidden_features(self.encoded(log_mel))
@@ -128,8 +122,19 @@ class Predictor(nn.Module):
         self.network = SedNetwork(model, len(contract.classes), frontend.n_mels, frames)
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
-        log_mel = self.front_end.of(waveform, self.contract)
-        return self.network.answers(log_mel, self.contract)
+        return self.answers(self.front_end.of(waveform, self.contract))
+
+    def answers(self, log_mel: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-mel (batch, 1, mels, frames) of what the contract hears → the contract's outputs."""
+        contract, network = self.contract, self.network
+        if not contract.stretch_s:
+            return network(log_mel, contract.window_s / contract.chunk_s)
+        if not contract.by_window:
+            return network.framewise(log_mel)
+        of_windows = network.framewise(self.front_end.by_window(log_mel, contract))
+        n_frames, n_classes = contract.stretch_windows * of_windows[0].shape[1], len(contract.classes)
+        framewise, attention = (each.reshape(-1, n_frames, n_classes) for each in of_windows)
+        return framewise, attention
 
     def over_stretches(self, stretch_s: float) -> Predictor:
         """The same model, with the same weights in memory, where it hears stretches."""

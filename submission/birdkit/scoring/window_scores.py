@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from birdkit.activations import sigmoid
-from birdkit.contract import FRAME_OUTPUTS, WINDOW_OUTPUTS, Contract
+from birdkit.contract import ALONE, FRAME_OUTPUTS, WINDOW_OUTPUTS, Contract
 from birdkit.engines.engine import Answers, Engine
 from birdkit.errors import UserError
 from birdkit.grid import cut_inputs, frame_middles, n_stretches, onto_rows
@@ -37,13 +37,14 @@ def window_scores(
     contract = engine.contract
     answers = engine(cut_inputs(waveform, count, contract, shift))
     scores: WindowScores = {}
-    for member in contract.members or ("",):
+    for member in contract.members or (ALONE,):
         own = contract.of_member(answers, member)
         if contract.stretch_s:
-            frames, end_s = _frames(own, contract, shift), waveform.size / contract.sample_rate
+            by_window, end_s = member in contract.by_window, waveform.size / contract.sample_rate
+            frames = _frames(own, contract, shift, by_window)
+            how = "plain" if by_window else pooling  # its windows know nothing of one another
             scores[member] = {
-                output: pool(frames, end_s, count, contract.window_s, output, pooling)
-                for output in outputs
+                output: pool(frames, end_s, count, contract.window_s, output, how) for output in outputs
             }
         else:
             rows = {output: probabilities(own, output) for output in outputs}
@@ -58,17 +59,24 @@ def refuse_nan(scores: WindowScores) -> None:
         raise ValueError("the model answered with NaN or infinite scores")
 
 
-def _frames(answers: Answers, contract: Contract, shift: float) -> Frames:
+def _frames(answers: Answers, contract: Contract, shift: float, by_window: bool) -> Frames:
     """The frames of stretches (stretches, frames, classes), one after another.
 
-    A last frame whose middle lies beyond its stretch is left out, since most of it is padding.
+    A last frame whose middle lies beyond what was heard at once, the stretch or a window of it, is left
+    out, since most of it is padding.
     """
     n_stretches, n_frames, n_classes = answers["framewise"].shape
-    in_stretch = frame_middles(n_frames, contract)
-    kept = max(1, int((in_stretch < contract.stretch_s).sum()))
-    starts_s = (np.arange(n_stretches) - shift) * contract.stretch_s
-    logits, attention = (answers[name][:, :kept].reshape(-1, n_classes) for name in FRAME_OUTPUTS)
-    return Frames(logits, attention, (starts_s[:, None] + in_stretch[:kept]).reshape(-1))
+    a_stretch, length_s = (
+        (contract.stretch_windows, contract.window_s) if by_window else (1, contract.stretch_s)
+    )
+    in_one = frame_middles(n_frames // a_stretch, contract)
+    kept = max(1, int((in_one < length_s).sum()))
+    starts_s = np.arange(n_stretches * a_stretch) * length_s - shift * contract.stretch_s
+    logits, attention = (
+        answers[name].reshape(starts_s.size, -1, n_classes)[:, :kept].reshape(-1, n_classes)
+        for name in FRAME_OUTPUTS
+    )
+    return Frames(logits, attention, (starts_s[:, None] + in_one[:kept]).reshape(-1))
 
 
 def windows_heard(contract: Contract, count: int, shift: float = 0.0) -> int:

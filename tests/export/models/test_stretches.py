@@ -17,6 +17,7 @@ from export import to_onnx, to_openvino
 from export.folder import model_folder
 from export.gates import parity
 from export.models import onnx
+from export.models.fuse import sharing
 from export.models.members import Checkpoints, load
 from tests.conftest import submit_validation
 from train.models.checkpoint import Final
@@ -67,14 +68,26 @@ def test_members_hear_several_lengths_in_turn_as_torch_scores_them(
     submit_validation(competition, out, table)
     finals = load([run_dir]).finals
     spec, validation = Spec.load(out), competition / "validation"
-    loaded = ensemble.load(out, Layout(1, 1, 12)).ensemble
-    heard = {name: engine.contract.stretch_s for name, engine in loaded.engines.items()}
-    assert heard == dict(zip(finals, (0.0, 60.0), strict=True))
+    (engine,) = ensemble.load(out, Layout(1, 1, 12)).ensemble.engines.values()
+    names = tuple(finals)
+    assert (engine.contract.members, engine.contract.by_window) == (names, names[:1])
+    assert engine.contract.stretch_s == 60.0
+    heard = sharing(load([run_dir]).over_stretches(0.0, 60.0).finals)
     truth_set = validation_set(validation, next(iter(finals.values())).contract)
-    predictors = {name: final.predictor() for name, final in finals.items()}
-    engines = evaluate.engines_for(predictors, heard, CPU, truth_set)
+    engines = {name: TorchEngine(final.predictor(), CPU) for name, final in heard.items()}
     expected = evaluate.evaluate(engines, spec, truth_set)[spec.output].macro
     assert score_submission(table, validation).macro == pytest.approx(expected, abs=1e-4)
+
+
+def test_windows_are_not_shared_with_another_front_end_or_encoder_of_one_length(run_dir: Path) -> None:
+    members = load([run_dir]).over_stretches(0.0, 15.0)
+    (name, windows), (other, stretches) = members.finals.items()
+    assert sharing({name: windows}) == {name: windows}
+    job = replace(windows.job, frontend=replace(windows.job.frontend, n_mels=40))
+    finer = replace(windows, made_by=windows.made_by | {"job": job.table()})
+    assert sharing({name: finer, other: stretches})[name] == finer
+    longer = replace(windows, contract=replace(windows.contract, chunk_s=10.0))
+    assert sharing({name: longer, other: stretches})[name] == longer
 
 
 def test_every_precision_of_the_folder_has_its_frames_compared_and_its_answers_recorded(

@@ -173,6 +173,26 @@ def test_the_frames_that_overhang_a_stretch_are_left_out() -> None:
     assert found["segmentwise"].max() == pytest.approx(1 / (1 + np.exp(3.0)), rel=1e-5)
 
 
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+@pytest.mark.parametrize("seconds", LENGTHS_S)
+def test_members_by_window_answer_as_those_that_hear_windows(seconds: float, shift: float) -> None:
+    """The last frame of each window overhangs it and says what is in none."""
+    waveform = sound(seconds)
+    count = grid.n_windows(waveform.size, MINUTE)
+
+    class Windows(Listens):
+        def __call__(self, inputs: Array) -> Answers:
+            own = super().__call__(inputs)["framewise"].reshape(len(inputs), 12, 10, 2)
+            overhang = np.full((len(inputs), 12, 1, 2), 9.0, dtype=np.float32)
+            framewise = np.concatenate([own, overhang], axis=2).reshape(len(inputs), -1, 2)
+            return {"framewise": framewise, "attention": np.zeros_like(framewise)}
+
+    by_window = Windows(replace(MINUTE, by_window=("",)))
+    found = scores(by_window, waveform, count, pooling="soft", shift=shift)
+    expected = scores(Listens(MINUTE), waveform, count, pooling="plain", shift=shift)
+    np.testing.assert_allclose(found["segmentwise"], expected["segmentwise"], atol=1e-6)
+
+
 def test_members_of_windows_and_of_stretches_stand_in_one_ensemble() -> None:
     engines = {"windows": Listens(WINDOWED), "minutes": Listens(MINUTE)}
     spec = Spec({"minutes": 1.0, "windows": 1.0}, "segmentwise")

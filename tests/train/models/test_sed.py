@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -191,3 +192,25 @@ def test_a_loud_chunk_does_not_silence_its_neighbour_in_a_stretch(contract: Cont
     assert own.std() > 0.1
     assert (ours - own).abs().max() < 0.02
     assert log_mel.shape[3] == front_end.n_frames(3 * n)
+
+
+@pytest.mark.parametrize("hop", [1000, 1024])
+def test_a_member_by_window_hears_each_window_on_its_own(contract: Contract, hop: int) -> None:
+    predictor = tiny_predictor(contract, f"frontend.hop={hop}").eval()
+    over_15_s = predictor.over_stretches(15.0)
+    over_15_s.contract = replace(over_15_s.contract, by_window=("",))
+    rng, n = torch.Generator().manual_seed(0), contract.chunk_samples
+    stretches = torch.randn(2, 3 * n, generator=rng) * torch.tensor([0.01, 0.3, 0.1]).repeat_interleave(
+        n
+    )
+    log_mel = predictor.front_end.of(stretches, over_15_s.contract)
+    windows = predictor.front_end.by_window(log_mel, over_15_s.contract)
+    alone = predictor.front_end(stretches.reshape(6, n))
+    assert windows.shape == alone.shape
+    if n % hop == 0:  # but for the frames at its ends, which hear the neighbours
+        assert (windows[..., 2:-2] - alone[..., 2:-2]).abs().max() < 0.02
+    framewise, attention = over_15_s(stretches)
+    expected, of_attention = predictor.network.framewise(windows)
+    torch.testing.assert_close(framewise.reshape(expected.shape), expected)
+    torch.testing.assert_close(attention.reshape(of_attention.shape), of_attention)
+    assert framewise.shape == attention.shape == (2, 3 * expected.shape[1], len(contract.classes))
