@@ -218,8 +218,8 @@ def _heard(contract: Contract, spec: Spec) -> str:
         f", which {' and '.join(contract.by_window)} hear by the window" if contract.by_window else ""
     )
     return (
-        f"stretches of {contract.stretch_s:g} s{apart}, normalised {contract.chunk_s:g} s at a time, whose "
-        f"frames of {contract.frame_s:.3g} s are pooled into windows ({plain(spec.pooling)})"
+        f"stretches of {contract.stretch_s:g} s{apart}, "
+        f"normalised {contract.chunk_s:g} s at a time, whose frames of {contract.frame_s:.3g} s are pooled into windows ({plain(spec.pooling)})"
     )
 
 

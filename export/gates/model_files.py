@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from birdkit.engines import golden
-from birdkit.engines.engine import OnnxRuntimeEngine, OpenVinoEngine
+from birdkit.engines.engine import Engine, OnnxRuntimeEngine, OpenVinoEngine
 from birdkit.engines.layout import one_stream, usable_cores
 from birdkit.errors import UserError
 from birdkit.log import timed
@@ -22,7 +22,10 @@ from export.models.members import Checkpoints
 from train.models.checkpoint import Final
 from train.scoring.evaluate import TorchEngine
 
-ENGINES = (OnnxRuntimeEngine, OpenVinoEngine)
+ENGINES: tuple[type[OnnxRuntimeEngine] | type[OpenVinoEngine], ...] = (
+    OnnxRuntimeEngine,
+    OpenVinoEngine,
+)
 
 
 def export_stem(
@@ -55,7 +58,7 @@ def against_torch(
 ) -> dict[str, list[Parity]]:
     """Compare each member of an exported file with its checkpoint, in every engine."""
     inputs = parity.probe_inputs(next(iter(finals.values())).contract, recordings)
-    engines = {engine.name: engine(path, one_stream(usable_cores())) for engine in ENGINES}
+    engines = {engine.name: _opened(engine, path) for engine in ENGINES}
     answered = {name: parity.answers(engine, inputs) for name, engine in engines.items()}
     report: dict[str, list[Parity]] = {}
     for member, final in finals.items():
@@ -65,6 +68,18 @@ def against_torch(
             for name, engine in engines.items()
         ]
     return report
+
+
+def _opened(engine: type[OnnxRuntimeEngine] | type[OpenVinoEngine], path: Path) -> Engine:
+    """A model file in an engine. Raises `UserError` where the engine does not take its graph."""
+    try:
+        return engine(path, one_stream(usable_cores()))
+    except RuntimeError as error:  # of which OpenVINO says the reason last, and where in its code first
+        why = str(error).strip().splitlines()[-1].strip("- ")
+        raise UserError(
+            f"{path.stem}: {engine.name} can't run this network ({why}); train another encoder, or one "
+            "that hears more mels"
+        ) from error
 
 
 def against_onnx(source: Path, target: Path, recordings: Sequence[Path]) -> dict[str, Parity]:

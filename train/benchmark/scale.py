@@ -32,7 +32,7 @@ N_BATCHES = 50
 TINY = (
     *("models.encoder=test_resnet", "models.weights=none", "models.drop_path_rate=0.0"),
     *(f"frontend.sample_rate={RATE_HZ}", "frontend.n_fft=256", "frontend.hop=256"),
-    *("frontend.n_mels=16", f"frontend.fmax_hz={RATE_HZ / 2}", "fit.batch=8", "fit.amp=f32"),
+    *("frontend.n_mels=32", f"frontend.fmax_hz={RATE_HZ / 2}", "fit.batch=8", "fit.amp=f32"),
     *("fit.steps_per_epoch=2", "fit.epochs=1", "data.workers=0", "data.duplicates=drop"),
     *("data.speech=cut", "data.fold=-1", "postprocess.stretch_s=60"),
 )

@@ -345,6 +345,20 @@ def test_batch_norm_that_still_learns_is_refused(tmp_path: Path) -> None:
         onnx_files.refuse_training_mode(onnx.helper.make_model(graph), "m.onnx")
 
 
+def test_a_network_that_an_engine_does_not_take_is_refused_in_a_line(tmp_path: Path) -> None:
+    """torch pools over the one mel that is left at this depth, and OpenVINO does not."""
+    settings = ("frontend.n_mels=16", "frontend.n_fft=1024", "frontend.hop=1024")
+    job = tiny_job(*settings)
+    contract = Contract(32000, 5.0, 5.0, ("a", "b"))
+    predictor = tiny_predictor(contract, *settings).eval()
+    path = tmp_path / "few_mels.onnx"
+    onnx_files.write([predictor], contract, path, contract.to_metadata())
+    final = Final(contract, {"job": job.table()}, "none", "", {}, predictor.state_dict())
+    with pytest.raises(UserError, match=r"few_mels: openvino can't run this network.*mels") as refused:
+        model_files.against_torch({"few_mels": final}, path, [])
+    assert "\n" not in str(refused.value)
+
+
 def heard_what_validates(final: Final) -> Final:
     """The model, as if teachers had labelled the validating soundscapes for its training."""
     job = final.job.table()
