@@ -214,12 +214,11 @@ def _heard(contract: Contract, spec: Spec) -> str:
     """What a model takes at once, and how windows are made of its answer."""
     if not contract.stretch_s:
         return f"chunks of {contract.chunk_s:g} s around a window"
-    apart = (
-        f", which {' and '.join(contract.by_window)} hear by the window" if contract.by_window else ""
-    )
+    by_window = " and ".join(contract.by_window)
+    apart = f", which {by_window} hear by the window" if by_window else ""
     return (
-        f"stretches of {contract.stretch_s:g} s{apart}, "
-        f"normalised {contract.chunk_s:g} s at a time, whose frames of {contract.frame_s:.3g} s are pooled into windows ({plain(spec.pooling)})"
+        f"stretches of {contract.stretch_s:g} s{apart}, normalised {contract.chunk_s:g} s at a time, "
+        f"whose frames of {contract.frame_s:.3g} s are pooled into windows ({plain(spec.pooling)})"
     )
 
 
