@@ -133,6 +133,11 @@ class Run:
         folders = ("--data", self.competition, "--out", self.out / "model")
         return measured_command(["export/to_onnx.py", self.run_dir, *folders], ROOT)
 
+    def convert(self) -> Cost:
+        """The IR that a bundle needs."""
+        folders = (self.out / "model", "--data", self.competition, "--precision", "f32")
+        return measured_command(["export/to_openvino.py", *folders], ROOT)
+
     def bundle(self) -> Cost:
         folders = ("--model", self.out / "model", "--out", self.out / "kaggle")
         names = ("--owner", "nobody", "--competition", "birdclef-2025")
@@ -153,6 +158,7 @@ STAGES: dict[str, Callable[[Run], Cost | None]] = {
     "pseudo labels": Run.label,
     "students, figures": Run.learn,
     "gates": Run.gates,
+    "conversion": Run.convert,
     "bundle": Run.bundle,
 }
 
