@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -115,8 +115,9 @@ def find_finals(model_dir: Path, runs: Path) -> tuple[dict[str, Final], dict[str
         path = model_dir / f"{stem}.onnx"
         contract = Contract.from_metadata(read_metadata(path), str(path))
         for member, origin in made_by(path).items():
-            wanted[member], contracts[member] = origin["checkpoint_sha256"], contract
-    if len({replace(contract.windowed, members=()) for contract in contracts.values()}) > 1:
+            wanted[member] = origin["checkpoint_sha256"]
+            contracts[member] = contract.alone(member)
+    if len({contract.windowed for contract in contracts.values()}) > 1:
         raise UserError(f"{model_dir}: its members hear other chunks; measure them one by one")
     there = {checkpoint.sha256(path): path for path in runs.rglob(checkpoint.FINAL_NAME)}
     absent = [member for member, digest in wanted.items() if digest not in there]
@@ -127,7 +128,7 @@ def find_finals(model_dir: Path, runs: Path) -> tuple[dict[str, Final], dict[str
         )
     finals = {member: Final.load(there[digest]) for member, digest in wanted.items()}
     cut = {member: final.only(contract.classes) for member, final in finals.items()}
-    return cut, {member: contract.stretch_s for member, contract in contracts.items()}
+    return cut, {name: 0.0 if c.by_window else c.stretch_s for name, c in contracts.items()}
 
 
 def made_by(path: Path) -> dict[str, dict[str, Any]]:

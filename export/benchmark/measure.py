@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from birdkit import audio
+from birdkit.contract import Contract
 from birdkit.engines.layout import usable_cores
 from birdkit.engines.precision import lacking
 from birdkit.grid import WINDOWS_A_MINUTE
@@ -100,10 +101,10 @@ def rows(
     rate = setups[0].ensemble.contract.sample_rate
     decode = decode_ms(files, rate) / usable_cores()
     waveforms = [audio.read(file.path, rate) for file in files]
-    kinds: dict[tuple[tuple[str, float], ...], tuple[Agreement, float]] = {}
+    kinds: dict[tuple[tuple[str, Contract], ...], tuple[Agreement, float]] = {}
     for timed in setups:
         if timed.hears not in kinds:
-            finals = {name: comparison.finals[name].over_stretches(s) for name, s in timed.hears}
+            finals = {name: replace(comparison.finals[name], contract=c) for name, c in timed.hears}
             kinds[timed.hears] = Agreement(finals, waveforms), network_gflop(finals)
     table = []
     for timed, rounds in zip(setups, tqdm(times, **bar("memory and parity")), strict=True):

@@ -47,9 +47,9 @@ class TimedSetup:
         self.ensemble: Ensemble = self.calibration.loaded.ensemble
         self.streams = self.calibration.layout.streams
         self.shifts = (0.0, *setup.shifts)  # of its passes
-        # Members, each with the seconds that it hears at once; 0: a window.
+        # Members, each with its own contract: what it hears at once.
         self.hears = tuple(
-            (member, engine.contract.stretch_s)
+            (member, engine.contract.alone(member))
             for stem, engine in sorted(self.ensemble.engines.items())
             for member in engine.contract.members or (stem,)
         )

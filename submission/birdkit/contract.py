@@ -148,6 +148,10 @@ class Contract:
             return self
         return replace(self, members=tuple(name for name in self.members if name in members))
 
+    def alone(self, member: str) -> Contract:
+        """The contract of one member, as if it had a file of its own."""
+        return replace(self, members=(), by_window=(ALONE,) if member in self.by_window else ())
+
     def of_member(self, answers: Mapping[str, T], member: str) -> dict[str, T]:
         """One member's outputs, by the names that the file of a single model gives them."""
         prefix = f"{member}." if self.members else ""
