@@ -188,6 +188,18 @@ def test_from_afar_dulls_and_reverberates_and_keeps_the_power() -> None:
     assert augment.from_afar(0 * click, 32000, rng).max() == 0.0
 
 
+@pytest.mark.parametrize("size", [1, 4000, 5119, 20_000])
+@pytest.mark.parametrize("delay", [-100, 0, 1, 2400])
+def test_what_is_filtered_in_blocks_is_as_if_it_were_filtered_at_once(size: int, delay: int) -> None:
+    n_fft = 5120
+    response = np.exp(-2j * np.pi * np.fft.rfftfreq(n_fft) * delay).astype(np.complex64)
+    chunk = np.random.default_rng(size).standard_normal(size).astype(np.float32)
+    expected = np.zeros(size + abs(delay), dtype=np.float32)
+    expected[max(0, delay) : max(0, delay) + size] = chunk
+    expected = expected[max(0, -delay) :][:size]
+    np.testing.assert_allclose(augment._filtered(chunk, response, n_fft), expected, atol=1e-5)
+
+
 def test_equalising_changes_the_colour_within_its_gains_and_keeps_the_power() -> None:
     rng = np.random.default_rng(2)
     click = np.zeros(32000, dtype=np.float32)
