@@ -50,7 +50,7 @@ endif
 train-and-submit:
 	$(PY) train/run.py --recipe $(RECIPE) --data $(COMPETITION) --out $(RUN) \
 		$(if $(VALIDATION),--validation $(VALIDATION))
-	$(PY) export/to_onnx.py $(RUN) --data $(COMPETITION) --out submission/model
+	$(PY) export/to_onnx.py $(RUN) --data $(COMPETITION) --fuse --out submission/model
 	$(PY) export/to_openvino.py submission/model --data $(COMPETITION)
 ifneq ($(VALIDATION),)
 	$(PY) submission/run.py --data $(COMPETITION) --soundscapes $(VALIDATION)/soundscapes --out $(OUT)
