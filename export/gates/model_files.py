@@ -22,10 +22,8 @@ from export.models.members import Checkpoints
 from train.models.checkpoint import Final
 from train.scoring.evaluate import TorchEngine
 
-ENGINES: tuple[type[OnnxRuntimeEngine] | type[OpenVinoEngine], ...] = (
-    OnnxRuntimeEngine,
-    OpenVinoEngine,
-)
+EngineClass = type[OnnxRuntimeEngine] | type[OpenVinoEngine]
+ENGINES: tuple[EngineClass, ...] = (OnnxRuntimeEngine, OpenVinoEngine)
 
 
 def export_stem(
@@ -70,7 +68,7 @@ def against_torch(
     return report
 
 
-def _opened(engine: type[OnnxRuntimeEngine] | type[OpenVinoEngine], path: Path) -> Engine:
+def _opened(engine: EngineClass, path: Path) -> Engine:
     """A model file in an engine. Raises `UserError` where the engine does not take its graph."""
     try:
         return engine(path, one_stream(usable_cores()))

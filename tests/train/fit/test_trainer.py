@@ -363,6 +363,22 @@ def test_on_cuda_a_resumed_run_ends_within_a_hundredth(
     assert killed == pytest.approx(whole, rel=1e-2)
 
 
+def test_convolutions_are_searched_for_in_steps_and_not_where_validation_has_other_sizes(
+    contract: Contract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = fit.Trainer(tiny_predictor(contract), tiny_job(), 2, torch.device("cpu"))
+    backward, seen = trainer._backward, []
+
+    def watched(*micro_batch: Any) -> Tensor:
+        seen.append(torch.backends.cudnn.benchmark)
+        return backward(*micro_batch)
+
+    monkeypatch.setattr(trainer, "_backward", watched)
+    trainer.step(torch.randn(3, 160_000), torch.eye(3), 0)
+    assert seen == [True]
+    assert not torch.backends.cudnn.benchmark
+
+
 def test_a_stranger_s_pickle_is_not_run(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[str]]:
