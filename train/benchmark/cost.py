@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import subprocess
@@ -39,6 +40,7 @@ class Cost:
 
 def measured(work: Callable[[], object]) -> Cost:
     """The cost of a call in this process."""
+    gc.collect()  # what another left behind and a call would free, would hide what the call takes
     with suppress(OSError):  # elsewhere than on Linux the peak is that of all stages so far
         Path("/proc/self/clear_refs").write_text(RESET_PEAK)
     before = _mib("VmRSS")
