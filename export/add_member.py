@@ -1,13 +1,15 @@
 """Add a model that others trained, such as BirdNET or Perch, to the ensemble of a model folder.
 
-    python export/add_member.py [MODEL_DIR] --from birdnet [--data DIR] [--share 0.5]
+    python export/add_member.py [MODEL_DIR] --from birdnet [--data DIR] [--probe] [--share 0.5]
     python export/add_member.py [MODEL_DIR] --from perch --file perch_v2.onnx --labels labels.csv
     python export/add_member.py [MODEL_DIR] --from NAME.outside.json
 
 It counts for the classes that it knows, by scientific name; for the others the kit's own models make up
-the mean. With --data its share and the averaging are chosen on the labelled soundscapes that trained no
-member, and the gain is printed. A submission goes on without it where it can't run. The model folder is
-replaced as a whole. docs/outside.md has the cards of other models, and what the licences allow.
+the mean. With --probe it learns the others, too: a linear layer over its embedding is trained on the
+recordings of --data, and answers beside its labels. With --data its share and the averaging are chosen
+on the labelled soundscapes that trained no member, and the gain is printed. A submission goes on
+without it where it can't run. The model folder is replaced as a whole. docs/outside.md has the cards of
+other models, and what the licences allow.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ if __name__ == "__main__":  # in place of this folder, whose rooms have names of
     sys.path[0:1] = [str(ROOT), str(ROOT / "submission")]
 
 from birdkit.commands import command_parser
+from birdkit.contract import Contract
 from birdkit.errors import UserError, run_command
 from birdkit.files import is_plain
 from birdkit.log import LOG
@@ -32,12 +35,19 @@ from birdkit.outside import card as cards
 from birdkit.outside import presets
 from birdkit.outside.card import Card
 from birdkit.outside.labels import read_labels, read_synonyms
+from birdkit.outside.member import Membership, contract_for
+from birdkit.outside.model import open_with
+from birdkit.outside.probe import Probe
 from birdkit.ranges import option
 from birdkit.scoring.averaging import AVERAGINGS
 from birdkit.scoring.ensemble import SPEC_NAME, Spec
 from export.benchmark import machine
 from export.folder import model_card, model_folder, outside
 from export.gates import selection, share
+from train.data.waveforms import CACHE
+from train.outside import probe as probes
+
+PROBE_SAMPLES = 2048  # 170 minutes of sound
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -62,6 +72,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         type=option(float, 0.0, 1.0),
         help=f"its share of the mean (default: chosen with --data, else {share.UNTESTED:g})",
     )
+    parser.add_argument(
+        "--probe",
+        type=option(int, 1, 10_000_000),
+        nargs="?",
+        const=PROBE_SAMPLES,
+        default=0,
+        metavar="SAMPLES",
+        help=f"train a probe on its embedding of so many samples (default: {PROBE_SAMPLES})",
+    )
+    parser.add_argument("--cache", type=Path, default=CACHE, help="decoded waveforms of --data")
     parser.add_argument("--averaging", choices=AVERAGINGS, help="default: chosen with --data")
     return parser.parse_args(argv)
 
@@ -99,6 +119,16 @@ def find_source(args: argparse.Namespace) -> Source:
     return Source(name, card, file)
 
 
+def train_probe(args: argparse.Namespace, source: Source, contract: Contract, spec: Spec) -> Probe:
+    """A probe on the model's embedding, from the recordings of --data; it counts alone as yet."""
+    if args.data is None:
+        raise UserError("--probe learns from recordings; give their folder with --data DIR")
+    job = outside.job_of(args.model_dir, spec)
+    model = open_with(source.card, source.file, embeddings=True)
+    batches = probes.samples(args.data, job, contract.classes, args.cache)
+    return probes.train(model, batches, args.probe, share=1.0)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     spec = Spec.load(args.model_dir)
@@ -106,17 +136,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     contract = outside.contract_of(args.model_dir, spec)
     synonyms = read_synonyms(args.synonyms)
     names = outside.names_of(args.model_dir, args.data, contract.classes)
-    classes = outside.mapped(source.card, names, synonyms)
+    classes = outside.mapped(source.card, names, synonyms, learns=args.probe > 0)
     LOG.info(f"{source.name}: {classes}")
     LOG.info(f"{source.name}: licence {source.card.licence}, source {source.card.source}")
     spec = share.without(spec, source.name)
+    probe = train_probe(args, source, contract, spec) if args.probe else None
     with tempfile.TemporaryDirectory(dir=args.model_dir.parent, prefix=".member-") as scratch:
         staged = Path(scratch) / "model"
         shutil.copytree(args.model_dir, staged)
-        outside.write(staged, source.name, source.card, source.file, classes, contract)
+        member = Membership(source.card, classes, contract_for(source.card, contract), probe)
+        outside.write(staged, source.name, source.file, member)
         labelled = selection.labelled_set(args.data, contract, outside.trained_on(staged, spec))
-        asked = share.Asked(source.name, args.share, args.averaging)
-        line = share.add(staged, spec, asked, labelled, args.data)
+        asked = share.Asked(source.name, args.share, args.averaging, probe is not None)
+        probe_share, line = share.add(staged, spec, asked, labelled, args.data)
+        outside.write(staged, source.name, source.file, member.with_probe(probe_share))
         model_card.write(staged, machine.describe())
         model_folder.replace(args.model_dir, staged)
     LOG.info(line)

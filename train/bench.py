@@ -37,6 +37,7 @@ from train.config import recipe as recipes
 from train.config.job import Job
 from train.data import dataset as data
 from train.data.batches import Batches
+from train.data.waveforms import CACHE
 from train.fit.precision import add_device_option, choose_device
 from train.fit.throughput import WARM_UP, Throughput, measure
 from train.fit.trainer import Trainer
@@ -45,7 +46,6 @@ from train.rounds import plan
 from train.synthetic.competition import make_competition
 
 DEMO_DATA = ROOT / "build" / "demo"
-CACHE = ROOT / "build" / "waveforms"
 SCALE_OUT = ROOT / "build" / "scale"
 # What is measured → the options that go with it.
 MODES = {

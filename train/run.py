@@ -33,6 +33,7 @@ from birdkit.signals import Stopped
 from train.config import recipe as recipes
 from train.config.settings import Recipe
 from train.data import dataset as data
+from train.data.waveforms import CACHE
 from train.fit.loop import follow
 from train.fit.precision import add_device_option, choose_device
 from train.fit.processes import Processes, joined
@@ -44,7 +45,6 @@ from train.scoring.evaluate import validation_set
 from train.synthetic.competition import make_competition
 
 DEMO_DATA = ROOT / "build" / "demo"
-CACHE = ROOT / "build" / "waveforms"
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -17,7 +17,7 @@ from birdkit.contract import METADATA_KEY, Contract
 from birdkit.engines import golden
 from birdkit.engines.precision import STORED_PRECISIONS
 from birdkit.outside.card import Card, card_of
-from birdkit.outside.member import read_member
+from birdkit.outside.member import Membership
 from birdkit.scoring.ensemble import Spec, common_contract
 from export.folder import model_folder
 from export.gates import parity, precision
@@ -150,18 +150,29 @@ class Outside:
     """A member that others trained."""
 
     name: str
-    card: Card
-    n_known: int
-    n_classes: int
+    member: Membership
+
+    @property
+    def card(self) -> Card:
+        return self.member.card
+
+    @property
+    def knows(self) -> str:
+        """How many classes it answers for, and by what."""
+        known, labelled = int(self.member.known.sum()), int(self.member.classes.known.sum())
+        text, probe = f"{known} of {len(self.member.known)}", self.member.probe
+        if probe is None:
+            return text
+        return (
+            f"{text}, {labelled} by its labels, the others by a probe on its embedding, "
+            f"which has {probe.share:.3g} of the answer where both know a class"
+        )
 
 
 def read_outside(folder: Path, spec: Spec) -> list[Outside]:
     """The members from outside, from their cards."""
-    read = {name: read_member(card_of(folder, name)) for name in spec.soft}
-    return [
-        Outside(name, card, int(classes.known.sum()), len(classes.classes))
-        for name, (card, classes, _) in read.items()
-    ]
+    read = {name: Membership.read(card_of(folder, name)) for name in spec.soft}
+    return [Outside(name, member) for name, member in read.items()]
 
 
 def from_outside(members: Sequence[Outside]) -> str:
@@ -169,10 +180,7 @@ def from_outside(members: Sequence[Outside]) -> str:
     if not members:
         return ""
     header = ("member from outside", "model", "classes that it knows", "licence", "source")
-    rows = [
-        (m.name, m.card.name, f"{m.n_known} of {m.n_classes}", m.card.licence, m.card.source)
-        for m in members
-    ]
+    rows = [(m.name, m.card.name, m.knows, m.card.licence, m.card.source) for m in members]
     return f"""
 
 A member from outside counts for the classes that it knows. Its licence goes for this folder, too.

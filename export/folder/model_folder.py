@@ -23,7 +23,7 @@ from train.rounds.class_table import names_of
 
 DEFAULT = Path(__file__).resolve().parents[2] / "submission" / "model"
 PARITY_NAME = "parity.json"
-SUFFIXES = (".onnx", ".xml", ".bin", ".tflite", ".json", ".md")
+SUFFIXES = (".onnx", ".xml", ".bin", ".tflite", ".npz", ".json", ".md")
 # Two minutes of real audio are 24 windows, enough for every batch size in seconds.
 GATE_RECORDINGS = 2
 GATE_SHORT_RECORDINGS = 6  # which may last seconds only

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,11 +14,13 @@ from birdkit.engines.layout import one_stream
 from birdkit.errors import UserError
 from birdkit.outside.card import Card, card_of, model_file
 from birdkit.outside.labels import ClassMap, match
-from birdkit.outside.member import MappedEngine, contract_for, save_member
+from birdkit.outside.member import MappedEngine, Membership
 from birdkit.outside.model import open_with
+from birdkit.outside.runners import with_output
 from birdkit.scoring.ensemble import Spec, common_contract
 from birdkit.tables import read_csv
 from export.models import onnx
+from train.config.job import Job
 from train.rounds import class_table
 
 # Where a file runs in several engines, the one whose answers are recorded: as for the kit's models.
@@ -37,6 +40,17 @@ def trained_on(folder: Path, spec: Spec) -> frozenset[str] | None:
     return onnx.trained_on(folder, spec.stems)
 
 
+def job_of(folder: Path, spec: Spec) -> Job:
+    """What the first of the kit's own models of a folder was trained with."""
+    stem = spec.stems[0]
+    path = folder / f"{stem}.onnx"
+    made_by = json.loads(onnx.read_metadata(path).get(onnx.MADE_BY_KEY, "{}"))
+    table = next((of["job"] for of in made_by.values() if of.get("job")), None)
+    if table is None:
+        raise UserError(f"{path}: does not say what it was trained with; export it again")
+    return Job.from_table(table, str(path))
+
+
 def names_of(folder: Path, data: Path | None, classes: Sequence[str]) -> dict[str, str]:
     """Class → scientific name, from the data folder, else from what the model folder keeps of one."""
     own = folder / TAXONOMY_NAME
@@ -50,22 +64,26 @@ def names_of(folder: Path, data: Path | None, classes: Sequence[str]) -> dict[st
     return {name: str(named.get(name, "")) for name in classes}
 
 
-def mapped(card: Card, names: Mapping[str, str], synonyms: Sequence[tuple[str, str]]) -> ClassMap:
-    """The labels of each class. Raises `UserError` where the model knows none of them."""
+def mapped(
+    card: Card, names: Mapping[str, str], synonyms: Sequence[tuple[str, str]], *, learns: bool
+) -> ClassMap:
+    """The labels of each class. Raises `UserError` where the model knows none and learns none."""
     classes = match(card.labels, names, synonyms)
-    if not classes.known.any():
+    if not (classes.known.any() or learns):
         raise UserError(f"{card.name}: {classes}; give the scientific names of its labels")
     return classes
 
 
-def write(  # six arguments: a member has a name, a file, and what is known of it
-    folder: Path, name: str, card: Card, file: Path, classes: ClassMap, kit: Contract
-) -> None:
-    """Copy a model into a folder, with its card and its golden answers; it has to run here."""
+def write(folder: Path, name: str, file: Path, member: Membership) -> None:
+    """Copy a model into a folder, with its card, probe and golden answers; it has to run here."""
     path = card_of(folder, name)
-    target = model_file(path, card.kind)
-    model = open_with(card, file, one_stream(1), RECORDED_IN[card.kind])
-    contract = contract_for(card, kit)
-    shutil.copyfile(file, target)
-    save_member(path, card, classes, contract)
-    golden.record(folder, name, "f32", MappedEngine(model, classes, contract))
+    target = model_file(path, member.card.kind)
+    if member.probe is not None and member.card.kind == "tflite":
+        # A submission has nothing that could make an output of a tensor inside the graph.
+        target.write_bytes(with_output(file, member.card.embedding))
+    else:
+        shutil.copyfile(file, target)
+    probed = member.probe is not None
+    model = open_with(member.card, target, one_stream(1), RECORDED_IN[member.card.kind], probed)
+    member.save(path)
+    golden.record(folder, name, "f32", MappedEngine(model, member))

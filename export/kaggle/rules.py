@@ -21,7 +21,7 @@ from birdkit.engines.precision import STORED_PRECISIONS
 from birdkit.errors import UserError
 from birdkit.kaggle import manifest
 from birdkit.outside.card import card_of, model_file
-from birdkit.outside.member import read_member
+from birdkit.outside.member import Membership
 from birdkit.scoring.ensemble import SPEC_NAME, Spec
 from export.kaggle import wheels
 
@@ -198,7 +198,7 @@ def member_from_outside(folder: Path, name: str) -> Iterator[str]:
     """A member from outside has a card and the file that the card is for."""
     path = card_of(folder, name)
     try:
-        card, _, _ = read_member(path)
+        card = Membership.read(path).card
     except UserError as error:
         yield str(error).replace(str(folder.parent), "").lstrip("/")
         return

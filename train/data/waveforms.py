@@ -31,6 +31,7 @@ from train.data.progress import in_threads
 
 # Inputs of the values beside the file itself. Raise the number when `_decode` or the format changes.
 VERSION = f"2, libsndfile {soundfile.__libsndfile_version__}, soxr {soxr.__version__}"
+CACHE = Path(__file__).resolve().parents[2] / "build" / "waveforms"  # where nothing else is named
 FULL_SCALE = 32767
 RESERVE_BYTES = 2 << 30  # disk space left free for checkpoints and the rest
 ABANDONED_S = 3600.0  # a partial file this old was left by a process that was killed

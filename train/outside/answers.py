@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from birdkit.audio import AudioError
 from birdkit.files import write_whole
 from birdkit.log import LOG
+from birdkit.outside.probe import directions
 from birdkit.scoring.parts import SoundFile
 from train.config import provenance
 
@@ -53,7 +54,7 @@ def write(path: Path, answers: Answers) -> None:
     """Keep answers. Embeddings are kept in half precision: only their direction is learnt."""
     arrays = {"scores": answers.scores}
     if answers.embeddings is not None:
-        arrays["embeddings"] = _directions(answers.embeddings).astype(np.float16)
+        arrays["embeddings"] = directions(answers.embeddings).astype(np.float16)
     content = BytesIO()
     np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
     write_whole(path, content.getvalue())
@@ -75,12 +76,6 @@ def read_or_none(path: Path) -> Answers | None:
     except Exception as error:  # zip, zlib and numpy each fail in their own way
         LOG.warning(f"{path}: damaged ({type(error).__name__}); the teacher answers again")
         return None
-
-
-def _directions(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Embeddings of length 1, so that in a mean of several none counts for its length."""
-    lengths = np.linalg.norm(embeddings, axis=-1, keepdims=True)
-    return np.asarray(embeddings / np.maximum(lengths, 1e-9), dtype=np.float32)
 
 
 @dataclass(frozen=True)

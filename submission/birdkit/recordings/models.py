@@ -15,12 +15,13 @@ from birdkit.engines.layout import Layout, one_stream, usable_cores
 from birdkit.engines.onnx_graphs import metadata
 from birdkit.files import sha256
 from birdkit.outside.card import CARD_SUFFIX
+from birdkit.outside.probe import SUFFIX as PROBE_SUFFIX
 from birdkit.recordings.journal import Model
 from birdkit.scoring import calibration, ensemble
 from birdkit.scoring.engine_failover import Failover
 from birdkit.scoring.ensemble import SPEC_NAME, Spec
 
-MODEL_SUFFIXES = (".onnx", ".xml", ".bin", ".tflite", CARD_SUFFIX)
+MODEL_SUFFIXES = (".onnx", ".xml", ".bin", ".tflite", CARD_SUFFIX, PROBE_SUFFIX)
 KEY_DIGITS, SHOWN_DIGITS = 16, 8
 
 

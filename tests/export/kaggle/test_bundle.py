@@ -19,7 +19,7 @@ from birdkit.errors import UserError
 from birdkit.kaggle import manifest
 from birdkit.outside.card import card_of
 from birdkit.outside.labels import ClassMap
-from birdkit.outside.member import save_member
+from birdkit.outside.member import Membership
 from birdkit.outside.presets import perch_v2
 from birdkit.scoring.ensemble import Spec
 from export import bundle
@@ -316,7 +316,8 @@ def add_outside(checkout: Path, licence: str) -> None:
     replace(spec, members=spec.members | {"bird": 1.0}, soft=("bird",)).save(folder)
     card = replace(perch_v2(("Parus major",)), kind="tflite", licence=licence)
     classes = ClassMap(("a",), ((0,),), {})
-    save_member(card_of(folder, "bird"), card, classes, Contract(32_000, 5.0, 5.0, ("a",)))
+    member = Membership(card, classes, Contract(32_000, 5.0, 5.0, ("a",)))
+    member.save(card_of(folder, "bird"))
     (folder / "bird.tflite").write_bytes(b"weights")
     answers = json.loads((folder / golden.NAME).read_text())
     (folder / golden.NAME).write_text(json.dumps(answers | {"bird": {"f32": {}}}))

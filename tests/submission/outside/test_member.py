@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +19,20 @@ from birdkit.engines.ladder import Opened
 from birdkit.engines.layout import Layout
 from birdkit.errors import UserError
 from birdkit.outside.card import card_of as card_path
-from birdkit.outside.member import OutsideMember, open_member, read_member
+from birdkit.outside.member import Membership, OutsideMember, open_member, probe_file
+from birdkit.outside.probe import Probe
 from birdkit.outside.runners import OnnxRuntimeRunner
 from birdkit.recordings.models import ModelFolder
 from birdkit.scoring import ensemble
 from birdkit.scoring.ensemble import Ensemble, Spec, combine
 from export import add_member
 from export.folder.model_card import NAME as CARD
+from export.gates import share
+from export.gates.selection import labelled_set
 from tests.conftest import submission_detect, submit, submit_validation
 from tests.submission.outside import stand_in
 from train.rounds.class_table import names_of
+from train.scoring.evaluate import member_scores
 
 LAYOUT = Layout(1, 1, 4)
 
@@ -52,6 +57,20 @@ def folder(
     return out
 
 
+@pytest.fixture(scope="module")
+def probed(
+    model_dir: Path, source: Path, competition: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The run's export with the member and a probe of few samples."""
+    out, cache = tmp_path_factory.mktemp("probed") / "model", tmp_path_factory.mktemp("waveforms")
+    shutil.copytree(model_dir, out)
+    arguments = [str(out), "--from", str(source), "--data", str(competition), "--cache", str(cache)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(share, "PROBE_SHARES", (0.25,))  # what random weights say is not worth having
+        assert add_member.main([*arguments, "--probe", "64"]) == 0
+    return out
+
+
 def copy(folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(folder, tmp_path / "model"))
 
@@ -64,7 +83,8 @@ def test_a_member_is_added_with_its_files_share_card_and_judgement(
     assert [*spec.members] == [*before.members, "perch"]  # the first to go where time is short
     assert spec.stems == before.stems
     assert (folder / "perch.onnx").is_file()
-    card, classes, contract = read_member(card_path(folder, "perch"))
+    member = Membership.read(card_path(folder, "perch"))
+    card, classes, contract = member.card, member.classes, member.contract
     assert card.licence == "CC BY-NC-SA 4.0"
     assert classes.known.sum() == len(contract.classes) - 1
     page = (folder / CARD).read_text()
@@ -81,12 +101,81 @@ def test_its_answers_are_nan_for_the_class_that_it_lacks_and_the_mean_is_not(
     assert list(loaded.fallbacks) == []
     waveform = (0.1 * np.random.default_rng(0).standard_normal(3 * 160_000)).astype(np.float32)
     scores = loaded.ensemble.score(waveform, 3)
-    unknown = ~read_member(card_path(folder, "perch"))[1].known
+    unknown = ~Membership.read(card_path(folder, "perch")).known
     np.testing.assert_array_equal(np.isnan(scores[-1]), np.tile(unknown, (3, 1)))
     assert np.isfinite(scores[:-1]).all()
     (mean,) = combine([scores], loaded.ensemble.spec)
     assert mean is not None
     assert np.isfinite(mean).all()
+
+
+def test_a_probe_answers_for_the_class_that_the_labels_lack(
+    probed: Path, competition: Path, tmp_path: Path
+) -> None:
+    member = Membership.read(card_path(probed, "perch"))
+    assert member.probe is not None
+    assert member.known.sum() > member.classes.known.sum()
+    loaded = ensemble.load(probed, LAYOUT)
+    assert list(loaded.fallbacks) == []
+    waveform = (0.1 * np.random.default_rng(0).standard_normal(3 * 160_000)).astype(np.float32)
+    scores = loaded.ensemble.score(waveform, 3)
+    np.testing.assert_array_equal(np.isnan(scores[-1]).all(axis=0), ~member.known)
+    (line,) = [
+        line
+        for line in json.loads((probed / "evaluation.json").read_text())["chosen"]
+        if line.startswith("perch: ")
+    ]
+    assert "probe 0.25" in line
+    assert "by a probe on its embedding" in (probed / CARD).read_text()
+    submit_validation(competition, probed, tmp_path / "with.csv")
+    assert json.loads((tmp_path / "with.csv.report.json").read_text())["notes"] == []
+
+
+def test_the_figure_of_the_choice_is_that_of_the_folder(probed: Path, competition: Path) -> None:
+    """What was mixed from two hearings is what the member with its probe says."""
+    labelled = labelled_set(competition, ensemble.load(probed, LAYOUT).ensemble.contract, ())
+    assert labelled.truth_set is not None
+    loaded = ensemble.load(probed, LAYOUT, precisions=())
+    spec = Spec.load(probed)
+    scores = member_scores(loaded.ensemble, labelled.truth_set)[spec.output]
+    auc = labelled.truth_set.auc(combine(scores, spec)).macro
+    judged = json.loads((probed / "evaluation.json").read_text())
+    assert auc == pytest.approx(judged["outputs"][spec.output], abs=1e-4)
+
+
+def test_a_probe_that_is_damaged_or_changed_costs_the_member_and_no_more(
+    probed: Path, tmp_path: Path
+) -> None:
+    broken = copy(probed, tmp_path)
+    path = probe_file(card_path(broken, "perch"))
+    probe = Probe.load(path)
+    replace(probe, bias=probe.bias + np.float32(1.0)).save(path)
+    with pytest.raises(UserError, match=r"no engine runs perch .*golden input"):
+        open_member(broken, "perch", LAYOUT)
+    replace(probe, bias=probe.bias[:-1], weights=probe.weights[:, :-1]).save(path)
+    with pytest.raises(UserError, match=r"perch\.probe\.npz: answers for .* classes"):
+        open_member(broken, "perch", LAYOUT)
+    path.unlink()
+    loaded = ensemble.load(broken, LAYOUT)
+    assert loaded.absent == ("perch",)
+    assert "perch.probe.npz: can't be read as a probe" in loaded.fallbacks[-1]
+
+
+@pytest.mark.parametrize("options", [[], ["--probe", "64"]], ids=["not asked for", "of no use"])
+def test_a_member_that_is_added_again_without_a_probe_has_none(
+    probed: Path,
+    source: Path,
+    competition: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+) -> None:
+    other = copy(probed, tmp_path)
+    monkeypatch.setattr(share, "PROBE_SHARES", (None,))
+    arguments = ["--from", str(source), "--data", str(competition), "--cache", str(tmp_path / "cache")]
+    assert add_member.main([str(other), *arguments, *options]) == 0
+    assert not probe_file(card_path(other, "perch")).exists()
+    assert Membership.read(card_path(other, "perch")).probe is None
 
 
 def test_a_submission_uses_it_and_goes_on_without_it(
@@ -115,7 +204,7 @@ def test_a_submission_uses_it_and_goes_on_without_it(
 
 def test_a_file_that_was_exchanged_fails_its_golden_check(folder: Path, tmp_path: Path) -> None:
     other = copy(folder, tmp_path)
-    card = read_member(card_path(other, "perch"))[0]
+    card = Membership.read(card_path(other, "perch")).card
     stand_in.write(tmp_path, card, scale=2.0)
     shutil.copyfile(tmp_path / "perch.onnx", other / "perch.onnx")
     with pytest.raises(UserError, match=r"no engine runs perch .*golden input"):
@@ -210,6 +299,7 @@ def test_bad_requests_are_named(folder: Path, source: Path, tmp_path: Path, comp
         (["--from", str(source), "--name", "a/b"], "may have letters"),
         (["--from", str(source), "--name", "test_resnet"], "is a model of the folder's own"),
         (["--from", str(source), "--file", str(tmp_path / "no.onnx")], "not found"),
+        (["--from", str(source), "--probe"], "--probe learns from recordings"),
     ]:
         with pytest.raises(UserError, match=message):
             add_member.main([str(folder), *arguments])
