@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from birdkit.errors import UserError
 from birdkit.outside import card as cards
 from birdkit.outside import presets
 from birdkit.outside.model import cut, open_model, open_with, own_starts, scaled
+from birdkit.outside.runners import with_output
 from tests.conftest import write_sound
 from tests.submission.outside import stand_in
 from tests.submission.outside.stand_in import LABELS, card_of
@@ -181,7 +183,9 @@ def test_a_logit_is_finite_and_leads_back() -> None:
 
 
 @pytest.mark.slow  # takes seconds, and BirdNET
-def test_birdnet_hears_and_its_scores_follow_from_its_embedding(tmp_path: Path) -> None:
+def test_birdnet_hears_and_its_scores_follow_from_its_embedding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("ai_edge_litert.interpreter")
     try:
         card, file = presets.birdnet()
@@ -195,3 +199,10 @@ def test_birdnet_hears_and_its_scores_follow_from_its_embedding(tmp_path: Path) 
     assert both.embeddings is not None
     assert both.embeddings.shape == (2, 1024)
     assert both.embeddings.std() > 0
+    # What a model folder holds answers with the embedding by itself: a submission has no flatbuffers.
+    (tmp_path / "with.tflite").write_bytes(with_output(file, card.embedding))
+    monkeypatch.setitem(sys.modules, "flatbuffers", None)
+    kept = open_with(card, tmp_path / "with.tflite", Layout(1, 1, 2), embeddings=True)
+    np.testing.assert_allclose(kept.hear(waveform, 48_000, 2).embeddings, both.embeddings, atol=1e-5)
+    with pytest.raises(UserError, match="no engine runs it"):
+        open_with(card, file, Layout(1, 1, 2), embeddings=True)
