@@ -35,7 +35,7 @@ from export.gates import model_files, parity, selection
 from export.gates.parity import Parity
 from export.gates.selection import Labelled
 from export.models import members, soup
-from export.models.fuse import group, sharing
+from export.models.fuse import into_files
 from export.models.members import Checkpoints
 from train.rounds import plan
 from train.scoring.evaluate import TruthSet
@@ -130,14 +130,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     labelled = selection.labelled_set(args.data, checkpoints.contract, checkpoints.trained_on)
     _refuse_unlabelled(args, labelled)
     checkpoints = _mixed(checkpoints, args.soup, labelled.truth_set)
-    heard = replace(checkpoints, finals=sharing(checkpoints.finals)) if args.fuse else checkpoints
-    stems = group(heard.finals, args.fuse)
+    finals, stems = into_files(checkpoints.finals, args.fuse)
     spec, judgement = selection.untested(checkpoints.finals, stems, labelled.note, args.output)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=".export-") as scratch:
         staged = Path(scratch) / "model"
         staged.mkdir()
-        report = export(heard, stems, staged, recordings)
+        report = export(replace(checkpoints, finals=finals), stems, staged, recordings)
         model_folder.write_parity(staged, report)
         spec.save(staged)
         if labelled.truth_set is not None:

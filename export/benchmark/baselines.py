@@ -174,8 +174,7 @@ def save_checkpoints(finals: Mapping[str, Final], folder: Path) -> None:
 def export_fused(finals: Mapping[str, Final], folder: Path, front_end: type[LogMel] = LogMel) -> None:
     """A model folder, ONNX and IR, fused where that is possible, with another front end where asked."""
     folder.mkdir(parents=True)
-    finals = fuse.sharing(finals)
-    stems = fuse.group(finals, fuse=True)
+    finals, stems = fuse.into_files(finals, fuse=True)
     for stem, members in stems.items():
         predictors = [finals[name].predictor() for name in members]
         for predictor in predictors:

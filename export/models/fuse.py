@@ -67,20 +67,28 @@ def _by_window(final: Final, heard: Contract | None) -> Final:
     return replace(stretched, contract=contract) if stretched.contract == heard else final
 
 
-def group(finals: Mapping[str, Final], fuse: bool) -> dict[str, list[str]]:
-    """Stem of a model file → the members it holds: those that share front end and contract."""
+def into_files(
+    finals: Mapping[str, Final], fuse: bool
+) -> tuple[dict[str, Final], dict[str, list[str]]]:
+    """How members lie in model files: one each, or with `fuse` as few as can share a log-mel.
+
+    Returns
+    -------
+    The members as their files hear, and stem of a file → names of the members that it holds.
+    """
     if not fuse:
-        return {name: [name] for name in finals}
+        return dict(finals), {name: [name] for name in finals}
+    heard = sharing(finals)
     shared: dict[tuple[object, Contract], list[str]] = {}
-    for name, final in finals.items():
-        heard = replace(final.contract, by_window=())
-        shared.setdefault((final.job.frontend, heard), []).append(name)
+    for name, final in heard.items():
+        contract = replace(final.contract, by_window=())
+        shared.setdefault((final.job.frontend, contract), []).append(name)
     stems: dict[str, list[str]] = {}
     for members in shared.values():
         count = sum(stem.startswith(FUSED_STEM) for stem in stems)
         stem = f"{FUSED_STEM}{count + 1 if count else ''}" if len(members) > 1 else members[0]
         stems[stem] = members
-    return stems
+    return heard, stems
 
 
 def contract_of(finals: Mapping[str, Final], members: Sequence[str]) -> Contract:

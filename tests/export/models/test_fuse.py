@@ -32,7 +32,7 @@ from export.gates import parity, selection
 from export.gates.selection import Judgement
 from export.models import onnx as onnx_files
 from export.models import openvino as ir_files
-from export.models.fuse import contract_of, group
+from export.models.fuse import contract_of, into_files
 from tests.conftest import submit, tiny_predictor
 from train.config.settings import FrontEnd
 from train.models.checkpoint import Final
@@ -94,9 +94,9 @@ def test_members_of_another_front_end_get_a_file_of_their_own(run_dir: Path) -> 
     longer = replace(final, contract=replace(final.contract, chunk_s=10.0))
     finals = {"a": final, "b": other, "c": final, "d": other, "e": longer}
     assert finals["b"].job.frontend == FrontEnd(n_fft=1024, hop=1024, n_mels=40)
-    found = group(finals, fuse=True)
+    _, found = into_files(finals, fuse=True)
     assert found == {"fused": ["a", "c"], "fused2": ["b", "d"], "e": ["e"]}
-    assert group(finals, fuse=False) == {name: [name] for name in finals}
+    assert into_files(finals, fuse=False) == (finals, {name: [name] for name in finals})
     assert contract_of(finals, found["fused"]).members == ("a", "c")
     assert contract_of(finals, ["e"]) == longer.contract
 

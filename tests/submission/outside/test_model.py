@@ -203,6 +203,8 @@ def test_birdnet_hears_and_its_scores_follow_from_its_embedding(
     (tmp_path / "with.tflite").write_bytes(with_output(file, card.embedding))
     monkeypatch.setitem(sys.modules, "flatbuffers", None)
     kept = open_with(card, tmp_path / "with.tflite", Layout(1, 1, 2), embeddings=True)
-    np.testing.assert_allclose(kept.hear(waveform, 48_000, 2).embeddings, both.embeddings, atol=1e-5)
+    again = kept.hear(waveform, 48_000, 2).embeddings
+    assert again is not None
+    np.testing.assert_allclose(again, both.embeddings, atol=1e-5)
     with pytest.raises(UserError, match="no engine runs it"):
         open_with(card, file, Layout(1, 1, 2), embeddings=True)
