@@ -189,6 +189,16 @@ def test_a_file_without_permission_may_be_scored_or_named(named: bool, tmp_path:
     assert judged(left, Hidden(["a", "b"], {"b.ogg": "no permission"})) == "passes"
 
 
+def test_litert_may_answer_beside_an_engine_and_not_in_its_place(tmp_path: Path) -> None:
+    of_member, hidden = "litert (bird.tflite, f32)", Hidden(["a", "b"], {})
+    beside = write_left(
+        tmp_path / "one", table_of(["a", "b"]), engines=[of_member, "openvino (m.xml, f32)"]
+    )
+    assert judged(beside, hidden) == "passes"
+    alone = write_left(tmp_path / "two", table_of(["a", "b"]), engines=[of_member])
+    assert "nothing answered, not openvino" in judged(alone, hidden)
+
+
 def test_a_missing_table_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"submission\.csv or its report can't be read"):
         Left.read(tmp_path / "submission.csv")
