@@ -359,6 +359,12 @@ def test_a_network_that_an_engine_does_not_take_is_refused_in_a_line(tmp_path: P
     assert "\n" not in str(refused.value)
 
 
+def by_frames(final: Final) -> Final:
+    """As after a training on every frame, without figures."""
+    job = replace(final.job, fit=replace(final.job.fit, framewise=0.7))
+    return replace(final, made_by=final.made_by | {"job": job.table()}, metrics={})
+
+
 def heard_what_validates(final: Final) -> Final:
     """The model, as if teachers had labelled the validating soundscapes for its training."""
     job = final.job.table()
@@ -380,6 +386,8 @@ def test_without_data_the_output_is_the_one_that_training_found_better(run_dir: 
         ({"b": finals["b"]}, "clipwise"),
         ({"a": replace(final, metrics={})}, "clipwise"),
         ({"a": heard_what_validates(finals["a"])}, "clipwise"),
+        ({"a": by_frames(final)}, "segmentwise"),
+        ({"a": by_frames(final), "b": replace(final, metrics={})}, "clipwise"),
     ]:
         stems = {name: [name] for name in chosen}
         spec, judgement = selection.untested(chosen, stems, "there are no labels")
