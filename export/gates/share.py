@@ -24,7 +24,8 @@ from train.scoring.auc import macro_auc, paired_bootstrap
 from train.scoring.evaluate import TruthSet, member_scores
 
 SHARES = (0.2, 0.35, 0.5, 0.65, 0.8)
-UNTESTED = 0.5  # where there is nothing to choose on
+# Where there is nothing to choose on; by logits BirdNET ranked best in every training.
+UNTESTED, UNTESTED_AVERAGING = 0.5, "logit"
 PROBE_SHARES: tuple[float | None, ...] = (None, 0.0, 0.25, 0.5, 0.75)  # None: not worth having
 UNTESTED_PROBE = 0.25
 LISTED = 8  # of what was tried, in a line of text
@@ -92,7 +93,7 @@ def add(
     The share that its probe should have, None where it should have none, and a line on the choice.
     """
     if labelled.truth_set is None or data is None:
-        share, averaging = asked.share or UNTESTED, asked.averaging or spec.averaging
+        share, averaging = asked.share or UNTESTED, asked.averaging or UNTESTED_AVERAGING
         option = Option(
             with_share(spec, asked.name, share, averaging), UNTESTED_PROBE if asked.probed else None
         )

@@ -178,6 +178,16 @@ def test_a_member_that_is_added_again_without_a_probe_has_none(
     assert Membership.read(card_path(other, "perch")).probe is None
 
 
+def test_with_nothing_to_choose_on_it_has_half_of_a_mean_of_logits(
+    model_dir: Path, source: Path, tmp_path: Path
+) -> None:
+    other = copy(model_dir, tmp_path)
+    assert add_member.main([str(other), "--from", str(source)]) == 0
+    spec = Spec.load(other)
+    assert spec.averaging == "logit"
+    assert spec.members["perch"] == pytest.approx(sum(spec.members.values()) / 2)
+
+
 def test_a_submission_uses_it_and_goes_on_without_it(
     folder: Path, competition: Path, tmp_path: Path
 ) -> None:
