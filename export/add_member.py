@@ -125,7 +125,8 @@ def train_probe(args: argparse.Namespace, source: Source, contract: Contract, sp
         raise UserError("--probe learns from recordings; give their folder with --data DIR")
     job = outside.job_of(args.model_dir, spec)
     model = open_with(source.card, source.file, embeddings=True)
-    batches = probes.samples(args.data, job, contract.classes, args.cache)
+    chunk_s = contract_for(source.card, contract).chunk_s
+    batches = probes.samples(args.data, job, contract.classes, chunk_s, args.cache)
     return probes.train(model, batches, args.probe, share=1.0)
 
 

@@ -32,10 +32,15 @@ C = 0.01
 MOST_STEPS = 300  # of the solver
 
 
-def samples(folder: Path, job: Job, classes: Sequence[str], cache: Path) -> Batches:
+def samples(folder: Path, job: Job, classes: Sequence[str], chunk_s: float, cache: Path) -> Batches:
     """Batches of the recordings of a data folder, as a model of this job drew them.
 
     Labelled soundscapes are not among them: they choose how much the probe counts.
+
+    Parameters
+    ----------
+    classes : of the model folder, in order
+    chunk_s : as long as what the member will hear at once
 
     Raises
     ------
@@ -45,8 +50,7 @@ def samples(folder: Path, job: Job, classes: Sequence[str], cache: Path) -> Batc
     job = replace(
         job,
         augment=replace(job.augment, background=0.0),  # cut from soundscapes, which choose
-        # Windows as long as the model will hear, of all recordings: no held-out ones judge a probe.
-        data=replace(job.data, chunk_s=job.data.window_s, fold=-1),
+        data=replace(job.data, chunk_s=chunk_s, fold=-1),  # no recordings judge it
     )
     recipe = Recipe(job.recipe, frontend=job.frontend, data=job.data, fit=job.fit)
     dataset, _ = data.read([folder], recipe, cache)

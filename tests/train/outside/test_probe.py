@@ -61,9 +61,11 @@ def test_it_hears_the_samples_of_a_training_run_and_no_labelled_soundscape(
     competition: Path, job: Job, tmp_path: Path
 ) -> None:
     classes = tuple(names_of([competition]).index)
-    batches = probes.samples(competition, job, classes, tmp_path)
+    batches = probes.samples(competition, job, classes, 5.0, tmp_path)
     assert batches.truth is None
     assert batches.pseudo is None
+    longer = probes.samples(competition, job, classes, 10.0, tmp_path)
+    assert longer[0][0].shape[1] == 2 * batches[0][0].shape[1]
     path = stand_in.write(tmp_path, stand_in.card_of(("Speech",)))
     model = open_model(path, Layout(1, 1, 4), embeddings=True)
     probe = probes.train(model, batches, 2 * len(batches.own) - 1, 0.25)
@@ -73,7 +75,7 @@ def test_it_hears_the_samples_of_a_training_run_and_no_labelled_soundscape(
     np.testing.assert_array_equal(probe.known, again.known)
     np.testing.assert_allclose(probe.weights, again.weights, atol=1e-2 * np.abs(again.weights).max())
     with pytest.raises(UserError, match=rf"has {len(classes)} classes, not the 1 of the model folder"):
-        probes.samples(competition, job, ("another",), tmp_path)
+        probes.samples(competition, job, ("another",), 5.0, tmp_path)
 
 
 def stand_in_inputs(chunks: np.ndarray) -> np.ndarray:
