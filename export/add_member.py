@@ -119,14 +119,16 @@ def find_source(args: argparse.Namespace) -> Source:
     return Source(name, card, file)
 
 
-def train_probe(args: argparse.Namespace, source: Source, contract: Contract, spec: Spec) -> Probe:
-    """A probe on the model's embedding, from the recordings of --data; it counts alone as yet."""
+def train_probe(args: argparse.Namespace, source: Source, kept: Contract, spec: Spec) -> Probe:
+    """A probe on the model's embedding, from the recordings of --data; it counts alone as yet.
+
+    `kept` is the contract of the member.
+    """
     if args.data is None:
         raise UserError("--probe learns from recordings; give their folder with --data DIR")
     job = outside.job_of(args.model_dir, spec)
     model = open_with(source.card, source.file, embeddings=True)
-    chunk_s = contract_for(source.card, contract).chunk_s
-    batches = probes.samples(args.data, job, contract.classes, chunk_s, args.cache)
+    batches = probes.samples(args.data, job, kept.classes, kept.chunk_s, args.cache)
     return probes.train(model, batches, args.probe, share=1.0)
 
 
@@ -141,16 +143,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     LOG.info(f"{source.name}: {classes}")
     LOG.info(f"{source.name}: licence {source.card.licence}, source {source.card.source}")
     spec = share.without(spec, source.name)
-    probe = train_probe(args, source, contract, spec) if args.probe else None
+    kept = contract_for(source.card, contract)
+    probe = train_probe(args, source, kept, spec) if args.probe else None
     with tempfile.TemporaryDirectory(dir=args.model_dir.parent, prefix=".member-") as scratch:
         staged = Path(scratch) / "model"
         shutil.copytree(args.model_dir, staged)
-        member = Membership(source.card, classes, contract_for(source.card, contract), probe)
+        member = Membership(source.card, classes, kept, probe)
         outside.write(staged, source.name, source.file, member)
         labelled = selection.labelled_set(args.data, contract, outside.trained_on(staged, spec))
         asked = share.Asked(source.name, args.share, args.averaging, probe is not None)
         probe_share, line = share.add(staged, spec, asked, labelled, args.data)
-        outside.write(staged, source.name, source.file, member.with_probe(probe_share))
+        if probe is not None:  # whose share is part of what the golden answers are
+            outside.write(staged, source.name, source.file, member.with_probe(probe_share))
         model_card.write(staged, machine.describe())
         model_folder.replace(args.model_dir, staged)
     LOG.info(line)

@@ -126,9 +126,10 @@ def _export(members: Checkpoints, folder: Path) -> Path:
     """A model folder, fused where that is possible; the gate is not asked, since nothing ships."""
     folder.mkdir()
     finals, stems = fuse.into_files(members.finals, fuse=True)
+    members = replace(members, finals=finals)
     for stem, names in stems.items():
         path = folder / f"{stem}.onnx"
-        onnx.write_members(replace(members, finals=finals), names, path)
+        onnx.write_members(members, names, path)
         openvino.write_ir(path, path.with_suffix(".xml"))
     weights = dict.fromkeys(members.finals, 1.0)
     Spec(weights, smoothing=members.smoothing, files=stems).save(folder)

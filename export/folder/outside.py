@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,10 +41,8 @@ def trained_on(folder: Path, spec: Spec) -> frozenset[str] | None:
 
 def job_of(folder: Path, spec: Spec) -> Job:
     """What the first of the kit's own models of a folder was trained with."""
-    stem = spec.stems[0]
-    path = folder / f"{stem}.onnx"
-    made_by = json.loads(onnx.read_metadata(path).get(onnx.MADE_BY_KEY, "{}"))
-    table = next((of["job"] for of in made_by.values() if of.get("job")), None)
+    path = folder / f"{spec.stems[0]}.onnx"
+    table = next((of["job"] for of in onnx.made_by(path).values() if of.get("job")), None)
     if table is None:
         raise UserError(f"{path}: does not say what it was trained with; export it again")
     return Job.from_table(table, str(path))

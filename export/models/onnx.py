@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -80,14 +81,19 @@ def read_metadata(path: Path) -> dict[str, str]:
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
+def made_by(path: Path) -> dict[str, dict[str, Any]]:
+    """Member → what made it, from an ONNX file's metadata; empty where an older file does not say."""
+    return dict(json.loads(read_metadata(path).get(MADE_BY_KEY, "{}")))
+
+
 def trained_on(folder: Path, stems: Sequence[str]) -> frozenset[str] | None:
     """Names of the soundscapes that trained some member; None where an older file does not say."""
     names: set[str] = set()
     for stem in stems:
-        members = json.loads(read_metadata(folder / f"{stem}.onnx").get(MADE_BY_KEY, "{}"))
-        if not members or not all("trained_on" in made_by for made_by in members.values()):
+        members = made_by(folder / f"{stem}.onnx")
+        if not members or not all("trained_on" in of for of in members.values()):
             return None
-        names.update(*(made_by["trained_on"] for made_by in members.values()))
+        names.update(*(of["trained_on"] for of in members.values()))
     return frozenset(names)
 
 

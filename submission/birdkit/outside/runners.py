@@ -118,9 +118,10 @@ class LiteRtRunner:
         package(self.name)
         interpreter = importlib.import_module(f"{LITERT}.interpreter")
         source: dict[str, Any] = {"model_path": str(path)}
-        outputs = interpreter.Interpreter(**source).get_output_details()
-        if card.embedding in tensors and card.embedding not in [one["name"] for one in outputs]:
-            source = {"model_content": with_output(path, card.embedding)}
+        if card.embedding in tensors:
+            outputs = interpreter.Interpreter(**source).get_output_details()
+            if card.embedding not in [one["name"] for one in outputs]:
+                source = {"model_content": with_output(path, card.embedding)}
         self._names, self._batch = tuple(tensors), min(layout.batch, LITERT_BATCH)
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(layout.streams):
