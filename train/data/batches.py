@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -191,6 +191,7 @@ class Sources:
     pseudo: LabelledWindows | None = None
     background: Sequence[Source] = ()
     embeddings: Embeddings | None = None
+    groups: Mapping[str, str] = field(default_factory=dict)  # of classes, as the taxonomy has them
 
     def soundscapes(self) -> tuple[str, ...]:
         """Names of the soundscapes that are drawn from."""

@@ -39,6 +39,10 @@ class Competition:
     soundscapes: tuple[LabelledSoundscape, ...]
     left_out: tuple[str, ...]
 
+    def groups(self) -> dict[str, str]:
+        """Class → its group in the first taxonomy that has one for it."""
+        return {name: group for root in self.roots[::-1] for name, group in class_groups(root).items()}
+
     @property
     def of_folders(self) -> bool:
         """Whether the first folder has no table of its recordings, but a folder for each class."""

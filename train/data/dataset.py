@@ -17,7 +17,7 @@ from birdkit.contract import Contract
 from birdkit.errors import UserError
 from train.config import provenance
 from train.config.job import Job
-from train.config.settings import Data, Recipe
+from train.config.settings import Data, Fit, Recipe
 from train.data import bad_files, duplicates, speech, waveforms
 from train.data.batches import Sources, crop_notes, true_windows
 from train.data.competition import Competition, Recording, read_competitions
@@ -62,12 +62,29 @@ class Dataset:
         return self._folds[key]
 
     def sources(self, job: Job) -> Sources:
-        """The training data of a model of this job, without pseudo labels."""
+        """The training data of a model of this job, without pseudo labels.
+
+        Raises `UserError` for a group of `fit.focal_groups` that no class is of, and where there is
+        nothing to cut backgrounds from.
+        """
         train, _, _ = self.recordings_of(job.data)
         truth = true_windows(self.training, self.contract(job))
         stretches = {} if job.data.speech == "keep" else self.speech[job.data.first_s]
         background = [s for s in self.background(job) if s[0] not in self.bad_noise]
-        return Sources(train, self.waveforms, stretches, truth, background=background)
+        groups = self._groups(job.fit)
+        return Sources(train, self.waveforms, stretches, truth, background=background, groups=groups)
+
+    def _groups(self, fit: Fit) -> Mapping[str, str]:
+        """Class → group, where the loss asks for it."""
+        if not fit.focal_groups:
+            return {}
+        groups = self.competition.groups()
+        known = {groups[name] for name in self.competition.classes if name in groups}
+        for each in fit.focal_groups:
+            if each.group not in known:
+                of = ", ".join(sorted(known)) or "no group: the taxonomy has no class_name"
+                raise UserError(f"fit.focal_groups: no class is of group '{each.group}'; there is {of}")
+        return groups
 
     def background(self, job: Job) -> list[Source]:
         """What backgrounds are cut from, bad files among it. Raises `UserError` where there is nothing.

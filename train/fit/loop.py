@@ -112,7 +112,6 @@ class _Fit:
     sources: Sources
     contract: Contract
     total_steps: int
-    n_embedding: int
     step: int
     n_epochs: int  # that are done
     state: bytes
@@ -125,8 +124,8 @@ def _lead(trainer: Trainer, batches: Batches, progress: Progress) -> None:
     state = BytesIO()
     torch.save(trainer.state(), state)
     done = progress.step, len(progress.epochs)
-    shape = trainer.total_steps, trainer.n_embedding
-    fit = _Fit(trainer.job, batches.sources, batches.contract, *shape, *done, state.getvalue())
+    n_steps, sources = trainer.total_steps, batches.sources
+    fit = _Fit(trainer.job, sources, batches.contract, n_steps, *done, state.getvalue())
     trainer.processes.send(fit)
 
 
@@ -135,7 +134,7 @@ def follow(processes: Processes) -> int:
     device = choose_device(processes.receive())
     while (fit := processes.receive()) is not None:
         predictor = Predictor(fit.job.frontend, fit.job.model, fit.contract)
-        trainer = Trainer(predictor, fit.job, fit.total_steps, device, fit.n_embedding, processes)
+        trainer = Trainer(predictor, fit.job, fit.total_steps, device, fit.sources, processes)
         trainer.load_state(torch.load(BytesIO(fit.state), map_location="cpu", weights_only=True))
         loader = loader_of(Batches(fit.sources, fit.contract, fit.job, trainer.own), fit.step, trainer)
         progress = Progress(fit.step, [0.0] * fit.step, [{}] * fit.n_epochs)

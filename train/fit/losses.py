@@ -6,7 +6,8 @@ The default is that of the 6th place of BirdCLEF+ 2025. Each loss takes logits a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,27 +19,50 @@ from torch.nn.functional import (
 
 from train.config.settings import Fit
 
-Loss = Callable[[Tensor, Tensor, Fit], Tensor]
 Answers = tuple[Tensor, Tensor]  # clipwise probabilities and framewise logits
 
 
+@dataclass(frozen=True)
+class Exponents:
+    """Of the focal loss, (classes,) each, or (1,) where all classes have the same."""
+
+    positive: Tensor
+    negative: Tensor
+
+    @classmethod
+    def of(
+        cls, fit: Fit, classes: Sequence[str] = (), groups: Mapping[str, str] | None = None
+    ) -> Exponents:
+        """Those of `fit`, by each class's group where `fit.focal_groups` has some."""
+        known = {each.group: (each.positive, each.negative) for each in fit.focal_groups}
+        rest = fit.focal_positive, fit.focal_negative
+        of_classes = [known.get((groups or {}).get(name, ""), rest) for name in classes if known]
+        return cls(*torch.tensor(of_classes or [rest]).T)
+
+    def to(self, device: torch.device) -> Exponents:
+        return Exponents(self.positive.to(device), self.negative.to(device))
+
+
+Loss = Callable[[Tensor, Tensor, Exponents], Tensor]
+
+
 def sed_loss(
-    clipwise: Tensor, framewise: Tensor, targets: Tensor, fit: Fit, soft_clipwise: bool
+    answers: Answers, targets: Tensor, fit: Fit, exponents: Exponents, soft_clipwise: bool
 ) -> Tensor:
     """The weighted sum of the losses on clipwise, segmentwise and, by `fit.framewise`, every frame.
 
     Parameters
     ----------
-    clipwise : (batch, classes) probabilities
-    framewise : (batch, classes, frames) logits; segmentwise is their maximum over time
+    answers : clipwise, (batch, classes) probabilities, and framewise, (batch, classes, frames) logits;
+        segmentwise is their maximum over time
     targets : (batch, classes) in 0..1 for the whole chunk; NaN is unknown and doesn't count
     soft_clipwise : whether targets between 0 and 1 count in the loss on clipwise, too
     """
-    loss = LOSSES[fit.loss]
+    loss, (clipwise, framewise) = LOSSES[fit.loss], answers
     on_clipwise = clipwise_loss(clipwise, targets, soft_clipwise, fit.clipwise_loss == "logits")
-    on_segmentwise = loss(framewise.max(dim=2)[0], targets, fit)
+    on_segmentwise = loss(framewise.max(dim=2)[0], targets, exponents)
     if fit.framewise:
-        on_frames = loss(framewise, targets[:, :, None].expand_as(framewise), fit)
+        on_frames = loss(framewise, targets[:, :, None].expand_as(framewise), exponents)
         on_segmentwise = (1.0 - fit.framewise) * on_segmentwise + fit.framewise * on_frames
     return fit.clipwise_weight * on_clipwise + (1.0 - fit.clipwise_weight) * on_segmentwise
 
@@ -62,13 +86,13 @@ def clipwise_loss(
     return binary_cross_entropy(probability, torch.nan_to_num(target), known.float())
 
 
-def bce(logit: Tensor, target: Tensor, fit: Fit) -> Tensor:
+def bce(logit: Tensor, target: Tensor, exponents: Exponents) -> Tensor:
     """Binary cross entropy of each class by itself."""
     return _known_bce(logit, target, ~torch.isnan(target))
 
 
-def focal(logit: Tensor, target: Tensor, fit: Fit) -> Tensor:
-    """BCE in which cells that are nearly right count less, by the exponents of `fit.focal_…`.
+def focal(logit: Tensor, target: Tensor, exponents: Exponents) -> Tensor:
+    """BCE in which cells that are nearly right count less, by the exponents of their classes.
 
     A cell counts by |target − probability| to the power of an exponent, which a soft target takes from
     between both: the quality focal loss (Li et al. 2020, https://arxiv.org/abs/2006.04388). For hard
@@ -77,13 +101,15 @@ def focal(logit: Tensor, target: Tensor, fit: Fit) -> Tensor:
     https://arxiv.org/abs/2009.14119).
     """
     known, given, logit = ~torch.isnan(target), torch.nan_to_num(target), logit.float()
-    exponent = given * fit.focal_positive + (1 - given) * fit.focal_negative
+    of_class = (-1, *[1] * (logit.ndim - 2))  # frames come after classes
+    positive, negative = exponents.positive.view(of_class), exponents.negative.view(of_class)
+    exponent = given * positive + (1 - given) * negative
     wrong = (given - torch.sigmoid(logit)).abs().clamp(min=1e-6)  # of 0 a small power has no gradient
     of_cells = binary_cross_entropy_with_logits(logit, given, reduction="none")
     return (wrong**exponent * of_cells * known).mean()
 
 
-def soft_auc(logit: Tensor, target: Tensor, fit: Fit) -> Tensor:
+def soft_auc(logit: Tensor, target: Tensor, exponents: Exponents) -> Tensor:
     """For each class, how far pairs of a present and an absent chunk are from being in order.
 
     A pair costs softplus(absent − present), as in RankNet (Burges et al. 2005, ICML); over ln 2 that
@@ -102,12 +128,12 @@ def soft_auc(logit: Tensor, target: Tensor, fit: Fit) -> Tensor:
     return of_classes.sum() / has_pairs.sum().clamp(min=1)
 
 
-def bce_and_soft_auc(logit: Tensor, target: Tensor, fit: Fit) -> Tensor:
+def bce_and_soft_auc(logit: Tensor, target: Tensor, exponents: Exponents) -> Tensor:
     """Their sum: order alone leaves the logits' level open."""
-    return bce(logit, target, fit) + soft_auc(logit, target, fit)
+    return bce(logit, target, exponents) + soft_auc(logit, target, exponents)
 
 
-def cross_entropy(logit: Tensor, target: Tensor, fit: Fit) -> Tensor:
+def cross_entropy(logit: Tensor, target: Tensor, exponents: Exponents) -> Tensor:
     """Softmax over the known classes against the targets, whose sum counts as 1 where it is larger.
 
     A mean over cells, as BCE is, so that both are of one size. Inference takes the sigmoid of the same

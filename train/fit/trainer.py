@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from birdkit.errors import UserError
 from train.config.job import Job
 from train.data.augment import band_contrast, draw_contrast, draw_masks, mixed_evenly, spec_augment
+from train.data.batches import Sources
 from train.fit.distil import Projection, cosine_loss
-from train.fit.losses import Answers, mixmax, sed_loss
+from train.fit.losses import Answers, Exponents, mixmax, sed_loss
 from train.fit.precision import Precision, of_one_size
 from train.fit.processes import Part, Processes
 from train.fit.whole_batch import AsWhole, gathered
@@ -45,13 +46,12 @@ class Trainer:
         job: Job,
         total_steps: int,
         device: torch.device,
-        n_embedding: int = 0,
+        sources: Sources | None = None,
         processes: Processes = Processes(),  # noqa: B008  (frozen)
     ) -> None:
-        """`n_embedding` is the size of the teacher's embeddings; 0 where none are learnt."""
+        """Of `sources` it takes the groups of classes, and the size of a teacher's embeddings."""
         fit = job.fit
         self.processes = processes
-        self.n_embedding = n_embedding
         self.job = job
         self.total_steps = total_steps
         self.average_from = round(fit.average_from * total_steps)
@@ -61,10 +61,13 @@ class Trainer:
         self.predictor.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = ModelEmaV3(self.predictor, decay=fit.ema_decay, use_warmup=True)
         groups = param_groups_weight_decay(self.predictor, fit.weight_decay)
+        self.exponents = Exponents.of(
+            fit, predictor.contract.classes, sources.groups if sources else None
+        ).to(device)
         self.projection: Projection | None = None
-        if n_embedding:
+        if sources and sources.embeddings is not None:
             n_features: int = predictor.network.encoder.num_features  # type: ignore[assignment]
-            self.projection = Projection(n_features, n_embedding).to(device)
+            self.projection = Projection(n_features, sources.embeddings.size).to(device)
             groups += param_groups_weight_decay(self.projection, fit.weight_decay)
         on_cuda = device.type == "cuda"
         # Fused, it skips a step of infinite gradients by itself; others read that from the device.
@@ -152,7 +155,7 @@ class Trainer:
         job, processes = self.job, self.processes
         encoded, answers = self._answers(part, waveforms, draws)
         targets = gathered(targets, part, processes)
-        loss = sed_loss(*answers, targets, job.fit, job.pseudo.soft_clipwise)
+        loss = sed_loss(answers, targets, job.fit, self.exponents, job.pseudo.soft_clipwise)
         if job.fit.mixmax:
             loss = loss + job.fit.mixmax * self._mixmax(part, waveforms, answers, draws)
         if self.projection is not None:

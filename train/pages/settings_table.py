@@ -28,7 +28,7 @@ from train.pages.marks import put_between_marks
 
 MARK = "settings"
 # Sections that a recipe lists several times, each under its own header in TOML.
-LISTED = ("models", "rounds", "teachers")
+LISTED = ("models", "rounds", "teachers", "focal_groups")
 
 
 def settings_table() -> str:
@@ -93,7 +93,7 @@ def _header(path: str) -> str:
     """A section's header in TOML, by its path."""
     if not path:
         return "At the top."
-    return f"`[[{path}]]`" if path in LISTED else f"`[{path}]`"
+    return f"`[[{path}]]`" if path.split(".")[-1] in LISTED else f"`[{path}]`"
 
 
 def _first_line(kind: type[Any]) -> str:

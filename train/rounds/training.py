@@ -65,8 +65,7 @@ class Training:
         predictor = Predictor(job.frontend, job.model, contract)
         weights_from = pretrained.start(predictor, self.first)
         LOG.info(weights_from)
-        n_embedding = self.sources.embeddings.size if self.sources.embeddings else 0
-        trainer = Trainer(predictor, job, self.n_steps, device, n_embedding, processes)
+        trainer = Trainer(predictor, job, self.n_steps, device, self.sources, processes)
         LOG.info(f"{self.n_steps} steps of {job.fit.batch} on {trainer}")
 
         def validate(averaged: Predictor) -> Metrics:

@@ -33,7 +33,7 @@ TAKE_ANY_TEXT = {
     "name", "encoder", "weights", "path", "labels", "synonyms", "input", "output", "embedding",
     "licence", "distil_from", "background_folder",
 }  # fmt: skip
-TAKE_AN_EMPTY_LIST = {"models", "teacher", "teachers", "shifts", "unsure"}
+TAKE_AN_EMPTY_LIST = {"models", "teacher", "teachers", "shifts", "unsure", "focal_groups"}
 
 
 def places(table: Any, path: Place = ()) -> Iterator[tuple[Place, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -400,6 +400,24 @@ def test_a_background_that_is_not_there_is_named(
     settings = f"augment.background_folder={noise}", "augment.background=1.0"
     with pytest.raises(UserError, match="none of 3 files can be decoded; the first"):
         prepare(competition, tmp_path, *settings)
+
+
+def test_the_loss_has_the_groups_of_the_taxonomy_and_one_without_classes_is_named(
+    competition: Path, tmp_path: Path
+) -> None:
+    table = pd.read_csv(competition / "taxonomy.csv")
+    table["class_name"] = ["Amphibia", *["Aves"] * (len(table) - 1)]
+    table.to_csv(competition / "taxonomy.csv", index=False)
+    found, (first, *_) = read(competition, tmp_path), table["primary_label"]
+
+    def groups(name: str) -> Mapping[str, str]:
+        settings = "fit.loss='focal'", f"fit.focal_groups=[{{group='{name}', negative=4}}]"
+        return found.sources(tiny_job(*settings)).groups
+
+    assert {name for name, group in groups("Amphibia").items() if group == "Amphibia"} == {first}
+    assert found.sources(tiny_job()).groups == {}  # read where the loss asks for them alone
+    with pytest.raises(UserError, match=r"no class is of group 'Frogs'; there is Amphibia, Aves"):
+        groups("Frogs")
 
 
 def test_soundscapes_as_background_leave_none_out_of_fold() -> None:

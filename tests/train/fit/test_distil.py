@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from birdkit.contract import Contract
 from tests.conftest import tiny_job, tiny_predictor
+from train.data.batches import Sources
+from train.data.waveforms import Waveforms
 from train.fit.distil import Projection, cosine_loss
 from train.fit.trainer import Trainer
 
@@ -16,9 +22,20 @@ CPU = torch.device("cpu")
 N = 7  # numbers in an embedding
 
 
+class Unknown(NamedTuple):
+    """A teacher's embeddings, of a size, that say nothing."""
+
+    size: int
+
+    def __call__(self, path: Path, start_s: float, end_s: float) -> NDArray[np.float32]:
+        return np.full(self.size, np.nan, dtype=np.float32)
+
+
 def trainer_of(contract: Contract, weight: float, n_embedding: int = N) -> Trainer:
     job = tiny_job(f"fit.distil_weight={weight}", "teachers=[{}]", "fit.amp=f32", "fit.warmup=0.0")
-    return Trainer(tiny_predictor(contract), job, 40, CPU, n_embedding)
+    embeddings = Unknown(n_embedding) if n_embedding else None
+    sources = Sources((), Waveforms(contract.sample_rate), {}, embeddings=embeddings)
+    return Trainer(tiny_predictor(contract), job, 40, CPU, sources)
 
 
 def batch(contract: Contract) -> tuple[Tensor, Tensor, Tensor]:

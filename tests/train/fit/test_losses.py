@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from train.config.settings import Fit
-from train.fit.losses import LOSSES, clipwise_loss, mixmax, sed_loss
+from train.config.settings import Fit, FocalGroup
+from train.fit.losses import LOSSES, Exponents, clipwise_loss, mixmax, sed_loss
 
 FIT = Fit()
+EXPONENTS = Exponents.of(FIT)
 Answered = tuple[Tensor, Tensor]
 TARGETS = torch.tensor(
     [[1.0, 0.0, torch.nan], [0.3, 1.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.8, 0.0], [torch.nan, 0.0, 0.5]]
@@ -73,9 +74,9 @@ REFERENCES: dict[str, Callable[[Tensor], float]] = {
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("scale", [0.5, 8.0])
 def test_a_loss_is_its_definition_of_known_cells(name: str, scale: float) -> None:
-    fit = replace(FIT, focal_positive=1.0, focal_negative=4.0)
+    exponents = Exponents.of(replace(FIT, focal_positive=1.0, focal_negative=4.0))
     logits = scale * torch.randn(TARGETS.shape, generator=torch.Generator().manual_seed(7))
-    assert float(LOSSES[name](logits, TARGETS, fit)) == pytest.approx(
+    assert float(LOSSES[name](logits, TARGETS, exponents)) == pytest.approx(
         REFERENCES[name](logits), rel=1e-4
     )
 
@@ -83,7 +84,7 @@ def test_a_loss_is_its_definition_of_known_cells(name: str, scale: float) -> Non
 @pytest.mark.parametrize("name", LOSSES)
 def test_an_unknown_cell_teaches_nothing_and_gradients_are_finite_everywhere(name: str) -> None:
     logits = torch.linspace(-90, 90, TARGETS.numel()).reshape(TARGETS.shape).requires_grad_()
-    LOSSES[name](logits, TARGETS, replace(FIT, focal_positive=0.5)).backward()
+    LOSSES[name](logits, TARGETS, Exponents.of(replace(FIT, focal_positive=0.5))).backward()
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
     assert not logits.grad[torch.isnan(TARGETS)].any()
@@ -94,19 +95,36 @@ def test_an_unknown_cell_teaches_nothing_and_gradients_are_finite_everywhere(nam
 def test_the_focal_loss_of_a_soft_target_is_lowest_at_it(
     target: float, exponents: tuple[float, float]
 ) -> None:
-    fit = replace(FIT, focal_positive=exponents[0], focal_negative=exponents[1])
+    of_all = Exponents(*torch.tensor([exponents]).T)
     grid = torch.linspace(0.02, 0.98, 97)
     of_grid = [
-        float(LOSSES["focal"](p.logit()[None, None], torch.tensor([[target]]), fit)) for p in grid
+        float(LOSSES["focal"](p.logit()[None, None], torch.tensor([[target]]), of_all)) for p in grid
     ]
     assert float(grid[int(np.argmin(of_grid))]) == pytest.approx(target, abs=0.011)
+
+
+def test_the_classes_of_a_group_have_exponents_of_their_own_in_windows_and_frames() -> None:
+    frogs = FocalGroup("Amphibia", positive=0.0, negative=4.0)
+    fit = replace(FIT, focal_positive=1.0, focal_negative=0.5, focal_groups=(frogs,))
+    of_classes = Exponents.of(fit, ("a", "b", "c"), {"a": "Aves", "b": "Amphibia"})
+    logits = torch.randn(5, 3, 4)
+    targets = TARGETS[:, :, None].expand_as(logits)
+    for k, (positive, negative) in enumerate([(1.0, 0.5), (0.0, 4.0), (1.0, 0.5)]):
+        alone = Exponents.of(replace(FIT, focal_positive=positive, focal_negative=negative))
+        grads = [
+            torch.autograd.grad(LOSSES["focal"](logits.requires_grad_(), targets, exponents), logits)[0]
+            for exponents in (of_classes, alone)
+        ]
+        torch.testing.assert_close(grads[0][:, k], grads[1][:, k])
+    one = LOSSES["focal"](logits[:, :, 0], TARGETS, of_classes)
+    assert one.isclose(LOSSES["focal"](logits[:, :, :1], TARGETS[:, :, None], of_classes))
 
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("target", [0.0, 1.0, torch.nan])
 def test_a_batch_of_one_target_or_unknown_is_no_fault(name: str, target: float) -> None:
     logits = torch.randn(2, 3, requires_grad=True)
-    loss = LOSSES[name](logits, torch.full((2, 3), target), FIT)
+    loss = LOSSES[name](logits, torch.full((2, 3), target), EXPONENTS)
     loss.backward()
     assert torch.isfinite(loss)
 
@@ -115,7 +133,7 @@ def test_a_batch_of_one_target_or_unknown_is_no_fault(name: str, target: float) 
 def test_a_step_downhill_brings_targets_and_logits_together(name: str) -> None:
     logits = torch.zeros(TARGETS.shape, requires_grad=True)
     for _ in range(200):
-        (gradient,) = torch.autograd.grad(LOSSES[name](logits, TARGETS, FIT), logits)
+        (gradient,) = torch.autograd.grad(LOSSES[name](logits, TARGETS, EXPONENTS), logits)
         logits = (logits - gradient).detach().requires_grad_()
     present, absent = TARGETS == 1.0, TARGETS == 0.0
     for c in range(3):
@@ -129,11 +147,12 @@ def test_every_frame_has_the_chunks_labels_and_its_share_of_the_loss(name: str) 
     clipwise, framewise = torch.rand(5, 3), torch.randn(5, 3, 4)
 
     def summed(share: float) -> Tensor:
-        return sed_loss(clipwise, framewise, TARGETS, replace(fit, framewise=share), True)
+        answers, of_frames = (clipwise, framewise), replace(fit, framewise=share)
+        return sed_loss(answers, TARGETS, of_frames, EXPONENTS, True)
 
     on_clipwise = clipwise_loss(clipwise, TARGETS)
-    on_loudest = loss(framewise.amax(dim=2), TARGETS, fit)
-    each = torch.stack([loss(framewise[:, :, i], TARGETS, fit) for i in range(4)]).mean()
+    on_loudest = loss(framewise.amax(dim=2), TARGETS, EXPONENTS)
+    each = torch.stack([loss(framewise[:, :, i], TARGETS, EXPONENTS) for i in range(4)]).mean()
     assert summed(0.0).isclose(0.3 * on_clipwise + 0.7 * on_loudest)
     assert summed(0.6).isclose(0.3 * on_clipwise + 0.7 * (0.4 * on_loudest + 0.6 * each))
 
@@ -142,7 +161,8 @@ def test_the_defaults_are_the_write_ups_bce_with_logits_on_both_outputs() -> Non
     clipwise, framewise = torch.rand(4, 3), torch.randn(4, 3, 5)
     target = torch.randint(0, 2, (4, 3)).float()
     expected = [binary_cross_entropy_with_logits(x, target) for x in (clipwise, framewise.amax(2))]
-    assert sed_loss(clipwise, framewise, target, FIT, True).isclose(torch.stack(expected).mean())
+    loss = sed_loss((clipwise, framewise), target, FIT, EXPONENTS, True)
+    assert loss.isclose(torch.stack(expected).mean())
 
 
 def test_proper_bce_of_clipwise_is_lowest_at_the_targets() -> None:

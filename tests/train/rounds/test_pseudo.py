@@ -25,7 +25,7 @@ from birdkit.scoring.predict import predict
 from tests.conftest import tiny_job, tiny_predictor, write_sound
 from train.config.provenance import differences
 from train.config.settings import Alarms, Fit, Postprocess, Pseudo
-from train.fit.losses import bce
+from train.fit.losses import Exponents, bce
 from train.models.checkpoint import Final, made_by
 from train.rounds import pseudo_labels, teachers
 from train.rounds.alarms import alarms
@@ -351,7 +351,7 @@ def test_what_a_teacher_is_unsure_of_is_not_learnt() -> None:
     sure, _ = pseudo_labels.transformed(scores, replace(settings, one_from=0.4))
     np.testing.assert_array_equal(sure, [[0, np.nan, np.nan, 1]])
     logits = torch.zeros(1, 4, requires_grad=True)
-    bce(logits, torch.from_numpy(targets), Fit()).backward()
+    bce(logits, torch.from_numpy(targets), Exponents.of(Fit())).backward()
     assert logits.grad is not None
     assert (logits.grad[0] != 0).tolist() == [True, False, False, True]
 

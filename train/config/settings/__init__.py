@@ -8,6 +8,7 @@ description in docs/recipes.md. Imports birdkit only.
 from train.config.settings.augment import Augment as Augment
 from train.config.settings.data import Data as Data
 from train.config.settings.fit import Fit as Fit
+from train.config.settings.fit import FocalGroup as FocalGroup
 from train.config.settings.frontend import FrontEnd as FrontEnd
 from train.config.settings.model import Model as Model
 from train.config.settings.pseudo_labels import Alarms as Alarms

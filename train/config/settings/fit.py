@@ -9,6 +9,18 @@ from train.config.settings.ranges import LARGEST_SEED, FolderName, Range, Share
 
 
 @dataclass(frozen=True)
+class FocalGroup:
+    """Exponents of the focal loss for the classes of a group, in place of `fit.focal_…`."""
+
+    group: str = ""
+    """The group, as class_name of taxonomy.csv has it, such as "Amphibia"."""
+    positive: Annotated[float, Range(0, 10)] = 2.0
+    """Exponent on classes of the group that are present."""
+    negative: Annotated[float, Range(0, 10)] = 2.0
+    """Exponent on absent classes of the group."""
+
+
+@dataclass(frozen=True)
 class Fit:
     """The optimisation."""
 
@@ -44,6 +56,8 @@ class Fit:
     """Exponent of the focal loss on classes that are present; 0: each counts in full."""
     focal_negative: Annotated[float, Range(0, 10)] = 2.0
     """Exponent of the focal loss on absent classes; a larger one than on present ones is asymmetric."""
+    focal_groups: tuple[FocalGroup, ...] = ()
+    """Exponents for groups of classes."""
     clipwise_loss: Literal["logits", "probability"] = "logits"
     """Loss on clipwise: the write-up's, which takes a probability for a logit, or proper BCE."""
     clipwise_weight: Share = 0.5
