@@ -28,6 +28,7 @@ from train.synthetic.full_size import RATE_HZ, Size, make_full_size
 ROOT = Path(__file__).resolve().parents[2]
 SHARES = (0.1, 1.0)
 N_BATCHES = 50
+DUPLICATES = "duplicates"
 # The demo's recipe with a network of 0.5 M parameters, for sounds at a low rate.
 TINY = (
     *("models.encoder=test_resnet", "models.weights=none", "models.drop_path_rate=0.0"),
@@ -151,7 +152,7 @@ STAGES: dict[str, Callable[[Run], Cost | None]] = {
     "splitting": Run.split,
     "plan": Run.plan,
     "cache": Run.fill,
-    "duplicates": Run.search_duplicates,
+    DUPLICATES: Run.search_duplicates,
     "speech": Run.search_speech,
     f"{N_BATCHES} batches": Run.draw,
     "training, validation": Run.train,
@@ -195,4 +196,7 @@ def _measure(out: Path, share: float, wheels: Path | None, stages: Sequence[str]
         LOG.info(f"{share:g}: {name}: {figures}")
     audio_mib = sum(path.stat().st_size for path in run.cache.glob("*.npy")) / (1 << 20)
     size = Size.of(share)
-    return growth.Measured(size.recordings, size.soundscapes, audio_mib, costs)
+    inputs: dict[str, int] = {}
+    if DUPLICATES in stages:  # it hears the files whose author has another of that length
+        inputs[DUPLICATES] = len(duplicates.candidates(run.dataset.recordings))
+    return growth.Measured(size.recordings, size.soundscapes, audio_mib, costs, inputs)

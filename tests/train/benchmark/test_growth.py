@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,14 @@ def test_a_stage_is_named_that_grows_or_holds_too_much(large: Cost, why: str | N
     assert wrong == ({} if why is None else {"stage": why})
 
 
+def test_a_stage_may_grow_as_the_files_do_that_it_takes() -> None:
+    small, large = sizes(Cost(10.0, 10.0, 500.0, 10.0), Cost(200.0, 200.0, 500.0, 10.0))
+    small, large = replace(small, own_inputs={"stage": 10}), replace(large, own_inputs={"stage": 160})
+    assert faults(small, large) == {}  # 20 times for 16
+    assert "| 20.0 | 16.0 |  |" in table(small, large)
+    assert faults(small, replace(large, own_inputs={"stage": 100})) != {}
+
+
 def test_a_short_stage_is_too_uncertain_to_be_named() -> None:
     assert faults(*sizes(Cost(0.1, 0.01, 1.0, 0.0), Cost(4.0, 4.0, 1.0, 0.0))) == {}
 
@@ -41,9 +50,8 @@ def test_a_short_stage_is_too_uncertain_to_be_named() -> None:
 def test_the_table_has_a_line_for_each_stage_and_says_what_is_wrong() -> None:
     small, large = sizes(Cost(10.0, 10.0, 500.0, 10.0), Cost(1.0, 200.0, 500.0, 10.0))
     (line,) = [line for line in table(small, large).splitlines() if line.startswith("| stage | 10")]
-    assert (
-        line == "| stage | 10.0 (10.0) | 500 | 1.0 (200.0) | 500 | 20.0 | grows faster than its input |"
-    )
+    costs = "10.0 (10.0) | 500 | 1.0 (200.0) | 500"
+    assert line == f"| stage | {costs} | 20.0 | 10.0 | grows faster than its input |"
     assert summary(faults(small, large), ["stage"]) == "stage grows faster than its input"
     assert summary({}, ["stage"]).startswith("none of 1 stages")
 
