@@ -1,7 +1,7 @@
 """Speed, memory and parity, side by side in one run, on minutes of audio.
 
     python export/bench.py [MODEL_DIR] [--data DIR] [--json FILE] [--chart FILE.png] [--readme FILE]
-    python export/bench.py --frontier RUN_DIR … --data DIR [--json FILE] [--chart FILE.png]
+    python export/bench.py --frontier RUN_DIR … [--data DIR] [--validation DIR] [--chart FILE.png]
 
 Without MODEL_DIR it measures the b3 and v2_b3 of the 6th place of BirdCLEF+ 2025 with random weights.
 Their speed is that of trained ones, but no gate has passed their lower precisions. The baselines and
@@ -26,11 +26,13 @@ if __name__ == "__main__":  # in place of this folder, whose rooms have names of
 from birdkit.commands import command_parser
 from birdkit.errors import UserError, run_command
 from birdkit.ranges import option
+from birdkit.scoring.ensemble import common_contract
 from export.benchmark import comparison, frontier, report
 from export.benchmark.measure import measure
 from export.gates import selection
-from export.models.members import load
+from export.models.members import load, run_name
 from train.pages.marks import put_between_marks
+from train.scoring.evaluate import validation_set
 
 SCALES = [50, 200, 700]
 
@@ -60,8 +62,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--frontier",
         type=Path,
         nargs="+",
+        action="append",
         metavar="RUN_DIR",
-        help="accuracy against time of runs",
+        help="accuracy against time of an ensemble of runs; once for each ensemble",
+    )
+    parser.add_argument(
+        "--validation",
+        type=Path,
+        help="soundscapes/, truth.csv, mask.csv to judge the frontier, not labelled soundscapes",
     )
     parser.add_argument("--json", type=Path, help="write every figure here")
     parser.add_argument("--chart", type=Path, help="write a chart (PNG) here")
@@ -83,12 +91,20 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def show_frontier(args: argparse.Namespace) -> None:
     """Measure, print and draw accuracy against time; `UserError` without labelled soundscapes."""
-    members = load(args.frontier)
-    labelled = selection.labelled_set(args.data, members.contract, members.trained_on)
-    if labelled.truth_set is None:
-        raise UserError(f"--frontier has nothing to judge on, since {labelled.note}")
+    ensembles = {" + ".join(map(run_name, runs)): load(runs) for runs in args.frontier}
+    if len(ensembles) < len(args.frontier):
+        raise UserError("--frontier: two of the ensembles have one name; rename a run's folder")
+    contract = common_contract({name: members.contract for name, members in ensembles.items()})
+    if args.validation:
+        judging = validation_set(args.validation, contract)
+    else:
+        trained_on = frozenset[str]().union(*(members.trained_on for members in ensembles.values()))
+        labelled = selection.labelled_set(args.data, contract, trained_on)
+        if labelled.truth_set is None:
+            raise UserError(f"--frontier has nothing to judge on, since {labelled.note}")
+        judging = labelled.truth_set
     with tempfile.TemporaryDirectory(prefix="frontier-") as folder:
-        measured = frontier.measure(members, labelled.truth_set, args.rounds, Path(folder))
+        measured = frontier.measure(ensembles, judging, args.rounds, Path(folder))
     put_out(args, frontier, measured)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import combinations
+from itertools import combinations, cycle
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from export.models import fuse, onnx, openvino
 from export.models.members import Checkpoints
 from train.data.progress import bar
 from train.scoring.auc import macro_aucs, resampled_weights
-from train.scoring.evaluate import TruthSet, member_scores
+from train.scoring.evaluate import LABELLED, TruthSet, member_scores
 
 MARK = "frontier"  # of the table in docs
 # With more members, each alone and the first ones together are tried, and not every combination.
@@ -70,43 +70,43 @@ WAYS = (
 class Point:
     """A configuration, what it gives and what it costs."""
 
+    ensemble: str  # whose members these are; empty where there is one ensemble
     members: Members
     hears: str
     passes: int
     output: str
     ms: float  # a minute of audio, decode to probabilities
     ms_rounds: list[float]
-    auc: float  # macro-AUC on the labelled soundscapes
+    auc: float  # macro-AUC on the soundscapes that judge
     interval: tuple[float, float]  # 90 %, by the bootstrap over soundscapes
     dominated: bool = False
 
 
-def measure(members: Checkpoints, labelled: TruthSet, rounds: int, scratch: Path) -> dict[str, Any]:
-    """Every figure of the frontier, as plain values."""
-    ways = [way for way in WAYS if len(way.stretches_s) <= len(members.finals)]
-    folders = {
-        lengths: _export(members.over_stretches(*lengths), scratch / "-".join(map(str, lengths)))
-        for lengths in dict.fromkeys(way.stretches_s for way in ways)
-    }
-    scores = {way: _scores(folders[way.stretches_s], way, labelled) for way in ways}
-    subsets = _subsets(members, scores[ways[0]][0], labelled)
-    setups = {
-        (lengths, subset): _open(folder, subset)
-        for lengths, folder in folders.items()
-        for subset in _in_all_lengths(subsets, members.over_stretches(*lengths))
-    }
-    times = _in_turns(setups, labelled, rounds)
-    points = [
-        _point(members, way, n_passes, subset, scores[way], setups, times, labelled)
-        for way in ways
-        for n_passes in range(1, 1 + len(way.shifts))
-        for subset in subsets
-        if (way.stretches_s, subset) in setups
+def measure(
+    ensembles: Mapping[str, Checkpoints], judging: TruthSet, rounds: int, scratch: Path
+) -> dict[str, Any]:
+    """Every figure of the frontier, as plain values.
+
+    Parameters
+    ----------
+    ensembles : the members of each by its name; members of one are not tried beside another's
+    """
+    several = len(ensembles) > 1
+    opened = [
+        _Opened.of(name if several else "", members, judging, scratch / str(index))
+        for index, (name, members) in enumerate(ensembles.items())
     ]
+    times = _in_turns([each for one in opened for each in one.setups.values()], judging, rounds)
+    points = [point for one in opened for point in one.points(judging, times)]
     return {
         "machine": machine.describe(),
-        "members": {name: final.job.model.encoder for name, final in members.finals.items()},
-        "soundscapes": len(labelled.files),
+        "members": {
+            f"{one.name}: {name}".removeprefix(": "): final.job.model.encoder
+            for one in opened
+            for name, final in one.members.finals.items()
+        },
+        "judging": "labelled" if judging.name == LABELLED else judging.name,
+        "soundscapes": len(judging.files),
         "rounds": rounds,
         "points": [asdict(point) for point in marked(points)],
     }
@@ -120,6 +120,70 @@ def marked(points: Sequence[Point]) -> list[Point]:
 
     every = sorted(points, key=lambda point: point.ms)
     return [replace(p, dominated=any(dominates(other, p) for other in every)) for p in every]
+
+
+Key = tuple[tuple[float, ...], Members]
+Times = Mapping[int, Sequence[float]]  # of an opened setup, by its id
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """An ensemble, exported, scored and opened in every way."""
+
+    name: str
+    members: Checkpoints
+    scores: Mapping[Way, Sequence[Scores]]
+    subsets: Sequence[Members]
+    setups: Mapping[Key, Calibration]
+
+    @classmethod
+    def of(cls, name: str, members: Checkpoints, judging: TruthSet, scratch: Path) -> _Opened:
+        scratch.mkdir()
+        ways = [way for way in WAYS if len(way.stretches_s) <= len(members.finals)]
+        folders = {
+            lengths: _export(members.over_stretches(*lengths), scratch / "-".join(map(str, lengths)))
+            for lengths in dict.fromkeys(way.stretches_s for way in ways)
+        }
+        scores = {way: _scores(folders[way.stretches_s], way, judging) for way in ways}
+        subsets = _subsets(members, scores[ways[0]][0], judging)
+        setups = {
+            (lengths, subset): _open(folder, subset)
+            for lengths, folder in folders.items()
+            for subset in _in_all_lengths(subsets, members.over_stretches(*lengths))
+        }
+        return cls(name, members, scores, subsets, setups)
+
+    def points(self, judging: TruthSet, times: Times) -> list[Point]:
+        """All that it was tried in."""
+        return [
+            self._point(way, n_passes, subset, judging, times)
+            for way in self.scores
+            for n_passes in range(1, 1 + len(way.shifts))
+            for subset in self.subsets
+            if (way.stretches_s, subset) in self.setups
+        ]
+
+    def _point(
+        self, way: Way, n_passes: int, subset: Members, judging: TruthSet, times: Times
+    ) -> Point:
+        output, auc, rows = _best(self.members, subset, self.scores[way][:n_passes], judging)
+        opened = self.setups[way.stretches_s, subset]
+        # A pass is timed as the plain one, by how much more or less it hears.
+        loaded = opened.loaded.ensemble
+        heard = _heard(loaded, way.shifts[:n_passes]) / _heard(loaded, [0.0])
+        low, high = np.nanpercentile(_aucs(judging, rows, DRAWS)[1:], INTERVAL)
+        rounds = [heard * ms for ms in times[id(opened)]]
+        return Point(
+            ensemble=self.name,
+            members=subset,
+            hears=way.hears,
+            passes=n_passes,
+            output=output,
+            ms=statistics.median(rounds),
+            ms_rounds=rounds,
+            auc=auc,
+            interval=(float(low), float(high)),
+        )
 
 
 def _export(members: Checkpoints, folder: Path) -> Path:
@@ -136,20 +200,20 @@ def _export(members: Checkpoints, folder: Path) -> Path:
     return folder
 
 
-def _scores(folder: Path, way: Way, labelled: TruthSet) -> list[Scores]:
+def _scores(folder: Path, way: Way, judging: TruthSet) -> list[Scores]:
     """The scores of each pass, of all members."""
     layout = Layout(usable_cores(), 1, 4)
     loaded = ensemble.load(folder, layout, "openvino", ()).ensemble
     loaded.spec = replace(loaded.spec, pooling=way.pooling)
-    return [member_scores(loaded, labelled, layout.streams, shift) for shift in way.shifts]
+    return [member_scores(loaded, judging, layout.streams, shift) for shift in way.shifts]
 
 
-def _subsets(members: Checkpoints, scores: Scores, labelled: TruthSet) -> list[Members]:
+def _subsets(members: Checkpoints, scores: Scores, judging: TruthSet) -> list[Members]:
     """The members to try together: those that a submission keeps where time is short, where many."""
     names = list(members.finals)
     if len(names) <= MOST_COMBINED:
         return [s for size in range(1, 1 + len(names)) for s in combinations(names, size)]
-    ordered, _ = greedy(names, lambda subset: _best(members, subset, [scores], labelled)[1])
+    ordered, _ = greedy(names, lambda subset: _best(members, subset, [scores], judging)[1])
     together = [tuple(ordered[:size]) for size in range(2, 1 + len(names))]
     return [*((name,) for name in ordered), *together]
 
@@ -161,7 +225,7 @@ def _in_all_lengths(subsets: Sequence[Members], heard: Checkpoints) -> list[Memb
 
 
 def _best(
-    members: Checkpoints, subset: Members, passes: Sequence[Scores], labelled: TruthSet
+    members: Checkpoints, subset: Members, passes: Sequence[Scores], judging: TruthSet
 ) -> tuple[str, float, NDArray[np.float32]]:
     """The better output of some members, its macro-AUC and its rows (rows, classes)."""
     chosen = [index for index, name in enumerate(members.finals) if name in subset]
@@ -170,24 +234,19 @@ def _best(
     for output in passes[0]:
         by_file = zip(*(of_pass[output] for of_pass in passes), strict=True)
         mean = [np.mean([scores[chosen] for scores in of_file], axis=0) for of_file in by_file]
-        tables[output] = labelled.rows(combine(mean, spec))
-    aucs = {output: _aucs(labelled, rows, 0)[0] for output, rows in tables.items()}
+        tables[output] = judging.rows(combine(mean, spec))
+    aucs = {output: _aucs(judging, rows, 0)[0] for output, rows in tables.items()}
     best = max(aucs, key=lambda output: aucs[output])
     return best, float(aucs[best]), tables[best]
 
 
-def _aucs(labelled: TruthSet, rows: NDArray[np.float32], draws: int) -> NDArray[np.float64]:
+def _aucs(judging: TruthSet, rows: NDArray[np.float32], draws: int) -> NDArray[np.float64]:
     """(1 + draws,): macro-AUC, then of resamples of whole soundscapes, which are the same each time."""
     weights = np.ones((len(rows), 1))
     if draws:
-        resampled = resampled_weights(labelled.truth.groups, draws, np.random.default_rng(0))
+        resampled = resampled_weights(judging.truth.groups, draws, np.random.default_rng(0))
         weights = np.hstack([weights, resampled])
-    return macro_aucs(labelled.truth, rows, weights)
-
-
-Key = tuple[tuple[float, ...], Members]
-Setups = Mapping[Key, Calibration]
-Times = Mapping[Key, Sequence[float]]
+    return macro_aucs(judging.truth, rows, weights)
 
 
 def _open(folder: Path, subset: Members) -> Calibration:
@@ -198,48 +257,28 @@ def _open(folder: Path, subset: Members) -> Calibration:
     )
 
 
-def _in_turns(setups: Setups, labelled: TruthSet, rounds: int) -> Times:
+def _in_turns(setups: Sequence[Calibration], judging: TruthSet, rounds: int) -> Times:
     """Milliseconds a minute of a plain pass. All take turns, so that a neighbour slows all alike."""
-    files = [replace(file, n_windows=WINDOWS_A_MINUTE) for file in labelled.files[:TIMED_FILES]]
-    times: dict[Key, list[float]] = {key: [] for key in setups}
+    files = [replace(file, n_windows=WINDOWS_A_MINUTE) for file in judging.files[:TIMED_FILES]]
+    times: dict[int, list[float]] = {id(opened): [] for opened in setups}
     for _ in tqdm(range(rounds), **bar("rounds")):
-        for key, opened in setups.items():
-            times[key].append(total_ms(opened.loaded.ensemble, files, opened.layout.streams))
+        for opened in setups:
+            loaded = opened.loaded
+            times[id(opened)].append(total_ms(loaded.ensemble, files, opened.layout.streams))
     return times
-
-
-def _point(
-    members: Checkpoints,
-    way: Way,
-    n_passes: int,
-    subset: Members,
-    scores: Sequence[Scores],
-    setups: Setups,
-    times: Times,
-    labelled: TruthSet,
-) -> Point:
-    # Eight arguments: what is configured, and all that was measured.
-    output, auc, rows = _best(members, subset, scores[:n_passes], labelled)
-    key = way.stretches_s, subset
-    # A pass is timed as the plain one, by how much more or less it hears.
-    loaded = setups[key].loaded.ensemble
-    heard = _heard(loaded, way.shifts[:n_passes]) / _heard(loaded, [0.0])
-    low, high = np.nanpercentile(_aucs(labelled, rows, DRAWS)[1:], INTERVAL)
-    rounds = [heard * ms for ms in times[key]]
-    return Point(
-        members=subset,
-        hears=way.hears,
-        passes=n_passes,
-        output=output,
-        ms=statistics.median(rounds),
-        ms_rounds=rounds,
-        auc=auc,
-        interval=(float(low), float(high)),
-    )
 
 
 def _heard(loaded: Ensemble, shifts: Iterable[float]) -> int:
     return sum(loaded.windows_heard(WINDOWS_A_MINUTE, shift) for shift in shifts)
+
+
+def together(point: Mapping[str, Any]) -> str:
+    """The members of a point, and whose they are where there are several ensembles."""
+    return f"{point['ensemble']}: {' + '.join(point['members'])}".removeprefix(": ")
+
+
+def _judging(report: Mapping[str, Any]) -> str:
+    return f"{report['soundscapes']} {report['judging']} soundscapes"
 
 
 def markdown(report: Mapping[str, Any]) -> str:
@@ -252,7 +291,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         figures = f"{point['auc']:.4f} ({point['interval'][0]:.3f}–{point['interval'][1]:.3f})"
         spread = f"{min(point['ms_rounds']):.0f}–{max(point['ms_rounds']):.0f}"
         cells = [
-            " + ".join(point["members"]),
+            together(point),
             point["hears"],
             str(point["passes"]),
             point["output"],
@@ -266,9 +305,9 @@ def markdown(report: Mapping[str, Any]) -> str:
             *lines,
             "",
             f"{report['machine']}. OpenVINO in f32, decode to probabilities, medians of "
-            f"{report['rounds']} rounds; macro-AUC on {report['soundscapes']} labelled soundscapes "
-            "that trained no member, of the better output, so it is a little kind to all. Further "
-            "passes are timed as the plain one, by what they hear.",
+            f"{report['rounds']} rounds; macro-AUC on {_judging(report)} that trained no member, of "
+            "the better output, so it is a little kind to all. Further passes are timed as the plain "
+            "one, by what they hear.",
         ]
     )
 
@@ -282,16 +321,27 @@ def chart(report: Mapping[str, Any], path: Path) -> None:
 
     figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
     points = report["points"]
-    for hears in dict.fromkeys(point["hears"] for point in points):
-        own = [point for point in points if point["hears"] == hears]
-        axes.scatter([p["ms"] for p in own], [p["auc"] for p in own], label=f"hears {hears}", zorder=2)
+    kinds = dict.fromkeys((point["ensemble"], point["hears"]) for point in points)
+    colours = {hears: f"C{k}" for k, hears in enumerate(dict.fromkeys(hears for _, hears in kinds))}
+    markers = dict(zip(dict.fromkeys(name for name, _ in kinds), cycle("os^Dv")))
+    for name, hears in kinds:
+        own = [point for point in points if (point["ensemble"], point["hears"]) == (name, hears)]
+        axes.scatter(
+            [p["ms"] for p in own],
+            [p["auc"] for p in own],
+            color=colours[hears],
+            marker=markers[name],
+            label=f"{name}: hears {hears}".removeprefix(": "),
+            zorder=2,
+        )
     best = [point for point in points if not point["dominated"]]
     line = [p["ms"] for p in best], [p["auc"] for p in best]
     axes.plot(*line, "k--", lw=1, label="frontier", zorder=1)
     middle = statistics.geometric_mean(p["ms"] for p in points)
     for p in best:
         passes = f", {p['passes']} passes" if p["passes"] > 1 else ""
-        text = f"{' + '.join(p['members'])}{passes}"
+        many = f"{p['ensemble']}: {len(p['members'])} members"
+        text = f"{many if len(p['members']) > MOST_COMBINED else together(p)}{passes}"
         side, dx = ("right", -6) if p["ms"] > middle else ("left", 6)
         at = p["ms"], p["auc"]
         axes.annotate(text, at, (dx, 6), textcoords="offset points", ha=side, fontsize=8)
@@ -299,7 +349,7 @@ def chart(report: Mapping[str, Any], path: Path) -> None:
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.xaxis.set_minor_formatter("{x:.0f}")
     axes.set_xlabel("ms a minute of audio, decode to probabilities")
-    axes.set_ylabel(f"macro-AUC on {report['soundscapes']} labelled soundscapes")
+    axes.set_ylabel(f"macro-AUC on {_judging(report)}")
     axes.set_title(report["machine"], fontsize=9)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=110)

@@ -123,9 +123,33 @@ def test_the_frontier_of_a_run(
         assert point["interval"][0] <= point["auc"] <= point["interval"][1]
 
 
+@pytest.mark.slow
+def test_a_frontier_of_two_ensembles_names_them_and_is_judged_where_it_is_asked_to(
+    run_dir: Path, competition: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frontier, "candidates", lambda cores: [Layout(cores, 1, 4)])
+    monkeypatch.setattr(frontier, "WAYS", [frontier.Way((0.0,), "plain", (0.0,))])
+    shutil.copytree(run_dir, tmp_path / "other")
+    out, chart = tmp_path / "f.json", tmp_path / "f.png"
+    both = ["--frontier", str(run_dir), "--frontier", str(tmp_path / "other")]
+    judged = ["--validation", str(competition / "validation"), "--rounds", "1"]
+    assert bench.main([*both, *judged, "--json", str(out), "--chart", str(chart)]) == 0
+    measured = json.loads(out.read_text())
+    assert (measured["judging"], measured["soundscapes"]) == ("validation", 3)
+    aucs = {(p["ensemble"], *p["members"]): p["auc"] for p in measured["points"]}
+    assert len(aucs) == 2 * 3
+    for name in ("test_resnet", "test_resnet-2"):
+        assert aucs["tiny", name] == aucs["other", name]
+    assert "| other: test_resnet + test_resnet-2 | a window |" in frontier.markdown(measured)
+    assert "3 validation soundscapes" in frontier.markdown(measured)
+    assert chart.read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(UserError, match="two of the ensembles have one name"):
+        bench.main(["--frontier", str(run_dir), "--frontier", str(run_dir), *judged])
+
+
 def test_what_is_worse_in_no_less_time_is_dominated() -> None:
     def point(ms: float, auc: float) -> frontier.Point:
-        return frontier.Point(("m",), "a window", 1, "clipwise", ms, [ms], auc, (0.0, 1.0))
+        return frontier.Point("", ("m",), "a window", 1, "clipwise", ms, [ms], auc, (0.0, 1.0))
 
     given = [point(30, 0.9), point(10, 0.8), point(10, 0.7), point(20, 0.8), point(40, 0.89)]
     found = [(p.ms, p.auc, p.dominated) for p in frontier.marked(given)]

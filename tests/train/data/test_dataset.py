@@ -405,10 +405,12 @@ def test_a_background_that_is_not_there_is_named(
 def test_the_loss_has_the_groups_of_the_taxonomy_and_one_without_classes_is_named(
     competition: Path, tmp_path: Path
 ) -> None:
-    table = pd.read_csv(competition / "taxonomy.csv")
+    folder = tmp_path / "competition"
+    shutil.copytree(competition, folder)
+    table = pd.read_csv(folder / "taxonomy.csv")
     table["class_name"] = ["Amphibia", *["Aves"] * (len(table) - 1)]
-    table.to_csv(competition / "taxonomy.csv", index=False)
-    found, (first, *_) = read(competition, tmp_path), table["primary_label"]
+    table.to_csv(folder / "taxonomy.csv", index=False)
+    found, (first, *_) = read(folder, tmp_path), table["primary_label"]
 
     def groups(name: str) -> Mapping[str, str]:
         settings = "fit.loss='focal'", f"fit.focal_groups=[{{group='{name}', negative=4}}]"

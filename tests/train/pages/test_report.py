@@ -253,9 +253,17 @@ def test_files_of_a_model_folder_are_named_as_export_names_them() -> None:
 
 def test_a_frontier_in_the_runs_folder_is_shown(tmp_path: Path, open_page: Open) -> None:
     folder = make_run(tmp_path / "run", CLASSES)
-    point = {"members": ["a", "b"], "hears": "60 s", "passes": 2, "output": "clipwise", "ms": 123.4}
+    point = {
+        "ensemble": "",
+        "members": ["a", "b"],
+        "hears": "60 s",
+        "passes": 2,
+        "output": "clipwise",
+        "ms": 123.4,
+    }
     point |= {"auc": 0.87654, "interval": [0.8, 0.9], "dominated": False}
     content = {"machine": "a machine", "soundscapes": 12, "points": [point]}
+    content["judging"] = "labelled"
     (folder / "frontier.json").write_text(json.dumps(content))
     (folder / "broken.json").write_text(json.dumps({"machine": "a machine", "rows": [1]}))
     assert report.main([str(folder)]) == 0

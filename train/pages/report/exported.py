@@ -201,7 +201,7 @@ def _speed(content: Mapping[str, Any]) -> Table:
 def _frontier(content: Mapping[str, Any]) -> Table:
     rows = [
         (
-            " + ".join(of["members"]),
+            f"{of['ensemble']}: {' + '.join(of['members'])}".removeprefix(": "),
             *(of[key] for key in ("hears", "passes", "output", "ms", "auc")),
             *of["interval"],
             "dominated" if of["dominated"] else "yes",
@@ -211,5 +211,5 @@ def _frontier(content: Mapping[str, Any]) -> Table:
     specs = ("ms a minute", ".0f"), ("macro-AUC", ".4f"), ("90 % from", ".4f"), ("to", ".4f")
     columns = [Column("members"), Column("hears"), Column("passes", ".0f"), Column("output")]
     columns += [*(Column(*pair) for pair in specs), Column("on the frontier")]
-    note = f"{content['machine']}. On {content['soundscapes']} labelled soundscapes."
+    note = f"{content['machine']}. On {content['soundscapes']} {content['judging']} soundscapes."
     return Table("Accuracy against time", columns, rows, note)
