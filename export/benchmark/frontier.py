@@ -96,8 +96,8 @@ def measure(
         _Opened.of(name if several else "", members, judging, scratch / str(index))
         for index, (name, members) in enumerate(ensembles.items())
     ]
-    times = _in_turns([each for one in opened for each in one.setups.values()], judging, rounds)
-    points = [point for one in opened for point in one.points(judging, times)]
+    times = _in_turns(opened, judging, rounds)
+    points = [p for one, own in zip(opened, times, strict=True) for p in one.points(judging, own)]
     return {
         "machine": machine.describe(),
         "members": {
@@ -123,7 +123,7 @@ def marked(points: Sequence[Point]) -> list[Point]:
 
 
 Key = tuple[tuple[float, ...], Members]
-Times = Mapping[int, Sequence[float]]  # of an opened setup, by its id
+Times = Mapping[Key, Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -167,12 +167,11 @@ class _Opened:
         self, way: Way, n_passes: int, subset: Members, judging: TruthSet, times: Times
     ) -> Point:
         output, auc, rows = _best(self.members, subset, self.scores[way][:n_passes], judging)
-        opened = self.setups[way.stretches_s, subset]
         # A pass is timed as the plain one, by how much more or less it hears.
-        loaded = opened.loaded.ensemble
+        loaded = self.setups[way.stretches_s, subset].loaded.ensemble
         heard = _heard(loaded, way.shifts[:n_passes]) / _heard(loaded, [0.0])
         low, high = np.nanpercentile(_aucs(judging, rows, DRAWS)[1:], INTERVAL)
-        rounds = [heard * ms for ms in times[id(opened)]]
+        rounds = [heard * ms for ms in times[way.stretches_s, subset]]
         return Point(
             ensemble=self.name,
             members=subset,
@@ -257,15 +256,15 @@ def _open(folder: Path, subset: Members) -> Calibration:
     )
 
 
-def _in_turns(setups: Sequence[Calibration], judging: TruthSet, rounds: int) -> Times:
+def _in_turns(opened: Sequence[_Opened], judging: TruthSet, rounds: int) -> list[Times]:
     """Milliseconds a minute of a plain pass. All take turns, so that a neighbour slows all alike."""
     files = [replace(file, n_windows=WINDOWS_A_MINUTE) for file in judging.files[:TIMED_FILES]]
-    times: dict[int, list[float]] = {id(opened): [] for opened in setups}
+    times = [{key: list[float]() for key in one.setups} for one in opened]
     for _ in tqdm(range(rounds), **bar("rounds")):
-        for opened in setups:
-            loaded = opened.loaded
-            times[id(opened)].append(total_ms(loaded.ensemble, files, opened.layout.streams))
-    return times
+        for one, own in zip(opened, times, strict=True):
+            for key, setup in one.setups.items():
+                own[key].append(total_ms(setup.loaded.ensemble, files, setup.layout.streams))
+    return list[Times](times)
 
 
 def _heard(loaded: Ensemble, shifts: Iterable[float]) -> int:
