@@ -37,6 +37,7 @@ MARK = "frontier"  # of the table in docs
 # With more members, each alone and the first ones together are tried, and not every combination.
 MOST_COMBINED = 3
 DRAWS = 1000
+MOST_SHOWN = 40  # rows of the table
 INTERVAL = (5, 95)  # percentiles of the bootstrap over soundscapes
 TIMED_FILES = 8  # enough to keep every stream busy
 
@@ -280,13 +281,30 @@ def _judging(report: Mapping[str, Any]) -> str:
     return f"{report['soundscapes']} {report['judging']} soundscapes"
 
 
+def _shown(points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """All points; of many those on the frontier, and the best pass of each set of members."""
+    if len(points) <= MOST_SHOWN:
+        return list(points)
+    best: dict[str, Mapping[str, Any]] = {}
+    for point in points:
+        name = together(point)
+        if point["passes"] == 1 and (name not in best or point["auc"] > best[name]["auc"]):
+            best[name] = point
+    return [point for point in points if not point["dominated"] or point in best.values()]
+
+
 def markdown(report: Mapping[str, Any]) -> str:
     """The table, by time, with what is on the frontier in bold."""
+    points, shown = report["points"], _shown(report["points"])
+    of_all = (
+        f" Of {len(points)} ways it shows those on the frontier, and the best one in one pass of each "
+        "set of members."
+    )
     low, high = INTERVAL
     head = ["members", "hears", "passes", "output", "ms a minute (spread)"]
     head += [f"macro-AUC ({high - low} % interval)", "frontier"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for point in report["points"]:
+    for point in shown:
         figures = f"{point['auc']:.4f} ({point['interval'][0]:.3f}–{point['interval'][1]:.3f})"
         spread = f"{min(point['ms_rounds']):.0f}–{max(point['ms_rounds']):.0f}"
         cells = [
@@ -306,7 +324,7 @@ def markdown(report: Mapping[str, Any]) -> str:
             f"{report['machine']}. OpenVINO in f32, decode to probabilities, medians of "
             f"{report['rounds']} rounds; macro-AUC on {_judging(report)} that trained no member, of "
             "the better output, so it is a little kind to all. Further passes are timed as the plain "
-            "one, by what they hear.",
+            f"one, by what they hear.{of_all if len(shown) < len(points) else ''}",
         ]
     )
 
@@ -339,8 +357,8 @@ def chart(report: Mapping[str, Any], path: Path) -> None:
     middle = statistics.geometric_mean(p["ms"] for p in points)
     for p in best:
         passes = f", {p['passes']} passes" if p["passes"] > 1 else ""
-        many = f"{p['ensemble']}: {len(p['members'])} members"
-        text = f"{many if len(p['members']) > MOST_COMBINED else together(p)}{passes}"
+        counted = f"{p['ensemble']}: {len(p['members'])} members"  # short, beside many others
+        text = f"{counted if p['ensemble'] and len(p['members']) > 1 else together(p)}{passes}"
         side, dx = ("right", -6) if p["ms"] > middle else ("left", 6)
         at = p["ms"], p["auc"]
         axes.annotate(text, at, (dx, 6), textcoords="offset points", ha=side, fontsize=8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,26 @@ def test_what_is_worse_in_no_less_time_is_dominated() -> None:
     best = [(ms, auc) for ms, auc, dominated in found if not dominated]
     assert best == [(10, 0.8), (30, 0.9)]
     assert [ms for ms, _, _ in found] == [10, 10, 20, 30, 40]
+
+
+def test_of_many_points_the_table_has_the_frontier_and_the_best_pass_of_each_set() -> None:
+    points = [
+        frontier.Point("", ("m", str(k % 2)), f"way {k}", 1 + k // 30, "o", k, [k], k % 7, (0.0, 1.0))
+        for k in range(60)
+    ]
+    every = [asdict(point) for point in frontier.marked(points)]
+    report = {"machine": "m", "judging": "labelled", "soundscapes": 2, "rounds": 1}
+    few = frontier.markdown(report | {"points": every[: frontier.MOST_SHOWN]})
+    assert few.count("| way ") == frontier.MOST_SHOWN
+    assert "it shows" not in few
+    table = frontier.markdown(report | {"points": every})
+    on_it = [k for k, point in enumerate(every) if not point["dominated"]]
+    best = [max((k for k in range(30) if k % 2 == n), key=lambda k: (k % 7, -k)) for n in (0, 1)]
+    shown = {
+        int(line.split("| way ")[1].split(" ")[0]) for line in table.splitlines() if "| way " in line
+    }
+    assert shown == {*on_it, *best}
+    assert "Of 60 ways it shows those on the frontier" in table
 
 
 def test_a_frontier_without_labelled_soundscapes_is_one_line(run_dir: Path) -> None:
