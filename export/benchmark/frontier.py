@@ -102,7 +102,7 @@ def measure(
     return {
         "machine": machine.describe(),
         "members": {
-            f"{one.name}: {name}".removeprefix(": "): final.job.model.encoder
+            _titled(one.name, name): final.job.model.encoder
             for one in opened
             for name, final in one.members.finals.items()
         },
@@ -274,7 +274,11 @@ def _heard(loaded: Ensemble, shifts: Iterable[float]) -> int:
 
 def together(point: Mapping[str, Any]) -> str:
     """The members of a point, and whose they are where there are several ensembles."""
-    return f"{point['ensemble']}: {' + '.join(point['members'])}".removeprefix(": ")
+    return _titled(point["ensemble"], " + ".join(point["members"]))
+
+
+def _titled(ensemble: str, text: str) -> str:
+    return f"{ensemble}: {text}" if ensemble else text
 
 
 def _judging(report: Mapping[str, Any]) -> str:
@@ -348,7 +352,7 @@ def chart(report: Mapping[str, Any], path: Path) -> None:
             [p["auc"] for p in own],
             color=colours[hears],
             marker=markers[name],
-            label=f"{name}: hears {hears}".removeprefix(": "),
+            label=_titled(name, f"hears {hears}"),
             zorder=2,
         )
     best = [point for point in points if not point["dominated"]]
