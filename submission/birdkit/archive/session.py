@@ -13,7 +13,7 @@ from birdkit.archive import cluster, processes, tables
 from birdkit.archive.partitions import Partition, partitions
 from birdkit.archive.places import Folder, Place, find, is_address, place
 from birdkit.archive.tables import FOLDERS, RECORDINGS, Summary
-from birdkit.archive.worker import Task
+from birdkit.archive.worker import ATTEMPTS, Task
 from birdkit.detections import session
 from birdkit.durations import in_words
 from birdkit.engines.layout import usable_cores
@@ -104,6 +104,7 @@ def _held(out: str) -> Iterator[None]:
     with locked(folder):
         Folder(folder).sweep()
         yield
+        Folder(folder).sweep()  # of workers that were killed in this call
 
 
 def task_of(of_all: session.Options, out: str) -> Task:
@@ -160,9 +161,15 @@ def _score(
 
 
 def _remove_stale(out: Place, keys: set[str]) -> None:
-    """Remove tables of partitions that are no more: of other recordings, models or choices."""
+    """Remove tables of partitions that are no more: of other recordings, models or choices.
+
+    All partitions are done: an attempt that is still there is of one that is no more, or its worker
+    died after the last table.
+    """
     for folder in FOLDERS:
         for name in out.names(folder):
             key = tables.key_of(name)
             if key is not None and key not in keys:
                 out.remove(f"{folder}/{name}")
+    for name in out.names(ATTEMPTS):
+        out.remove(f"{ATTEMPTS}/{name}")

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +17,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from birdkit.archive import cluster, session
+from birdkit.archive import cluster, processes, session
 from birdkit.archive.partitions import Partition, partitions
 from birdkit.archive.places import Item, find
+from birdkit.archive.tables import FOLDERS, Summary
 from birdkit.archive.worker import ATTEMPTS, DIED, MOST_DEATHS, Attempt, Collected, Task, Worker
 from birdkit.detections.outputs import Choices, Outputs
 from birdkit.detections.species import Species
@@ -149,6 +150,24 @@ def test_a_damaged_partition_is_made_again(archive: Path, task: Task) -> None:
     path.write_bytes(path.read_bytes()[:100])
     Worker(task)(partition)
     assert contents(Path(task.out)) == before
+
+
+def test_a_worker_that_dies_while_it_writes_leaves_nothing_behind(
+    archive: Path, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scored(task: Task, todo: Sequence[Partition], n_workers: int) -> Iterator[Summary]:
+        for partition in todo:
+            yield Worker(task)(partition)
+            # As if one had been killed in the middle of a table, and another after the last one.
+            (out / "windows" / f"part-{partition.key}.{'0' * 16}.partial").write_bytes(b"half")
+            (out / ATTEMPTS / f"{partition.key}.json").write_text("[1, []]")
+
+    out = Path(task.out)
+    monkeypatch.setattr(session, "task_of", lambda of_all, where: task)
+    monkeypatch.setattr(processes, "run", scored)
+    detect(archive, out, tmp_path, "--workers", "1")
+    assert sorted({Path(name).parent.name for name in contents(out)}) == sorted(FOLDERS)
+    assert all(name.endswith(".parquet") for name in contents(out))
 
 
 def test_a_recording_that_ends_its_workers_is_left_out_and_the_others_are_scored(
