@@ -7,7 +7,7 @@ one run. One is dominated where another is at least as good in no more time.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations, cycle
 from pathlib import Path
@@ -20,8 +20,9 @@ from tqdm import tqdm
 from birdkit.engines.layout import Layout, usable_cores
 from birdkit.grid import MINUTE_S, WINDOWS_A_MINUTE
 from birdkit.scoring import ensemble
-from birdkit.scoring.calibration import Calibration, calibrate, candidates
-from birdkit.scoring.ensemble import Ensemble, Spec, combine
+from birdkit.scoring.calibration import calibrate, candidates
+from birdkit.scoring.ensemble import Spec, combine
+from birdkit.scoring.parts import SoundFile
 from birdkit.scoring.pooling import POOLINGS
 from export.benchmark import machine
 from export.benchmark.comparison import PASSES, STRETCH_S
@@ -93,17 +94,17 @@ def measure(
     ensembles : the members of each by its name; members of one are not tried beside another's
     """
     several = len(ensembles) > 1
-    opened = [
-        _Opened.of(name if several else "", members, judging, scratch / str(index))
+    tried = [
+        _Tried.of(name if several else "", members, judging, scratch / str(index))
         for index, (name, members) in enumerate(ensembles.items())
     ]
-    times = _in_turns(opened, judging, rounds)
-    points = [p for one, own in zip(opened, times, strict=True) for p in one.points(judging, own)]
+    times = _in_turns(tried, judging, rounds)
+    points = [p for one, own in zip(tried, times, strict=True) for p in one.points(judging, own)]
     return {
         "machine": machine.describe(),
         "members": {
             _titled(one.name, name): final.job.model.encoder
-            for one in opened
+            for one in tried
             for name, final in one.members.finals.items()
         },
         "judging": "labelled" if judging.name == LABELLED else judging.name,
@@ -128,17 +129,43 @@ Times = Mapping[Key, Sequence[float]]
 
 
 @dataclass(frozen=True)
-class _Opened:
-    """An ensemble, exported, scored and opened in every way."""
+class _Setup:
+    """Some members of a model folder, and the layout in which they are fastest."""
+
+    folder: Path
+    members: Members
+    layout: Layout
+    heard: Mapping[float, int]  # shift of a pass → windows heard a minute
+
+    @classmethod
+    def of(cls, folder: Path, members: Members) -> _Setup:
+        fastest = calibrate(
+            lambda layout: ensemble.load(folder, layout, "openvino", (), members=members),
+            candidates(usable_cores()),
+        )
+        loaded = fastest.loaded.ensemble
+        heard = {s: loaded.windows_heard(WINDOWS_A_MINUTE, s) for way in WAYS for s in way.shifts}
+        return cls(folder, members, fastest.layout, heard)
+
+    def ms(self, files: Sequence[SoundFile]) -> float:
+        """A minute of a plain pass. Opened for it alone: all setups at once would fill the memory."""
+        loaded = ensemble.load(self.folder, self.layout, "openvino", (), members=self.members).ensemble
+        total_ms(loaded, files[: self.layout.streams], self.layout.streams)  # warms up
+        return total_ms(loaded, files, self.layout.streams)
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """An ensemble, exported, scored and calibrated in every way."""
 
     name: str
     members: Checkpoints
     scores: Mapping[Way, Sequence[Scores]]
     subsets: Sequence[Members]
-    setups: Mapping[Key, Calibration]
+    setups: Mapping[Key, _Setup]
 
     @classmethod
-    def of(cls, name: str, members: Checkpoints, judging: TruthSet, scratch: Path) -> _Opened:
+    def of(cls, name: str, members: Checkpoints, judging: TruthSet, scratch: Path) -> _Tried:
         scratch.mkdir()
         ways = [way for way in WAYS if len(way.stretches_s) <= len(members.finals)]
         folders = {
@@ -148,7 +175,7 @@ class _Opened:
         scores = {way: _scores(folders[way.stretches_s], way, judging) for way in ways}
         subsets = _subsets(members, scores[ways[0]][0], judging)
         setups = {
-            (lengths, subset): _open(folder, subset)
+            (lengths, subset): _Setup.of(folder, subset)
             for lengths, folder in folders.items()
             for subset in _in_all_lengths(subsets, members.over_stretches(*lengths))
         }
@@ -169,8 +196,8 @@ class _Opened:
     ) -> Point:
         output, auc, rows = _best(self.members, subset, self.scores[way][:n_passes], judging)
         # A pass is timed as the plain one, by how much more or less it hears.
-        loaded = self.setups[way.stretches_s, subset].loaded.ensemble
-        heard = _heard(loaded, way.shifts[:n_passes]) / _heard(loaded, [0.0])
+        of_pass = self.setups[way.stretches_s, subset].heard
+        heard = sum(of_pass[shift] for shift in way.shifts[:n_passes]) / of_pass[0.0]
         low, high = np.nanpercentile(_aucs(judging, rows, DRAWS)[1:], INTERVAL)
         rounds = [heard * ms for ms in times[way.stretches_s, subset]]
         return Point(
@@ -249,27 +276,15 @@ def _aucs(judging: TruthSet, rows: NDArray[np.float32], draws: int) -> NDArray[n
     return macro_aucs(judging.truth, rows, weights)
 
 
-def _open(folder: Path, subset: Members) -> Calibration:
-    """Some members in the layout in which they are fastest."""
-    return calibrate(
-        lambda layout: ensemble.load(folder, layout, "openvino", (), members=subset),
-        candidates(usable_cores()),
-    )
-
-
-def _in_turns(opened: Sequence[_Opened], judging: TruthSet, rounds: int) -> list[Times]:
+def _in_turns(tried: Sequence[_Tried], judging: TruthSet, rounds: int) -> list[Times]:
     """Milliseconds a minute of a plain pass. All take turns, so that a neighbour slows all alike."""
     files = [replace(file, n_windows=WINDOWS_A_MINUTE) for file in judging.files[:TIMED_FILES]]
-    times = [{key: list[float]() for key in one.setups} for one in opened]
+    times = [{key: list[float]() for key in one.setups} for one in tried]
     for _ in tqdm(range(rounds), **bar("rounds")):
-        for one, own in zip(opened, times, strict=True):
+        for one, own in zip(tried, times, strict=True):
             for key, setup in one.setups.items():
-                own[key].append(total_ms(setup.loaded.ensemble, files, setup.layout.streams))
+                own[key].append(setup.ms(files))
     return list[Times](times)
-
-
-def _heard(loaded: Ensemble, shifts: Iterable[float]) -> int:
-    return sum(loaded.windows_heard(WINDOWS_A_MINUTE, shift) for shift in shifts)
 
 
 def together(point: Mapping[str, Any]) -> str:
