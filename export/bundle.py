@@ -35,6 +35,7 @@ from birdkit.kaggle import manifest
 from birdkit.log import LOG
 from birdkit.outside import card as cards
 from birdkit.scoring.ensemble import Spec
+from birdkit.tables import read_json
 from export.folder import model_folder
 from export.kaggle import bundle, cli, rules, wheels
 from export.kaggle.bundle import Sources
@@ -141,7 +142,7 @@ def refuse_violations(violations: Sequence[str]) -> None:
 def report(out: Path) -> None:
     """Print what was built, and what is missing for a push."""
     dataset, kernel = out / DATASET, out / KERNEL
-    metadata = rules.read_json(kernel / KERNEL_METADATA)
+    metadata = read_json(kernel / KERNEL_METADATA)
     size_mb, limit_mb = rules.total_bytes(dataset) / 1e6, rules.LIMIT_BYTES / 1e6
     size = f"{len(manifest.paths(dataset))} files, {size_mb:.0f} of at most {limit_mb:.0f} MB"
     LOG.info(f"{dataset}: {size}; {metadata['dataset_sources'][0]}")

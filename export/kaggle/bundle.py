@@ -19,6 +19,7 @@ from typing import Any
 
 from birdkit.errors import UserError
 from birdkit.kaggle import manifest
+from birdkit.tables import read_json
 from export.kaggle import rules
 from export.kaggle.rules import DATASET, DATASET_METADATA, KERNEL, KERNEL_METADATA
 
@@ -112,7 +113,7 @@ def same_modes_and_dates(folder: Path) -> None:
 
 def dataset_metadata(template: Path, owner: str | None) -> dict[str, Any]:
     """The template with the owner put in."""
-    metadata = rules.read_json(template)
+    metadata = read_json(template)
     if owner:
         metadata["id"] = f"{owner}/{str(metadata.get('id')).rpartition('/')[2]}"
     return metadata

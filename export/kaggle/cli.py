@@ -22,7 +22,8 @@ from birdkit.errors import UserError
 from birdkit.files import sha256
 from birdkit.kaggle import manifest
 from birdkit.log import LOG
-from export.kaggle.rules import DATASET, DATASET_METADATA, KERNEL, read_json
+from birdkit.tables import read_json
+from export.kaggle.rules import DATASET, DATASET_METADATA, KERNEL
 
 # Failures that it prints though it exits 0 → their remedy.
 COMPLAINTS = {

@@ -8,7 +8,6 @@ upload_files) and what competitors met beyond it.
 from __future__ import annotations
 
 import calendar
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from birdkit.kaggle import manifest
 from birdkit.outside.card import card_of, model_file
 from birdkit.outside.member import Membership
 from birdkit.scoring.ensemble import SPEC_NAME, Spec
+from birdkit.tables import read_json
 from export.kaggle import wheels
 
 DATASET, KERNEL = "dataset", "kernel"  # the two folders of a bundle
@@ -91,17 +91,6 @@ def violations(bundle: Path, pins: Mapping[str, Version], pushing: bool) -> list
         ),
         *notebook(kernel / str(of_kernel.get("code_file")), manifest.NAME),
     ]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises `UserError` where it is none."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: can't be read as JSON ({error}); mend it") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: must hold a JSON object {{…}}")
-    return values
 
 
 def dataset_metadata(metadata: Mapping[str, Any], folder: Path, pushing: bool) -> Iterator[str]:

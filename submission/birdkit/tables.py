@@ -1,8 +1,10 @@
-"""Tables of text, as people keep them in CSV files."""
+"""What people write by hand, read with words for their mistakes: CSV tables and JSON objects."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -17,3 +19,14 @@ def read_csv(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: not found; give the path of a CSV") from None
     except (OSError, ValueError) as error:  # pandas' own errors of a table are ValueErrors
         raise UserError(f"{path}: can't be read as CSV ({error}); mend it") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises `UserError` where there is none."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: can't be read as JSON ({error}); mend it") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: holds no JSON object {{…}}; mend it")
+    return values

@@ -10,7 +10,8 @@ from pathlib import Path
 from birdkit.errors import UserError
 from birdkit.kaggle import manifest, mounts
 from birdkit.kaggle.mounts import soundscapes
-from export.kaggle.rules import DATASET, DATASET_METADATA, KERNEL, KERNEL_METADATA, read_json
+from birdkit.tables import read_json
+from export.kaggle.rules import DATASET, DATASET_METADATA, KERNEL, KERNEL_METADATA
 from export.kaggle.sim.bad_files import BAD_FILES
 from train.data import tables
 

@@ -17,6 +17,7 @@ import torch
 
 from birdkit.errors import UserError
 from birdkit.log import LOG
+from birdkit.tables import read_json
 from export.kaggle import rules
 from export.kaggle.rules import KERNEL, KERNEL_METADATA
 from export.kaggle.sim import folders, session, verdict
@@ -98,7 +99,7 @@ class Rehearsal:
         tree = folders.build(self.work / name, layout, of, self.data)
         folders.link_the_rest(tree.competition, self.data)
         if earlier is not None:
-            kernel = str(rules.read_json(of.folder / KERNEL / KERNEL_METADATA)["id"])
+            kernel = str(read_json(of.folder / KERNEL / KERNEL_METADATA)["id"])
             shutil.copytree(earlier, folders.of_notebook(tree, layout, kernel) / RUN)
         return tree
 

@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 
 from birdkit.errors import UserError
 from birdkit.kaggle import manifest
+from birdkit.tables import read_json
 from export.kaggle import bundle, rules
 from export.kaggle.rules import DATASET, DATASET_METADATA, KERNEL, KERNEL_METADATA
 from export.kaggle.training.settings import NAME, Training
@@ -179,7 +180,7 @@ def build(folder: Path, sources: Sources) -> None:
 def violations(folder: Path, sources: Sources, pushing: bool) -> list[str]:
     """Everything wrong with a built bundle; owner and competition may be missing until it is pushed."""
     dataset, kernel = folder / DATASET, folder / KERNEL
-    written = rules.read_json(kernel / KERNEL_METADATA)
+    written = read_json(kernel / KERNEL_METADATA)
     required = rules.REQUIRED | {
         key: sources.kernel[key]
         for key in (
@@ -191,7 +192,7 @@ def violations(folder: Path, sources: Sources, pushing: bool) -> list[str]:
         )
     }
     return [
-        *rules.dataset_metadata(rules.read_json(dataset / DATASET_METADATA), dataset, pushing),
+        *rules.dataset_metadata(read_json(dataset / DATASET_METADATA), dataset, pushing),
         *(f"{name}: missing; restore it" for name in KIT if not (dataset / name).exists()),
         *rules.file_names(dataset),
         *rules.contents(dataset),

@@ -7,6 +7,7 @@ from pathlib import Path
 from shlex import quote
 
 from birdkit.errors import UserError
+from birdkit.tables import read_json
 from export.folder import model_folder
 from export.kaggle import cli, rules
 from export.kaggle.rules import KERNEL, KERNEL_METADATA
@@ -19,7 +20,7 @@ def notebook(given: str, bundle: Path) -> str:
     """The notebook's id, OWNER/NOTEBOOK: as given, or of the training that was bundled last."""
     if not given and not (bundle / KERNEL / KERNEL_METADATA).is_file():
         raise UserError(f"{bundle}: no training was bundled there; give --fetch OWNER/NOTEBOOK")
-    kernel = given or str(rules.read_json(bundle / KERNEL / KERNEL_METADATA).get("id"))
+    kernel = given or str(read_json(bundle / KERNEL / KERNEL_METADATA).get("id"))
     for line in rules.identity(kernel, rules.KERNEL_LENGTHS, "--fetch", pushing=True):
         raise UserError(line)
     return kernel

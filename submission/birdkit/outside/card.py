@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from birdkit.errors import UserError
 from birdkit.files import is_plain, write_whole
+from birdkit.tables import read_json
 
 CARD_SUFFIX = ".outside.json"
 CARD_VERSION = 1
@@ -84,17 +85,6 @@ def load(path: Path) -> Card:
     if fault:
         raise UserError(f"{path}: {fault}; mend it")
     return card
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises `UserError` where there is none."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: can't be read as the card of a model ({error})") from error
-    if not isinstance(values, Mapping):
-        raise UserError(f"{path}: holds no JSON object; docs/outside.md has a card")
-    return dict(values)
 
 
 def card_of(folder: Path, stem: str) -> Path:

@@ -30,6 +30,7 @@ from birdkit.outside.model import OutsideModel
 from birdkit.outside.probe import SUFFIX as PROBE_SUFFIX
 from birdkit.outside.probe import Probe
 from birdkit.outside.runners import RUNNERS, package
+from birdkit.tables import read_json
 
 MEMBER_KEY = "member"  # in a card: the contract that a member keeps, and its labels' columns
 PROBE_KEY = "probe"  # there: whether a probe lies beside the card
@@ -85,7 +86,7 @@ class Membership:
     @classmethod
     def read(cls, path: Path) -> Membership:
         """Read what `save` wrote. Raises `UserError` for what is no member's card, or a bad probe."""
-        card, values = cards.load(path), cards.read_json(path).get(MEMBER_KEY, {})
+        card, values = cards.load(path), read_json(path).get(MEMBER_KEY, {})
         try:
             contract = Contract(**{key: _plain(values[key]) for key in CONTRACT_KEYS})
             columns = tuple(tuple(map(int, values["columns"][name])) for name in contract.classes)
