@@ -62,7 +62,7 @@ else
 endif
 	$(PY) train/report.py $(RUN)
 
-test: setup ## all tests (20 minutes on two threads of a core)
+test: setup ## all tests (14 minutes on two threads of a core)
 	$(PYTEST)
 
 quick: setup ## the tests without the slow ones

@@ -7,7 +7,7 @@ one run. One is dominated where another is at least as good in no more time.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations, cycle
 from pathlib import Path
@@ -138,13 +138,13 @@ class _Setup:
     heard: Mapping[float, int]  # shift of a pass → windows heard a minute
 
     @classmethod
-    def of(cls, folder: Path, members: Members) -> _Setup:
+    def of(cls, folder: Path, members: Members, shifts: Iterable[float]) -> _Setup:
         fastest = calibrate(
             lambda layout: ensemble.load(folder, layout, "openvino", (), members=members),
             candidates(usable_cores()),
         )
         loaded = fastest.loaded.ensemble
-        heard = {s: loaded.windows_heard(WINDOWS_A_MINUTE, s) for way in WAYS for s in way.shifts}
+        heard = {shift: loaded.windows_heard(WINDOWS_A_MINUTE, shift) for shift in shifts}
         return cls(folder, members, fastest.layout, heard)
 
     def ms(self, files: Sequence[SoundFile]) -> float:
@@ -168,14 +168,15 @@ class _Tried:
     def of(cls, name: str, members: Checkpoints, judging: TruthSet, scratch: Path) -> _Tried:
         scratch.mkdir()
         ways = [way for way in WAYS if len(way.stretches_s) <= len(members.finals)]
+        shifts = {way.stretches_s: way.shifts for way in ways}
         folders = {
             lengths: _export(members.over_stretches(*lengths), scratch / "-".join(map(str, lengths)))
-            for lengths in dict.fromkeys(way.stretches_s for way in ways)
+            for lengths in shifts
         }
         scores = {way: _scores(folders[way.stretches_s], way, judging) for way in ways}
         subsets = _subsets(members, scores[ways[0]][0], judging)
         setups = {
-            (lengths, subset): _Setup.of(folder, subset)
+            (lengths, subset): _Setup.of(folder, subset, shifts[lengths])
             for lengths, folder in folders.items()
             for subset in _in_all_lengths(subsets, members.over_stretches(*lengths))
         }
@@ -292,8 +293,8 @@ def together(point: Mapping[str, Any]) -> str:
     return _titled(point["ensemble"], " + ".join(point["members"]))
 
 
-def _titled(ensemble: str, text: str) -> str:
-    return f"{ensemble}: {text}" if ensemble else text
+def _titled(of: str, text: str) -> str:
+    return f"{of}: {text}" if of else text
 
 
 def _judging(report: Mapping[str, Any]) -> str:

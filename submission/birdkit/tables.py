@@ -1,4 +1,4 @@
-"""What people write by hand, read with words for their mistakes: CSV tables and JSON objects."""
+"""Reads CSV tables and JSON objects; one that can't be read is a `UserError`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises `UserError` where there is none."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; give the path of a JSON file") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: can't be read as JSON ({error}); mend it") from error
     if not isinstance(values, dict):

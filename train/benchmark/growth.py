@@ -21,7 +21,7 @@ class Measured:
     soundscapes: int
     audio_mib: float  # of all audio as int16
     costs: Mapping[str, Cost]
-    own_inputs: Mapping[str, int] = field(default_factory=dict)  # of stages that take not all files
+    own_inputs: Mapping[str, int] = field(default_factory=dict)  # of stages that take some of the files
 
     def inputs(self, stage: str) -> int:
         """The files that a stage takes."""

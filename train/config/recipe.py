@@ -32,6 +32,7 @@ from birdkit.files import is_plain
 from train.config.build import build, without_removed
 from train.config.settings import OutsideTeacher, Pseudo, Recipe, Round
 
+EVERY = "*"  # among the teachers of a round: all models of the round before that teach
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
 
@@ -123,6 +124,7 @@ def rounds_of(recipe: Recipe) -> list[Round]:
     Raises `UserError` for an unknown name.
     """
     known = member_names(recipe)
+    teaches = dict(zip(known, (model.teaches for model in recipe.models), strict=True))
     outside = tuple(teachers_of(recipe))
     expanded: list[Round] = []
     for listed in recipe.rounds:
@@ -132,11 +134,22 @@ def rounds_of(recipe: Recipe) -> list[Round]:
             if listed.must_gain and not expanded:
                 raise UserError("rounds.0.must_gain: there is no round before it; set it in later ones")
             before = expanded[-1].models if expanded else ()
-            teacher = listed.teacher or before
+            teacher = _teachers(listed.teacher, [name for name in before if teaches[name]])
             _all_known(f"round {len(expanded)}: teacher", teacher, (*before, *outside))
+            if expanded and not teacher:
+                raise UserError(
+                    f"round {len(expanded)}: of {', '.join(before)} none has models.teaches; "
+                    "set it for one of them, or name a teacher"
+                )
             _folds_are_kept(len(expanded), models, listed.pseudo, expanded)
-            expanded.append(replace(listed, models=models, teacher=tuple(teacher), repeat=1))
+            expanded.append(replace(listed, models=models, teacher=teacher, repeat=1))
     return expanded
+
+
+def _teachers(listed: Sequence[str], before: Sequence[str]) -> tuple[str, ...]:
+    """The names of a round's teachers; `before` are the models of the round before that teach."""
+    every = before if EVERY in listed or not listed else ()
+    return tuple(dict.fromkeys([*every, *(name for name in listed if name != EVERY)]))
 
 
 def teachers_of(recipe: Recipe) -> dict[str, OutsideTeacher]:

@@ -161,10 +161,10 @@ def _score(
 
 
 def _remove_stale(out: Place, keys: set[str]) -> None:
-    """Remove tables of partitions that are no more: of other recordings, models or choices.
+    """Remove attempts, and the tables of other recordings, models or choices.
 
-    All partitions are done: an attempt that is still there is of one that is no more, or its worker
-    died after the last table.
+    All partitions of this call are done: an attempt that is still there belongs to none of them, or its
+    worker died after the last table.
     """
     for folder in FOLDERS:
         for name in out.names(folder):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+import weakref
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +17,8 @@ import torch
 from birdkit.contract import Contract
 from birdkit.engines.layout import Layout
 from birdkit.errors import UserError
-from birdkit.scoring.ensemble import Spec
+from birdkit.scoring import ensemble
+from birdkit.scoring.ensemble import Ensemble, Loaded, Spec
 from export import bench
 from export.benchmark import comparison, frontier, report
 from export.benchmark.baselines import ConvMel, EagerEngine
@@ -130,6 +134,17 @@ def test_a_frontier_of_two_ensembles_names_them_and_is_judged_where_it_is_asked_
 ) -> None:
     monkeypatch.setattr(frontier, "candidates", lambda cores: [Layout(cores, 1, 4)])
     monkeypatch.setattr(frontier, "WAYS", [frontier.Way((0.0,), "plain", (0.0,))])
+    opened: list[weakref.ref[Ensemble]] = []
+
+    def load_alone(*args: Any, **more: Any) -> Loaded:
+        gc.collect()
+        assert not any(before() for before in opened)  # all at once would fill the memory
+        loaded = load_ensemble(*args, **more)
+        opened.append(weakref.ref(loaded.ensemble))
+        return loaded
+
+    load_ensemble = ensemble.load
+    monkeypatch.setattr(ensemble, "load", load_alone)
     shutil.copytree(run_dir, tmp_path / "other")
     out, chart = tmp_path / "f.json", tmp_path / "f.png"
     both = ["--frontier", str(run_dir), "--frontier", str(tmp_path / "other")]
@@ -137,6 +152,7 @@ def test_a_frontier_of_two_ensembles_names_them_and_is_judged_where_it_is_asked_
     assert bench.main([*both, *judged, "--json", str(out), "--chart", str(chart)]) == 0
     measured = json.loads(out.read_text())
     assert (measured["judging"], measured["soundscapes"]) == ("validation", 3)
+    assert len(opened) == 2 * (1 + 3 + 3)  # each scores all, and has three sets to calibrate and time
     aucs = {(p["ensemble"], *p["members"]): p["auc"] for p in measured["points"]}
     assert len(aucs) == 2 * 3
     for name in ("test_resnet", "test_resnet-2"):
@@ -159,10 +175,10 @@ def test_what_is_worse_in_no_less_time_is_dominated() -> None:
     assert [ms for ms, _, _ in found] == [10, 10, 20, 30, 40]
 
 
-def test_of_many_points_the_table_has_the_frontier_and_the_best_pass_of_each_set() -> None:
+def test_of_many_points_the_table_has_the_frontier_and_the_best_in_one_pass_of_each_set() -> None:
     points = [
-        frontier.Point("", ("m", str(k % 2)), f"way {k}", 1 + k // 30, "o", k, [k], k % 7, (0.0, 1.0))
-        for k in range(60)
+        frontier.Point("", ("m", str(k % 2)), f"way {k}", 1 + k // 30, "o", k, [k], auc, (0.0, 1.0))
+        for k, auc in enumerate([*(k % 7 for k in range(59)), 8])  # the last one takes two passes
     ]
     every = [asdict(point) for point in frontier.marked(points)]
     report = {"machine": "m", "judging": "labelled", "soundscapes": 2, "rounds": 1}
@@ -176,6 +192,7 @@ def test_of_many_points_the_table_has_the_frontier_and_the_best_pass_of_each_set
         int(line.split("| way ")[1].split(" ")[0]) for line in table.splitlines() if "| way " in line
     }
     assert shown == {*on_it, *best}
+    assert 59 in shown
     assert "Of 60 ways it shows those on the frontier" in table
 
 

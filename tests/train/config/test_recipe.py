@@ -23,6 +23,12 @@ def test_every_recipe_of_the_kit_loads_and_survives_json(path: Path) -> None:
     assert recipe.from_json(recipe.to_json(loaded), "here") == loaded
 
 
+@pytest.mark.parametrize("path", sorted(recipe.RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_of_the_kit_takes_another_encoder(path: Path) -> None:
+    loaded = recipe.load(path.stem, ["models.encoder=test_resnet"])
+    assert {model.encoder for model in loaded.models} == {"test_resnet"}
+
+
 def test_a_recipe_is_a_list_of_differences(tmp_path: Path) -> None:
     loaded = recipe.load(write(tmp_path, "[fit]\nepochs = 3\n"))
     assert loaded == settings.Recipe(name="mine", fit=settings.Fit(epochs=3))
@@ -143,10 +149,31 @@ def test_rounds_are_listed_one_by_one_each_taught_by_the_one_before(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    ("teacher", "taught_by"),
+    [("[]", ("b",)), ('["*"]', ("b",)), ('["*", "own", "b"]', ("b", "own")), ('["a"]', ("a",))],
+)
+def test_a_model_that_does_not_teach_is_a_teacher_where_it_is_named(
+    tmp_path: Path, teacher: str, taught_by: tuple[str, ...]
+) -> None:
+    text = (
+        "[[models]]\nname = 'a'\nteaches = false\n[[models]]\nname = 'b'\n"
+        "[[teachers]]\nname = 'own'\nkind = 'table'\npath = 'own.parquet'\n"
+        f"[[rounds]]\n[[rounds]]\nteacher = {teacher}\n"
+    )
+    rounds = recipe.rounds_of(recipe.load(write(tmp_path, text)))
+    assert [each.models for each in rounds] == [("a", "b"), ("a", "b")]
+    assert [each.teacher for each in rounds] == [(), taught_by]
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ('[[rounds]]\nmodels = ["c"]\n', "round 0: model 'c' is not among tf_efficientnet_b3"),
         ('[[rounds]]\nteacher = ["c"]\n', "round 0: teacher 'c' is not among any"),
+        (
+            "[[models]]\nteaches = false\n[[rounds]]\n[[rounds]]\n",
+            "round 1: of tf_efficientnet_b3 none has models.teaches; set it",
+        ),
         (
             "[[rounds]]\nrepeat = 0\n",
             "rounds.0: repeat: expected a whole number .*, got 0",

@@ -40,6 +40,8 @@ class ModelEntry(Model):
 
     repeat: Annotated[int, Range(1, 100)] = 1
     """So many equal models, each from other draws."""
+    teaches: bool = True
+    """Whether it is among the teachers of the next round, where that names none or `*`."""
     frontend: Annotated[dict[str, Any], FrontEnd] = field(default_factory=dict)
     """Overrides of [frontend] for this model."""
     data: Annotated[dict[str, Any], Data] = field(default_factory=dict)
@@ -66,8 +68,8 @@ class Round:
     models: tuple[str, ...] = ()
     """Names among [[models]]; all of them where empty."""
     teacher: tuple[str, ...] = ()
-    """Models of the round before that teach, and names among [[teachers]]; all of the round before
-    where empty. Round 0 has no teacher, unless this names one of [[teachers]]."""
+    """Models of the round before, and names among [[teachers]]; `*`, or nothing, stands for all of the
+    round before with `teaches`. Round 0 has no teacher, unless this names one of [[teachers]]."""
     repeat: Annotated[int, Range(1, 100)] = 1
     """So many equal rounds, each taught by the one before it."""
     warm: bool = False
