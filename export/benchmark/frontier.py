@@ -375,7 +375,8 @@ def chart(report: Mapping[str, Any], path: Path) -> None:
     line = [p["ms"] for p in best], [p["auc"] for p in best]
     axes.plot(*line, "k--", lw=1, label="frontier", zorder=1)
     middle = statistics.geometric_mean(p["ms"] for p in points)
-    for p in best:
+    # Of as many members of one ensemble the best is named: texts of all would lie over each other.
+    for p in {(p["ensemble"], len(p["members"])): p for p in best}.values():
         passes = f", {p['passes']} passes" if p["passes"] > 1 else ""
         counted = f"{p['ensemble']}: {len(p['members'])} members"  # short, beside many others
         text = f"{counted if p['ensemble'] and len(p['members']) > 1 else together(p)}{passes}"
