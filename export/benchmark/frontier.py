@@ -21,7 +21,7 @@ from birdkit.engines.layout import Layout, usable_cores
 from birdkit.grid import MINUTE_S, WINDOWS_A_MINUTE
 from birdkit.scoring import ensemble
 from birdkit.scoring.calibration import calibrate, candidates
-from birdkit.scoring.ensemble import Spec, combine
+from birdkit.scoring.ensemble import Loaded, Spec, combine
 from birdkit.scoring.parts import SoundFile
 from birdkit.scoring.pooling import POOLINGS
 from export.benchmark import machine
@@ -139,17 +139,14 @@ class _Setup:
 
     @classmethod
     def of(cls, folder: Path, members: Members, shifts: Iterable[float]) -> _Setup:
-        fastest = calibrate(
-            lambda layout: ensemble.load(folder, layout, "openvino", (), members=members),
-            candidates(usable_cores()),
-        )
+        fastest = calibrate(lambda layout: _open(folder, layout, members), candidates(usable_cores()))
         loaded = fastest.loaded.ensemble
         heard = {shift: loaded.windows_heard(WINDOWS_A_MINUTE, shift) for shift in shifts}
         return cls(folder, members, fastest.layout, heard)
 
     def ms(self, files: Sequence[SoundFile]) -> float:
         """A minute of a plain pass. Opened for it alone: all setups at once would fill the memory."""
-        loaded = ensemble.load(self.folder, self.layout, "openvino", (), members=self.members).ensemble
+        loaded = _open(self.folder, self.layout, self.members).ensemble
         total_ms(loaded, files[: self.layout.streams], self.layout.streams)  # warms up
         return total_ms(loaded, files, self.layout.streams)
 
@@ -228,10 +225,15 @@ def _export(members: Checkpoints, folder: Path) -> Path:
     return folder
 
 
+def _open(folder: Path, layout: Layout, members: Members | None = None) -> Loaded:
+    """Some members of a model folder, or all, in f32."""
+    return ensemble.load(folder, layout, "openvino", (), members=members)
+
+
 def _scores(folder: Path, way: Way, judging: TruthSet) -> list[Scores]:
     """The scores of each pass, of all members."""
     layout = Layout(usable_cores(), 1, 4)
-    loaded = ensemble.load(folder, layout, "openvino", ()).ensemble
+    loaded = _open(folder, layout).ensemble
     loaded.spec = replace(loaded.spec, pooling=way.pooling)
     return [member_scores(loaded, judging, layout.streams, shift) for shift in way.shifts]
 
@@ -302,7 +304,7 @@ def _judging(report: Mapping[str, Any]) -> str:
 
 
 def _shown(points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """All points; of many those on the frontier, and the best pass of each set of members."""
+    """All points; of many those on the frontier, and the best in one pass of each set of members."""
     if len(points) <= MOST_SHOWN:
         return list(points)
     best: dict[str, Mapping[str, Any]] = {}
